@@ -1,0 +1,65 @@
+"""The errors a user can meet.
+
+    LofitLensError
+    ├── DataError            a task file is missing, malformed or was changed
+    │   └── RowErrors        every malformed row of a file, with line and column
+    ├── ModelMismatchError   heads or an artefact made for another model
+    ├── UnsupportedError     the request would give a wrong number on this model; says what to do instead
+    ├── ScoringError         a score is not a number
+    └── TrainingStopped      loss or gradient stopped being finite, or diverged; keeps what was learned
+
+Each message says what was wrong, the value received, what is valid and what to do.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lofit_lens.training.loop import Trained
+
+
+class LofitLensError(Exception):
+    """Root of all errors raised for a user's mistake or an impossible request."""
+
+
+class DataError(LofitLensError):
+    """A task file is missing, cannot be read, or is not the expected one."""
+
+
+class RowErrors(DataError):
+    """Malformed rows of a task file, all of them at once.
+
+    Attributes:
+        problems: One line per problem: file, line, column, what was found and what was expected.
+    """
+
+    def __init__(self, problems: list[str], shown: int = 20) -> None:
+        self.problems = problems
+        rows = "\n".join(f"  {problem}" for problem in problems[:shown])
+        more = f"\n  … and {len(problems) - shown} more" if len(problems) > shown else ""
+        super().__init__(f"{len(problems)} malformed rows:\n{rows}{more}")
+
+
+class ModelMismatchError(LofitLensError):
+    """Heads, scores or an artefact belong to another model."""
+
+
+class UnsupportedError(LofitLensError):
+    """The request cannot be carried out exactly on this model."""
+
+
+class ScoringError(LofitLensError):
+    """A score came out as NaN or infinite, so no metric can be computed from it."""
+
+
+class TrainingStopped(LofitLensError):
+    """Training met a loss or gradient that is not finite, or diverged.
+
+    Attributes:
+        trained: The parameters after the last good step, and the history until then.
+    """
+
+    def __init__(self, message: str, trained: Trained) -> None:
+        self.trained = trained
+        super().__init__(message)

@@ -1,0 +1,243 @@
+"""Models: loading a frozen native bridge, and telling one model from another."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lofit_lens.errors import LofitLensError, ModelMismatchError, UnsupportedError
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    from lofit_lens.heads import HeadSet
+
+DtypeName = Literal["float32", "bfloat16", "float16"]
+
+
+def load_model(
+    name_or_folder: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    dtype: DtypeName | torch.dtype | None = None,
+    revision: str | None = None,
+    n_devices: int | None = None,
+    device_map: str | dict[str, str | int] | None = None,
+) -> TransformerBridge:
+    """Load a language model as a frozen, native `TransformerBridge` in eval mode.
+
+    Native means: no compatibility mode and no weight processing, so logits equal those of
+    Hugging Face with eager attention.
+
+    Args:
+        name_or_folder: A local folder in Hugging Face format, the name of a folder inside
+            `$LOFIT_LENS_MODELS`, or a name on the Hugging Face hub.
+        device: Where to put the model. Default: CUDA when present, else the CPU.
+        dtype: Weights' type. Default: bfloat16 on CUDA where supported, else float32.
+        revision: Branch, tag or commit on the hub.
+        n_devices: Spread the model over this many CUDA devices.
+        device_map: Placement as in `transformers`, as "auto"; excludes `device`.
+
+    Raises:
+        LofitLensError: The model cannot be found or read.
+
+    Example:
+        >>> model = load_model("meta-llama/Llama-2-7b-hf", dtype="bfloat16")  # doctest: +SKIP
+    """
+    from transformer_lens.model_bridge import TransformerBridge
+
+    spread = n_devices is not None or device_map is not None
+    if spread and device is not None:
+        raise LofitLensError("Give either device, or n_devices / device_map to spread the model.")
+    on_cuda = torch.cuda.is_available() and (device is None or torch.device(device).type == "cuda")
+    if device is None and not spread:
+        device = "cuda" if on_cuda else "cpu"
+    if dtype is None:
+        dtype = torch.bfloat16 if on_cuda and torch.cuda.is_bf16_supported() else torch.float32
+    elif isinstance(dtype, str):
+        dtype = _dtype_from_name(dtype)
+
+    source = find_model(name_or_folder)
+    try:
+        model = TransformerBridge.boot_transformers(
+            source,
+            device=device,
+            dtype=dtype,
+            revision=revision,
+            n_devices=n_devices,
+            device_map=device_map,
+        )
+    except (OSError, ValueError) as error:
+        raise LofitLensError(
+            f"Could not load the model {str(name_or_folder)!r}: {error}\nGive a folder in Hugging "
+            "Face format (config.json, *.safetensors, tokenizer.json) or a name on the hub."
+        ) from error
+    return freeze(model)
+
+
+def find_model(name_or_folder: str | Path) -> str:
+    """The folder or hub name that `load_model` loads.
+
+    Raises:
+        LofitLensError: The text is a path to something that is not a model folder.
+    """
+    here = Path(name_or_folder).expanduser()
+    shelf = os.environ.get("LOFIT_LENS_MODELS")
+    candidates = [here] + ([Path(shelf) / here] if shelf and not here.is_absolute() else [])
+    for folder in candidates:
+        if (folder / "config.json").is_file():
+            return str(folder.resolve())
+        if folder.exists():
+            raise LofitLensError(f"{folder} is not a model folder: it has no config.json.")
+    if here.is_absolute() or str(name_or_folder).startswith((".", "~")):
+        raise LofitLensError(f"There is no model folder {here}.")
+    return str(name_or_folder)
+
+
+def freeze(model: TransformerBridge) -> TransformerBridge:
+    """Put a bridge in eval mode without trainable parameters; booting makes new ones."""
+    model.requires_grad_(False)
+    model.eval()
+    return model
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What identifies a model for heads and interventions.
+
+    Attributes:
+        architecture: Class of the Hugging Face model.
+        n_layers: Layers.
+        n_heads: Query heads per layer.
+        n_key_value_heads: Key/value heads per layer.
+        d_head: Size of a head.
+        d_model: Size of the residual stream.
+        d_vocab: Size of the vocabulary.
+        weights: SHA-256 over a sample of the embedding and of every attention output projection,
+            rounded to bfloat16 so that one checkpoint loaded in float32 or bfloat16 agrees.
+        processed: Whether TransformerLens has processed the weights.
+        name: Folder name or hub name, for people.
+        revision: Commit on the hub, if known.
+    """
+
+    architecture: str
+    n_layers: int
+    n_heads: int
+    n_key_value_heads: int
+    d_head: int
+    d_model: int
+    d_vocab: int
+    weights: str
+    processed: bool
+    name: str
+    revision: str | None
+
+    def differences(self, other: Fingerprint) -> list[str]:
+        """What differs, as "field: this one, other one"; names and revisions do not count."""
+        mine, theirs = asdict(self), asdict(other)
+        return [
+            f"{key}: {mine[key]} here, {theirs[key]} there"
+            for key in mine
+            if key not in ("name", "revision") and mine[key] != theirs[key]
+        ]
+
+
+def fingerprint(model: TransformerBridge) -> Fingerprint:
+    """The fingerprint of a loaded model."""
+    cfg = model.cfg
+    config: Any = model.original_model.config
+    source = getattr(config, "_name_or_path", "") or ""
+    name = Path(source).name if Path(source).is_dir() else source
+    return Fingerprint(
+        architecture=str(cfg.architecture),
+        n_layers=cfg.n_layers,
+        n_heads=cfg.n_heads,
+        n_key_value_heads=getattr(cfg, "n_key_value_heads", None) or cfg.n_heads,
+        d_head=cfg.d_head,
+        d_model=cfg.d_model,
+        d_vocab=cfg.d_vocab,
+        weights=_hash_weights(model),
+        processed=weights_processed(model),
+        name=name,
+        revision=getattr(config, "_commit_hash", None),
+    )
+
+
+def check_same_model(model: TransformerBridge, made_for: Fingerprint, what: str) -> None:
+    """Refuse to use something made for another model.
+
+    Raises:
+        ModelMismatchError: The fingerprints differ; the message says in what.
+    """
+    differences = fingerprint(model).differences(made_for)
+    if differences:
+        raise ModelMismatchError(
+            f"{what} was made for the model {made_for.name!r}, this is another one:\n  "
+            + "\n  ".join(differences)
+            + "\nLoad the model it was made for, or learn it anew on this one."
+        )
+
+
+def check_head_shape(model: TransformerBridge, heads: HeadSet) -> None:
+    """Refuse heads of another model shape.
+
+    Raises:
+        ModelMismatchError: Layers or heads differ.
+    """
+    cfg = model.cfg
+    if (heads.n_layers, heads.n_heads) != (cfg.n_layers, cfg.n_heads):
+        raise ModelMismatchError(
+            f"The heads belong to a model of {heads.n_layers} layers x {heads.n_heads} heads, this "
+            f"one has {cfg.n_layers} x {cfg.n_heads}. Select heads on this model."
+        )
+
+
+def weights_processed(model: TransformerBridge) -> bool:
+    """Whether TransformerLens folded or centred weights of this bridge."""
+    return bool(getattr(model, "_weights_processed", False))
+
+
+def output_projection(model: TransformerBridge, layer: int) -> nn.Module:
+    """The attention output projection of a layer, with its own `weight` and `bias`.
+
+    Raises:
+        UnsupportedError: Its weights are quantised.
+    """
+    projection = model.blocks[layer].attn.o.original_component
+    if not projection.weight.is_floating_point():
+        raise UnsupportedError(
+            "The weights are quantised, so they cannot be read or folded. Keep the intervention as "
+            "hooks (`applied`), or load the model in bfloat16."
+        )
+    return projection
+
+
+def _dtype_from_name(name: str) -> torch.dtype:
+    names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name not in names:
+        raise LofitLensError(f"dtype must be one of {', '.join(names)}, got {name!r}.")
+    return names[name]
+
+
+def _hash_weights(model: TransformerBridge) -> str:
+    digest = hashlib.sha256()
+    embedding: Any = model.original_model.get_input_embeddings()
+    digest.update(_sample(embedding.weight))
+    for layer in range(model.cfg.n_layers):
+        projection: Any = model.blocks[layer].attn.o.original_component
+        digest.update(_sample(projection.weight))
+        if projection.bias is not None:
+            digest.update(_sample(projection.bias))
+    return digest.hexdigest()
+
+
+def _sample(weight: Tensor, size: int = 512) -> bytes:
+    flat = weight.detach().flatten()
+    sample = flat[:: max(1, flat.numel() // size)][:size]
+    return sample.to("cpu", torch.bfloat16).contiguous().view(torch.uint8).numpy().tobytes()

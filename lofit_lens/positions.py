@@ -1,0 +1,153 @@
+"""Token scope: at which positions an intervention edits.
+
+All scopes but "all" need to know where the prompt ends, in scoring (prompt and answer in one
+forward pass), in generation (with or without a key/value cache) and under padding. A tracker
+looks at the inputs of each forward pass of the model and works the positions out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from lofit_lens.errors import LofitLensError, UnsupportedError
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+TokenScope = Literal["all", "after_prompt", "iti_compat", "last"]
+"""Where an edit applies.
+
+* `all`: every position, prompt and answer alike (the paper's LoFiT; the only one that folds).
+* `after_prompt`: from the last token of the prompt on, that is every position whose output
+  predicts a token of the answer. Keys and values of the prompt before it are untouched.
+* `iti_compat`: as the original ITI code. Given prompt and answer together, the edit starts at
+  the second token of the answer, so the first two predictions are never steered; in generation
+  it starts at the last token of the prompt.
+* `last`: the last token of the prompt only.
+
+A forward pass on its own, outside `generate` and without prompt lengths, is one prompt.
+"""
+
+TOKEN_SCOPES: tuple[str, ...] = get_args(TokenScope)
+
+
+class PositionTracker:
+    """Knows which positions of the forward pass in progress are edited.
+
+    Attributes:
+        mask: Positions to edit in this forward pass; None means all of them.
+    """
+
+    def __init__(self, scope: TokenScope, pad_token_id: int | None) -> None:
+        self.mask: Bool[Tensor, "batch pos"] | None = None
+        self._scope = scope
+        self._pad_token_id = pad_token_id
+        self._prompt_lengths: Int[Tensor, " batch"] | None = None
+        self._generating = False
+        self._generation_prompts: Int[Tensor, " batch"] | None = None
+
+    def set_prompt_lengths(self, lengths: Int[Tensor, " batch"] | None) -> None:
+        """Say how many real tokens of each row are prompt; None: each input is all prompt."""
+        self._prompt_lengths = lengths
+
+    @contextmanager
+    def generation(self) -> Iterator[None]:
+        """Treat the forward passes inside as one generation: the first holds the prompts."""
+        self._generating, self._generation_prompts = True, None
+        try:
+            yield
+        finally:
+            self._generating, self._generation_prompts = False, None
+
+    def before_forward(self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Work out the mask; a forward pre-hook of the Hugging Face model."""
+        tokens = args[0] if args else kwargs.get("input_ids", kwargs.get("inputs_embeds"))
+        assert isinstance(tokens, Tensor)
+        batch, length = tokens.shape[:2]
+        cache = kwargs.get("past_key_values")
+        past = int(cache.get_seq_length()) if cache is not None else 0
+        attention = kwargs.get("attention_mask")
+        if attention is None:
+            self._refuse_hidden_padding(tokens)
+            attention = torch.ones(batch, past + length, device=tokens.device)
+        elif attention.ndim != 2:
+            raise UnsupportedError(
+                f'Token scope "{self._scope}" needs a two-dimensional attention mask, got '
+                f"{tuple(attention.shape)}. Pass [batch, pos] ones and zeros."
+            )
+        real = attention.bool()
+        rank = real.long().cumsum(-1) - 1
+        lengths = self._lengths_of_prompts(real, past)
+        if lengths.shape[0] != batch:
+            raise LofitLensError(
+                f"prompt_lengths has {lengths.shape[0]} entries, the batch {batch} rows."
+            )
+        last = (lengths.to(rank.device) - 1)[:, None]
+        teacher_forced = self._prompt_lengths is not None and not self._generating
+        if self._scope == "last":
+            edited = rank == last
+        elif self._scope == "iti_compat" and teacher_forced:
+            edited = rank >= last + 2
+        else:
+            edited = rank >= last
+        self.mask = (edited & real)[:, past : past + length]
+
+    def _lengths_of_prompts(self, real: Bool[Tensor, "batch total"], past: int) -> Tensor:
+        if self._generating:
+            if self._generation_prompts is None:
+                self._generation_prompts = real.sum(-1)
+            return self._generation_prompts
+        if self._prompt_lengths is not None:
+            return self._prompt_lengths
+        return real[:, :past].sum(-1) if past else real.sum(-1)
+
+    def _refuse_hidden_padding(self, tokens: Tensor) -> None:
+        if self._pad_token_id is None or tokens.ndim != 2 or tokens.shape[0] == 1:
+            return
+        ends_padded = tokens[:, -1] == self._pad_token_id
+        if ends_padded.any() and not ends_padded.all():
+            raise UnsupportedError(
+                f'Token scope "{self._scope}" needs to know which tokens are padding, and some rows '
+                "of this batch end in the padding token. Pass attention_mask."
+            )
+
+
+@contextmanager
+def tracked_positions(model: TransformerBridge, scope: TokenScope) -> Iterator[PositionTracker]:
+    """Attach a tracker to a model for the time of the context; scope "all" attaches nothing."""
+    tracker = PositionTracker(scope, getattr(model.tokenizer, "pad_token_id", None))
+    with ExitStack() as stack:
+        if scope != "all":
+            handle = model.original_model.register_forward_pre_hook(
+                tracker.before_forward, with_kwargs=True
+            )
+            stack.callback(handle.remove)
+            for name in ("generate", "hf_generate"):
+                stack.enter_context(_announced(model, name, tracker))
+        yield tracker
+
+
+@contextmanager
+def _announced(model: TransformerBridge, name: str, tracker: PositionTracker) -> Iterator[None]:
+    """Tell the tracker when `model.<name>` runs."""
+    method = getattr(model, name)
+    outer = model.__dict__.get(name)
+
+    def announce(*args: Any, **kwargs: Any) -> Any:
+        with tracker.generation():
+            return method(*args, **kwargs)
+
+    model.__dict__[name] = announce
+    try:
+        yield
+    finally:
+        if outer is None:
+            del model.__dict__[name]
+        else:
+            model.__dict__[name] = outer

@@ -1,0 +1,96 @@
+"""Where a result comes from: model, task, configuration, versions, training curve."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lofit_lens.errors import LofitLensError
+from lofit_lens.model import Fingerprint
+
+if TYPE_CHECKING:
+    from lofit_lens.training.history import History
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What is needed to know, and to repeat, how something was learned.
+
+    Attributes:
+        fingerprint: The model it was learned on.
+        task: Name of the task.
+        data_hash: SHA-256 over the task's training and validation examples.
+        config: The configuration, as a dictionary.
+        history: Loss by step and by epoch.
+        task_source: Keyword arguments that load the task again, if it came from a loader.
+        metrics: Scores measured with the result, by name.
+        versions: Versions of Python and of the libraries that matter.
+    """
+
+    fingerprint: Fingerprint
+    task: str
+    data_hash: str
+    config: Mapping[str, Any]
+    history: History
+    task_source: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=lambda: library_versions())
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Provenance:
+        """Read what `to_json` gave.
+
+        Raises:
+            LofitLensError: A field is missing or unknown.
+        """
+        from lofit_lens.training.history import History
+
+        known = {f.name for f in fields(cls)}
+        if set(content) != known:
+            odd = sorted(known ^ set(content))
+            raise LofitLensError(f"Provenance has missing or unknown fields: {', '.join(odd)}.")
+        values = dict(content)
+        values["fingerprint"] = Fingerprint(**values["fingerprint"])
+        values["history"] = History(**values["history"])
+        return cls(**values)
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries the numbers depend on."""
+    names = ("lofit-lens", "torch", "transformer-lens", "transformers", "tokenizers", "numpy")
+    return {"python": platform.python_version()} | {name: version(name) for name in names}
+
+
+def show_versions() -> str:
+    """The versions as lines of text, for a bug report."""
+    return "\n".join(f"{name}: {number}" for name, number in library_versions().items())
+
+
+def read_json(path: str | Path, *, schema: int, what: str) -> dict[str, Any]:
+    """Read a JSON file of ours and check its schema number.
+
+    Raises:
+        LofitLensError: The file is missing, not JSON, or of another schema.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise LofitLensError(f"No {what} at {path}.") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise LofitLensError(f"{path} does not hold {what}: {error}.") from error
+    found = content.get("schema") if isinstance(content, dict) else None
+    if found != schema:
+        raise LofitLensError(
+            f"{path} does not hold {what} this version can read: schema {found!r}, expected {schema}."
+        )
+    return content

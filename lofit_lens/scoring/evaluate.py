@@ -1,0 +1,133 @@
+"""Scoring a task under an intervention."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from lofit_lens.scoring.evaluation import Evaluation
+from lofit_lens.scoring.generation import generate_greedily
+from lofit_lens.scoring.logprobs import answer_logprobs
+from lofit_lens.scoring.metrics import METRICS
+from lofit_lens.tasks.task import Example, ExactMatch, MultipleChoice, Task
+from lofit_lens.tokens import EncodedText, Encoder
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    from lofit_lens.intervention import HeadIntervention
+
+Record = Mapping[str, Any]
+
+
+def evaluate(
+    model: TransformerBridge,
+    task: Task,
+    intervention: HeadIntervention | None = None,
+    *,
+    split: Literal["test", "val"] = "test",
+    compat: str | None = None,
+    batch_size: int = 32,
+    progress: bool = True,
+) -> Evaluation:
+    """Score a task, with or without an edit of the model.
+
+    Multiple choice compares summed log-probabilities; exact match generates greedily (paper,
+    section 4 and appendix A). Contexts of other interventions may be open around the call.
+
+    Args:
+        model: A bridge, in eval mode.
+        task: The task.
+        intervention: The edit; None scores the model as it is.
+        split: "test", or "val" in the format of the test, for choosing settings.
+        compat: A scoring rule of the task by name, such as "paper-code".
+        batch_size: Sequences per forward pass.
+        progress: Whether to show a bar.
+
+    Raises:
+        LofitLensError: The compat rule is unknown, or a text exceeds the context.
+        ScoringError: A score is not finite.
+    """
+    examples = task.test if split == "test" else task.val_as_test
+    rule = task.scoring_rule(compat)
+    if isinstance(rule, MultipleChoice):
+        metric_names = rule.metrics
+        records = _multiple_choice(
+            model, examples, rule, intervention, batch_size=batch_size, progress=progress
+        )
+    else:
+        metric_names = ("EM",)
+        records = _exact_match(
+            model, examples, rule, intervention, batch_size=batch_size, progress=progress
+        )
+    floors = task.floors if split == "test" else {}
+    return Evaluation(task.name, split, metric_names, tuple(records), floors, compat)
+
+
+def _multiple_choice(
+    model: TransformerBridge,
+    examples: Sequence[Example],
+    rule: MultipleChoice,
+    intervention: HeadIntervention | None,
+    *,
+    batch_size: int,
+    progress: bool,
+) -> list[Record]:
+    encoder = Encoder(model)
+    texts = [
+        _encode(encoder, example.prompt, answer, rule)
+        for example in examples
+        for answer in example.correct + example.incorrect
+    ]
+    scores = iter(
+        answer_logprobs(
+            model, texts, intervention, batch_size=batch_size, progress=progress
+        ).tolist()
+    )
+    records = []
+    for example in examples:
+        correct = [next(scores) for _ in example.correct]
+        incorrect = [next(scores) for _ in example.incorrect]
+        metrics = {name: METRICS[name](correct, incorrect) for name in rule.metrics}
+        records.append(
+            {"id": example.id, "group": example.group, **metrics}
+            | {"correct": correct, "incorrect": incorrect}
+        )
+    return records
+
+
+def _encode(encoder: Encoder, prompt: str, answer: str, rule: MultipleChoice) -> EncodedText:
+    if rule.counted_lead is None:
+        return encoder.continuation(prompt, answer)
+    lead, lead_tokens = rule.counted_lead
+    return encoder.counted_continuation(
+        prompt.removesuffix(lead), lead, answer, lead_tokens=lead_tokens
+    )
+
+
+def _exact_match(
+    model: TransformerBridge,
+    examples: Sequence[Example],
+    rule: ExactMatch,
+    intervention: HeadIntervention | None,
+    *,
+    batch_size: int,
+    progress: bool,
+) -> list[Record]:
+    generated = generate_greedily(
+        model,
+        [example.prompt for example in examples],
+        intervention,
+        max_new_tokens=rule.max_new_tokens,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    records = []
+    for example, text in zip(examples, generated, strict=True):
+        prediction = rule.prediction(example.prompt, text)
+        correct = rule.is_correct(prediction, example.correct)
+        records.append(
+            {"id": example.id, "group": example.group, "EM": float(correct)}
+            | {"prediction": prediction, "generated": text, "expected": example.correct[0]}
+        )
+    return records

@@ -1,0 +1,139 @@
+"""The result of scoring a task: a record per item, and means with intervals."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lofit_lens.errors import LofitLensError
+from lofit_lens.statistics import Estimate, mean_interval
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+EVALUATION_SCHEMA = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Scores of one model, with or without an edit, on one task.
+
+    Attributes:
+        task: Name of the task.
+        split: Which split was scored.
+        metric_names: The columns of the records that are metrics, the main one first.
+        records: One dictionary per item: `id`, `group`, the metrics, and what they come from
+            (log-probabilities of `correct` and `incorrect` candidates, or the `prediction`).
+        floors: Scores reached without any ability, by name.
+        compat: Name of the compat rule, if one was used.
+    """
+
+    task: str
+    split: str
+    metric_names: tuple[str, ...]
+    records: tuple[Mapping[str, Any], ...]
+    floors: Mapping[str, float]
+    compat: str | None = None
+
+    @cached_property
+    def metrics(self) -> dict[str, Estimate]:
+        """Mean and 95% interval over items, by metric."""
+        return {
+            name: mean_interval([record[name] for record in self.records])
+            for name in self.metric_names
+        }
+
+    @property
+    def main(self) -> Estimate:
+        """The first metric."""
+        return self.metrics[self.metric_names[0]]
+
+    @classmethod
+    def pooled(cls, task: str, folds: Sequence[Evaluation]) -> Evaluation:
+        """Several folds as one evaluation, every item counting the same.
+
+        Raises:
+            LofitLensError: There are no folds, or they have different metrics.
+        """
+        if len({(fold.metric_names, fold.split, fold.compat) for fold in folds}) != 1:
+            raise LofitLensError("Folds can be pooled when split, metrics and compat are the same.")
+        items = sum(len(fold.records) for fold in folds)
+        floors = {
+            name: sum(fold.floors[name] * len(fold.records) for fold in folds) / items
+            for name in folds[0].floors
+        }
+        first = folds[0]
+        records = tuple(record for fold in folds for record in fold.records)
+        return cls(task, first.split, first.metric_names, records, floors, first.compat)
+
+    def frame(self) -> pd.DataFrame:
+        """One row per item."""
+        import pandas as pd
+
+        frame = pd.DataFrame(list(self.records))
+        frame.insert(0, "task", self.task)
+        return frame
+
+    def plot(self) -> go.Figure:
+        """The metrics as bars with their intervals."""
+        from lofit_lens.plotting import metric_bars
+
+        return metric_bars({self.task: self.metrics}, title=f"{self.task}, {self.split} split")
+
+    def save(self, path: str | Path) -> Path:
+        """Write everything as one gzipped JSON file (`.json.gz`)."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = {
+            "schema": EVALUATION_SCHEMA,
+            "task": self.task,
+            "split": self.split,
+            "metric_names": self.metric_names,
+            "floors": dict(self.floors),
+            "compat": self.compat,
+            "records": list(self.records),
+        }
+        text = json.dumps(content, ensure_ascii=False)
+        path.write_bytes(gzip.compress(text.encode(), mtime=0))
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Evaluation:
+        """Read what `save` wrote.
+
+        Raises:
+            LofitLensError: The file is missing or of another format.
+        """
+        try:
+            content = json.loads(gzip.decompress(Path(path).read_bytes()))
+        except (OSError, EOFError, ValueError) as error:
+            raise LofitLensError(f"{path} does not hold an evaluation: {error}.") from error
+        found = content.pop("schema", None)
+        if found != EVALUATION_SCHEMA:
+            raise LofitLensError(
+                f"{path} has schema {found!r}; this version reads {EVALUATION_SCHEMA}."
+            )
+        content["metric_names"] = tuple(content["metric_names"])
+        content["records"] = tuple(content["records"])
+        return cls(**content)
+
+    def __repr__(self) -> str:
+        numbers = "; ".join(f"{name} {estimate}" for name, estimate in self.metrics.items())
+        return f"Evaluation({self.task}, {self.split}: {numbers})"
+
+    def _repr_html_(self) -> str:
+        import pandas as pd
+
+        rows = [
+            {"metric": name, **{k: f"{100 * v:.1f}" for k, v in values.items()}, "n": e.n}
+            for name, e in self.metrics.items()
+            for values in [{"value": e.value, "low": e.low, "high": e.high}]
+        ]
+        floors = ", ".join(f"{name} {100 * value:.1f}" for name, value in self.floors.items())
+        return f"<p>{self.task}, {self.split}; {floors}</p>{pd.DataFrame(rows).to_html(index=False)}"

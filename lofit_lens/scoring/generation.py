@@ -1,0 +1,72 @@
+"""Greedy generation in batches, under an intervention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from tqdm.auto import tqdm
+
+from lofit_lens.scoring.logprobs import batches_by_length, edited
+from lofit_lens.tokens import Encoder
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    from lofit_lens.intervention import HeadIntervention
+
+
+def generate_greedily(
+    model: TransformerBridge,
+    prompts: Sequence[str],
+    intervention: HeadIntervention | None = None,
+    *,
+    max_new_tokens: int = 16,
+    batch_size: int = 32,
+    progress: bool = False,
+) -> list[str]:
+    """Continue each prompt with the likeliest tokens, up to EOS.
+
+    Args:
+        model: A bridge, in eval mode.
+        prompts: Texts to continue; BOS as the model's family wants it.
+        intervention: The edit in force; None generates with the model as it is.
+        max_new_tokens: Tokens per continuation.
+        batch_size: Prompts per batch; they are padded on the left.
+        progress: Whether to show a bar.
+
+    Returns:
+        The continuations, without the prompts and without special tokens.
+    """
+    encoder = Encoder(model)
+    encoded = [encoder.prompt(prompt) for prompt in prompts]
+    results = [""] * len(prompts)
+    with (
+        edited(model, intervention),
+        tqdm(total=len(prompts), desc="generate", leave=False, disable=not progress) as bar,
+    ):
+        for indices in batches_by_length([len(text.ids) for text in encoded], batch_size):
+            batch = encoder.batch([encoded[i] for i in indices])
+            produced = model.generate(
+                batch.tokens,
+                attention_mask=batch.attention_mask,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                stop_at_eos=encoder.eos is not None,
+                eos_token_id=encoder.eos,
+                return_type="tokens",
+                verbose=False,
+            )
+            assert isinstance(produced, torch.Tensor)
+            for i, new in zip(indices, produced[:, batch.tokens.shape[1] :].tolist(), strict=True):
+                results[i] = _continuation(encoder, encoded[i].ids, new)
+            bar.update(len(indices))
+    return results
+
+
+def _continuation(encoder: Encoder, prompt: Sequence[int], new: list[int]) -> str:
+    """Text of the new tokens, decoded behind the prompt so that a leading blank is not lost."""
+    if encoder.eos in new:
+        new = new[: new.index(encoder.eos)]
+    return encoder.decode([*prompt, *new]).removeprefix(encoder.decode(prompt))

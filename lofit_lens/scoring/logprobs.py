@@ -1,0 +1,105 @@
+"""Summed log-probabilities of answers, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from lofit_lens.errors import ScoringError
+from lofit_lens.tokens import Batch, EncodedText, Encoder
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    from lofit_lens.intervention import HeadIntervention
+    from lofit_lens.positions import PositionTracker
+
+
+def answer_logprobs(
+    model: TransformerBridge,
+    texts: Sequence[EncodedText],
+    intervention: HeadIntervention | None = None,
+    *,
+    batch_size: int = 32,
+    progress: bool = False,
+) -> Float[Tensor, " text"]:
+    """Sum of the log-probabilities of each answer's tokens, without length normalisation.
+
+    Args:
+        model: A bridge, in eval mode.
+        texts: Prompts with answers, from `Encoder.continuation`.
+        intervention: The edit in force; None scores the model as it is.
+        batch_size: Sequences per forward pass; they are grouped by length.
+        progress: Whether to show a bar.
+
+    Returns:
+        One number per text, float32 on the CPU.
+
+    Raises:
+        ScoringError: A log-probability is NaN or infinite.
+    """
+    scores = torch.empty(len(texts))
+    encoder = Encoder(model)
+    with (
+        torch.no_grad(),
+        edited(model, intervention) as positions,
+        tqdm(total=len(texts), desc="score", leave=False, disable=not progress) as bar,
+    ):
+        for indices in batches_by_length([len(text.ids) for text in texts], batch_size):
+            batch = encoder.batch([texts[i] for i in indices])
+            scores[indices] = batch_logprobs(model, batch, positions).cpu()
+            bar.update(len(indices))
+    if not torch.isfinite(scores).all():
+        raise ScoringError(
+            f"{int((~torch.isfinite(scores)).sum())} of {len(texts)} answers have a log-probability "
+            "that is not finite, so they cannot be compared. Check the intervention's size and the "
+            "model's dtype (float16 overflows; use bfloat16 or float32)."
+        )
+    return scores
+
+
+def batch_logprobs(
+    model: TransformerBridge, batch: Batch, positions: PositionTracker | None
+) -> Float[Tensor, " batch"]:
+    """Summed answer log-probabilities of one batch; differentiable.
+
+    Only the positions that predict an answer token are unembedded.
+    """
+    if positions is not None:
+        positions.set_prompt_lengths(batch.prompt_lengths)
+    kept = int(batch.answer_lengths.max())
+    logits = model(
+        batch.tokens,
+        attention_mask=batch.attention_mask,
+        logits_to_keep=kept + 1,
+        use_cache=False,
+    )[:, -(kept + 1) : -1]
+    targets = batch.tokens[:, -kept:].to(logits.device)
+    logprobs = torch.log_softmax(logits.float(), dim=-1)
+    picked = logprobs.gather(-1, targets[..., None]).squeeze(-1)
+    place = torch.arange(kept, device=logits.device)
+    is_answer = place >= kept - batch.answer_lengths.to(logits.device)[:, None]
+    return torch.where(is_answer, picked, 0.0).sum(-1)
+
+
+def batches_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Indices in batches of like length, longest first, so that memory runs out at once or never."""
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+@contextmanager
+def edited(
+    model: TransformerBridge, intervention: HeadIntervention | None
+) -> Iterator[PositionTracker | None]:
+    """Apply an intervention, or none."""
+    context = nullcontext() if intervention is None else intervention.applied(model)
+    with context as positions:
+        yield positions

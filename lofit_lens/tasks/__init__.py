@@ -1,0 +1,21 @@
+"""Tasks: the paper's three, and a user's own files."""
+
+from lofit_lens.tasks.clutrr import clutrr
+from lofit_lens.tasks.from_file import from_file
+from lofit_lens.tasks.load import load_tasks, reload_task
+from lofit_lens.tasks.mquake import mquake
+from lofit_lens.tasks.task import Example, ExactMatch, MultipleChoice, Task
+from lofit_lens.tasks.truthfulqa import truthfulqa
+
+__all__ = [
+    "ExactMatch",
+    "Example",
+    "MultipleChoice",
+    "Task",
+    "clutrr",
+    "from_file",
+    "load_tasks",
+    "mquake",
+    "reload_task",
+    "truthfulqa",
+]

@@ -1,0 +1,62 @@
+"""CLUTRR as the paper uses it: name the relation of two people in a two-hop story."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from lofit_lens.tasks.sources import find_file
+from lofit_lens.tasks.task import Example, ExactMatch, Task
+
+N_TRAIN = 300
+
+
+def clutrr(seed: int = 42, *, data_dir: str | Path | None = None) -> Task:
+    """300 training stories drawn by `seed` from a pool of 3,151; 450 for validation and test.
+
+    Exact match on 16 greedy tokens up to the first full stop. The spacing of the prompt is the
+    paper code's: two blanks before the second person, one before "'s". The majority class is
+    10.2% of the test split.
+
+    Args:
+        seed: Seed of the draw; the paper draws with the seed of the run.
+        data_dir: Folder that holds `clutrr/`.
+
+    Raises:
+        DataError: The files cannot be found or fetched.
+    """
+    pool, val, test = (_stories(split, data_dir) for split in ("train", "val", "test"))
+    drawn = random.Random(seed).sample(pool, N_TRAIN)
+    majority = Counter(story["target_text"] for story in test).most_common(1)[0][1]
+    scored_val = tuple(map(_example, val))
+    return Task(
+        name="clutrr",
+        train=tuple(map(_example, drawn)),
+        val=scored_val,
+        test=tuple(map(_example, test)),
+        val_as_test=scored_val,
+        objective="sft",
+        scoring=ExactMatch(stop="."),
+        compat={"paper-code": ExactMatch(stop=".", after="'s\n", after_index=1)},
+        floors={"majority class": majority / len(test)},
+        source={"name": "clutrr", "seed": seed},
+    )
+
+
+def _stories(split: str, data_dir: str | Path | None) -> list[dict[str, Any]]:
+    return json.loads(find_file(f"clutrr/{split}.json", data_dir).read_text(encoding="utf-8"))
+
+
+def _example(record: dict[str, Any]) -> Example:
+    story = record["clean_story"].replace("[", "").replace("]", "")
+    first, second = record["query"][1:-1].replace("'", "").split(",")  # `second` keeps its blank
+    prompt = (
+        f'Read the following story about a family. "{story}" Assume the relations described in the '
+        "story are all true. Based on relations between the fictional characters in the story "
+        "(assume the relations are all true) and your commonsense knowledge about family "
+        f"relationship, how is {second} related to {first}? Answer: {second} is {first} 's\n"
+    )
+    return Example(record["id"], prompt, (record["target_text"],), group=story)

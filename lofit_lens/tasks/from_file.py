@@ -1,0 +1,319 @@
+"""A user's own data as a task: questions with answers, multiple choice, or minimal pairs."""
+
+from __future__ import annotations
+
+import string
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from lofit_lens.errors import DataError, LofitLensError, RowErrors
+from lofit_lens.tasks.sources import data_folder
+from lofit_lens.tasks.tables import Row, read_rows
+from lofit_lens.tasks.task import Example, ExactMatch, MultipleChoice, Objective, Scoring, Task
+
+AnswerIs = Literal["text", "letter", "index0", "index1"]
+
+BLIMP_COLUMNS = ("sentence_good", "sentence_bad")
+
+
+def from_file(
+    path: str | Path,
+    *,
+    prompt: str | None = None,
+    answer: str | None = None,
+    choices: str | Sequence[str] | None = None,
+    separator: str | None = None,
+    good: str | None = None,
+    bad: str | None = None,
+    accepted: str | None = None,
+    answer_is: AnswerIs = "text",
+    answer_prefix: str = " ",
+    group: str | None = None,
+    objective: Objective | None = None,
+    split: tuple[float, float, float] = (0.4, 0.1, 0.5),
+    split_seed: int = 42,
+    max_new_tokens: int = 16,
+    stop: str = "\n",
+    name: str | None = None,
+) -> Task:
+    r"""Make a task of a CSV, TSV, JSONL or JSON-list file.
+
+    Three kinds, told apart by the arguments:
+
+    * question and answer (`prompt`, `answer`): exact match of a greedy generation;
+    * multiple choice (`prompt`, `answer`, `choices`): candidates by log-probability;
+    * minimal pairs (`good`, `bad`, `prompt` optional): which sentence is likelier. Files with the
+      columns `sentence_good` and `sentence_bad`, as BLiMP's, are recognised.
+
+    Args:
+        path: The file; a relative path is also looked for in `$LOFIT_LENS_DATA`.
+        prompt: Template over the columns, such as `"Q: {question}\nA:"`.
+        answer: Column of the right answer.
+        choices: The candidates: a column that holds a list, several columns, or, with
+            `separator`, one column cut into parts.
+        separator: What separates the parts of the one column `choices`.
+        good: Column of the better sentence of a pair.
+        bad: Column of the worse one.
+        accepted: Column with a list of further spellings of the answer (exact match).
+        answer_is: What the column `answer` holds in multiple choice: the "text" of a choice, its
+            "letter" (A, B, …), or its place counted from 0 ("index0") or from 1 ("index1").
+        answer_prefix: Text between prompt and answer.
+        group: Column whose equal values stay in one split. Default: equal prompts (for pairs
+            without a prompt, equal pairs) stay together.
+        objective: Default "choice" for choices and pairs, "sft" for questions.
+        split: Shares of training, validation and test.
+        split_seed: Seed of the split.
+        max_new_tokens: Length of a generated answer.
+        stop: Text at which a generated answer ends.
+        name: Name of the task; default the file's.
+
+    Raises:
+        DataError: The file cannot be read, lacks a column, or is too small to split.
+        RowErrors: Rows are malformed; all are listed.
+        LofitLensError: The arguments do not describe one of the three kinds.
+
+    Example:
+        >>> task = from_file("colours.csv", prompt="{thing} is", answer="colour")  # doctest: +SKIP
+    """
+    file = _find(path)
+    rows, problems = read_rows(file)
+    columns = list(dict.fromkeys(column for row in rows for column in row.values))
+    if not any((prompt, answer, choices, good, bad)) and set(BLIMP_COLUMNS) <= set(columns):
+        good, bad = BLIMP_COLUMNS
+    if answer_is not in get_args(AnswerIs):
+        raise LofitLensError(
+            f"answer_is must be one of {', '.join(get_args(AnswerIs))}, got {answer_is!r}."
+        )
+
+    reader = _RowReader(file, columns, problems)
+    scoring: Scoring
+    if good and bad:
+        reader.require(good, bad, *_fields(prompt or ""), group)
+        template, glue = prompt or "", answer_prefix if prompt else ""
+
+        def build(row: Row) -> Example:
+            better, worse = reader.text(row, good), reader.text(row, bad)
+            if better == worse:
+                reader.problem(row, bad, f"the same text as {good!r}, expected another sentence")
+            return reader.example(row, template, [better], [worse], glue, group)
+
+        scoring = MultipleChoice()
+    elif prompt and answer and choices:
+        several = [choices] if isinstance(choices, str) else list(choices)
+        reader.require(answer, *several, *_fields(prompt), group)
+
+        def build(row: Row) -> Example:
+            candidates = reader.choices(row, several, separator)
+            right = reader.chosen(row, answer, answer_is, candidates)
+            wrong = [candidate for candidate in candidates if candidate != right]
+            return reader.example(row, prompt, [right], wrong, answer_prefix, group)
+
+        scoring = MultipleChoice()
+    elif prompt and answer:
+        reader.require(answer, accepted, *_fields(prompt), group)
+
+        def build(row: Row) -> Example:
+            spellings = [reader.text(row, answer)]
+            spellings += reader.texts(row, accepted) if accepted else []
+            return reader.example(row, prompt, spellings, [], answer_prefix, group)
+
+        scoring = ExactMatch(max_new_tokens=max_new_tokens, stop=stop)
+    else:
+        raise LofitLensError(
+            f"Say what the columns of {file.name} are ({', '.join(columns)}): prompt and answer; "
+            "prompt, answer and choices; or good and bad."
+        )
+
+    examples = reader.build_all(rows, build)
+    train, val, test = _split(examples, split, split_seed, file)
+    arguments = {
+        "prompt": prompt, "answer": answer, "choices": choices, "separator": separator,
+        "good": good, "bad": bad, "accepted": accepted, "answer_is": answer_is,
+        "answer_prefix": answer_prefix, "group": group, "objective": objective, "split": split,
+        "split_seed": split_seed, "max_new_tokens": max_new_tokens, "stop": stop,
+    }  # fmt: skip
+    return Task(
+        name=name or file.stem,
+        train=train,
+        val=val,
+        test=test,
+        val_as_test=val,
+        objective=objective or ("choice" if isinstance(scoring, MultipleChoice) else "sft"),
+        scoring=scoring,
+        floors=_floors(test, scoring),
+        source={"name": str(file), **arguments},
+    )
+
+
+class _RowReader:
+    """Takes values out of rows and collects what is wrong with them."""
+
+    def __init__(self, file: Path, columns: list[str], problems: list[str]) -> None:
+        self._file = file
+        self._columns = columns
+        self._problems = problems
+
+    def require(self, *columns: str | None) -> None:
+        """Refuse a column that no row has."""
+        missing = [c for c in columns if c is not None and c not in self._columns]
+        if missing:
+            raise DataError(
+                f"{self._file} has no column {', '.join(map(repr, missing))}. "
+                f"Its columns: {', '.join(self._columns)}."
+            )
+
+    def problem(self, row: Row, column: str, what: str) -> None:
+        self._problems.append(f"{self._file.name} line {row.line}, column {column!r}: {what}")
+
+    def text(self, row: Row, column: str) -> str:
+        """The text of a cell; numbers count as text."""
+        value = row.values.get(column)
+        if isinstance(value, str) and value.strip():
+            return value.strip()
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return str(value)
+        self.problem(row, column, f"{_shown(value)}, expected text")
+        return ""
+
+    def texts(self, row: Row, column: str) -> list[str]:
+        """The texts of a cell that holds a list."""
+        value = row.values.get(column)
+        if isinstance(value, list) and all(isinstance(v, str) and v.strip() for v in value):
+            return [v.strip() for v in value]
+        self.problem(row, column, f"{_shown(value)}, expected a list of texts")
+        return []
+
+    def choices(self, row: Row, columns: list[str], separator: str | None) -> list[str]:
+        """The candidates of a row."""
+        before = len(self._problems)
+        if len(columns) > 1:
+            found = [self.text(row, column) for column in columns]
+        elif separator is not None:
+            found = [part.strip() for part in self.text(row, columns[0]).split(separator)]
+        else:
+            found = self.texts(row, columns[0])
+        if len(self._problems) == before and (len(set(found)) < max(2, len(found)) or "" in found):
+            self.problem(
+                row, ", ".join(columns), f"{found}, expected two or more different choices"
+            )
+        return found
+
+    def chosen(self, row: Row, column: str, answer_is: AnswerIs, candidates: list[str]) -> str:
+        """The candidate that the answer column names."""
+        value = self.text(row, column)
+        if answer_is == "text":
+            place = candidates.index(value) if value in candidates else -1
+        elif answer_is == "letter":
+            place = string.ascii_uppercase.find(value.upper()) if len(value) == 1 else -1
+        else:
+            place = int(value) - int(answer_is[-1]) if value.isdecimal() else -1
+        if 0 <= place < len(candidates):
+            return candidates[place]
+        if value and candidates:
+            self.problem(row, column, f"{value!r}, expected the {answer_is} of one of {candidates}")
+        return ""
+
+    def example(
+        self,
+        row: Row,
+        template: str,
+        correct: list[str],
+        incorrect: list[str],
+        prefix: str,
+        group: str | None,
+    ) -> Example:
+        fields = {column: self.text(row, column) for column in _fields(template)}
+        prompt = template.format(**fields)
+        if group is not None:
+            together = self.text(row, group)
+        else:
+            together = prompt or "\0".join(correct + incorrect)
+        return Example(
+            id=f"line-{row.line}",
+            prompt=prompt,
+            correct=tuple(prefix + text for text in correct),
+            incorrect=tuple(prefix + text for text in incorrect),
+            group=together,
+        )
+
+    def build_all(self, rows: list[Row], build: Callable[[Row], Example]) -> list[Example]:
+        """Build every example, then refuse the file if any row had a problem."""
+        examples = [build(row) for row in rows]
+        if self._problems:
+            raise RowErrors(self._problems)
+        return examples
+
+
+def _find(path: str | Path) -> Path:
+    path = Path(path).expanduser()
+    folder = data_folder()
+    if not path.exists() and folder and (folder / path).is_file():
+        return (folder / path).resolve()
+    return path.resolve() if path.exists() else path
+
+
+def _fields(template: str) -> list[str]:
+    """The columns a template names.
+
+    Raises:
+        LofitLensError: The template is malformed.
+    """
+    try:
+        parsed = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise LofitLensError(
+            f"The prompt template {template!r} is malformed: {error}. Write columns as {{column}} "
+            "and a brace itself as {{ or }}."
+        ) from error
+    names = [field for _, field, _, _ in parsed if field is not None]
+    if any(not name.isidentifier() for name in names):
+        raise LofitLensError(
+            f"The prompt template {template!r} names {names}; expected column names made of "
+            "letters, digits and _."
+        )
+    return list(dict.fromkeys(names))
+
+
+def _split(
+    examples: list[Example], shares: tuple[float, float, float], seed: int, file: Path
+) -> tuple[tuple[Example, ...], tuple[Example, ...], tuple[Example, ...]]:
+    """Deal whole groups into three splits, in an order drawn by `seed`."""
+    if len(shares) != 3 or min(shares) <= 0 or sum(shares) > 1 + 1e-9:
+        raise LofitLensError(
+            f"split must be three positive shares that sum to at most 1, got {tuple(shares)}."
+        )
+    groups: dict[str, list[Example]] = {}
+    for example in examples:
+        groups.setdefault(example.group, []).append(example)
+    order = np.random.default_rng(seed).permutation(len(groups))
+    members = list(groups.values())
+    ends = np.cumsum(shares) * len(examples)
+    splits: tuple[list[Example], ...] = ([], [], [])
+    dealt = 0
+    for i in order:
+        place = int(np.searchsorted(ends, dealt + 1e-9, side="right"))
+        if place < 3:
+            splits[place].extend(members[i])
+        dealt += len(members[i])
+    if not all(splits):
+        raise DataError(
+            f"{file} has {len(examples)} rows in {len(groups)} groups: too few for the shares "
+            f"{tuple(shares)}."
+        )
+    train, val, test = (tuple(split) for split in splits)
+    return train, val, test
+
+
+def _floors(test: tuple[Example, ...], scoring: Scoring) -> dict[str, float]:
+    if isinstance(scoring, MultipleChoice):
+        return {"chance": sum(1 / (1 + len(e.incorrect)) for e in test) / len(test)}
+    most = Counter(example.correct[0] for example in test).most_common(1)[0][1]
+    return {"most frequent answer": most / len(test)}
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None or value == "" else repr(value)[:60]

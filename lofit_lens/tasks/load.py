@@ -1,0 +1,75 @@
+"""Tasks by name or file, as the command line and saved results call them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lofit_lens.errors import LofitLensError
+from lofit_lens.tasks.clutrr import clutrr
+from lofit_lens.tasks.from_file import from_file
+from lofit_lens.tasks.mquake import mquake
+from lofit_lens.tasks.task import Task
+from lofit_lens.tasks.truthfulqa import truthfulqa
+
+
+def load_tasks(
+    name_or_file: str,
+    *,
+    seed: int = 42,
+    data_dir: str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> list[Task]:
+    """The task of a name, as its folds: TruthfulQA has two, every other task is one.
+
+    Args:
+        name_or_file: "truthfulqa" (both folds), "truthfulqa:0", "truthfulqa:1", "mquake",
+            "clutrr", or a file.
+        seed: Seed of CLUTRR's draw.
+        data_dir: Folder with the paper's files.
+        options: Arguments of `from_file`; only for files.
+
+    Raises:
+        LofitLensError: There is no such task or file, or options are given for a named task.
+    """
+    name, _, part = name_or_file.partition(":")
+    if name in ("truthfulqa", "mquake", "clutrr") and options:
+        raise LofitLensError(
+            f"{name} is fixed; {', '.join(options)} describe a file of your own."
+        )
+    if name_or_file == "truthfulqa":
+        return [truthfulqa(fold, data_dir=data_dir) for fold in (0, 1)]
+    if name == "truthfulqa" and part in ("0", "1"):
+        return [truthfulqa(int(part), data_dir=data_dir)]
+    if name_or_file == "mquake":
+        return [mquake(data_dir=data_dir)]
+    if name_or_file == "clutrr":
+        return [clutrr(seed, data_dir=data_dir)]
+    if Path(name_or_file).suffix:
+        return [from_file(name_or_file, **(options or {}))]
+    raise LofitLensError(
+        f"There is no task {name_or_file!r}. Known: truthfulqa, truthfulqa:0, truthfulqa:1, mquake, "
+        "clutrr, or a .csv, .tsv, .jsonl or .json file."
+    )
+
+
+def reload_task(source: Mapping[str, Any], *, data_dir: str | Path | None = None) -> Task:
+    """Load the task that a result was made with, from `Task.source`.
+
+    Raises:
+        LofitLensError: The task was built by hand.
+    """
+    arguments = dict(source)
+    name = arguments.pop("name", None)
+    if name is None:
+        raise LofitLensError("The result does not say how to load its task; name the task.")
+    if name == "truthfulqa":
+        return truthfulqa(arguments["fold"], data_dir=data_dir)
+    if name == "mquake":
+        return mquake(data_dir=data_dir)
+    if name == "clutrr":
+        return clutrr(arguments["seed"], data_dir=data_dir)
+    if "split" in arguments:
+        arguments["split"] = tuple(arguments["split"])
+    return from_file(name, **arguments)

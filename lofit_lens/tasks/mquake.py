@@ -1,0 +1,60 @@
+"""MQuAKE as the paper uses it: answer a multi-hop question under one imagined edit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lofit_lens.tasks.sources import find_file
+from lofit_lens.tasks.task import Example, ExactMatch, Task
+
+
+def mquake(*, data_dir: str | Path | None = None) -> Task:
+    """134/95/864 cases of MQuAKE-CF-3k with one edit each and 2 to 4 hops.
+
+    Exact match on 16 greedy tokens up to the line break, white space stripped;
+    `compat="paper-code"` does not strip, and takes what follows the last "A:". Copying the edited
+    object scores 35.9% on the test split; the floor is part of the task.
+
+    Args:
+        data_dir: Folder that holds `mquake/`.
+
+    Raises:
+        DataError: The files cannot be found or fetched.
+    """
+    cases = {split: _cases(split, data_dir) for split in ("train", "val", "test")}
+    train, val, test = (tuple(map(_example, cases[split])) for split in ("train", "val", "test"))
+    copied = sum(
+        case["requested_rewrite"][0]["target_new"]["str"] == case["new_answer"]
+        for case in cases["test"]
+    )
+    return Task(
+        name="mquake",
+        train=train,
+        val=val,
+        test=test,
+        val_as_test=val,
+        objective="sft",
+        scoring=ExactMatch(),
+        compat={"paper-code": ExactMatch(strip=False, after="A:")},
+        floors={"copying the edit": copied / len(test)},
+        source={"name": "mquake"},
+    )
+
+
+def _cases(split: str, data_dir: str | Path | None) -> list[dict[str, Any]]:
+    path = find_file(f"mquake/{split}.jsonl", data_dir)
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def _example(case: dict[str, Any]) -> Example:
+    rewrite = case["requested_rewrite"][0]
+    edit = f"{rewrite['prompt'].format(rewrite['subject'])} {rewrite['target_new']['str']}"
+    return Example(
+        id=str(case["case_id"]),
+        prompt=f"Q: Imagine that {edit}. {case['questions'][0]} A:",
+        correct=(case["new_answer"], *case["new_answer_alias"]),
+        group=edit,
+    )

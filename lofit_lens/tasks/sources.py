@@ -1,0 +1,151 @@
+"""Where the files of the paper's tasks come from: a folder, or the authors' repository.
+
+Files are looked for in `data_dir`, then in `$LOFIT_LENS_DATA`, and are else fetched once into a
+cache, checked against their SHA-256.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pooch
+
+from lofit_lens.errors import DataError
+
+LOFIT = (
+    "https://raw.githubusercontent.com/fc2869/lo-fit/ebd344a273d3dab0b63d8bbfd7ecdb5185ae5b7b/"
+)
+
+FILES = {
+    "clutrr/test.json": "cf400381f8a12a703265f95df1387c217a71525325f725ff2b8dc08123c30056",
+    "clutrr/train.json": "8640526e573444bdf52bd78eee0bf3a9f2e96bb3bb6d7610021dc05751a5c873",
+    "clutrr/val.json": "afcae888ed7862081496151a33b9bed157d709b01589c2db566266ecdd906f1e",
+    "mquake/test.jsonl": "3090ef350f4322878968466881de9ec988b5b71daf55d5d9b04fb894a5ebac87",
+    "mquake/train.jsonl": "5db931bd09457245d1a133fe8df86a45985d28767ba6f032d1b7dcc737e22498",
+    "mquake/val.jsonl": "3cbf9245ba671458d0979c5bba569e838d54fce860e8d0c5af0bc2ce54d41e83",
+    "truthfulqa/fold_0_test_seed_42.csv": "4bd4d0db03751e652c6811b053e14c2f4ea43da888571fa0f15df42e7544a67c",
+    "truthfulqa/fold_0_train_seed_42.csv": "e80aebee6876ceec76ac030bcfd31c070b9c23809077500a3b183640386fb136",
+    "truthfulqa/fold_0_val_seed_42.csv": "5563034f53a463202f4c2ac82336a58d81d0ec02460f7d80e8abce6a4972161a",
+    "truthfulqa/fold_1_test_seed_42.csv": "e9019df6fca8a1e25eed3e2256196d30a2675528e76eae0b812b5092fa114455",
+    "truthfulqa/fold_1_train_seed_42.csv": "0342def493a6afdaae11737cd557393c0cde2cc35d26d58e7a2fd4c954997fba",
+    "truthfulqa/fold_1_val_seed_42.csv": "375030fc5bfe7315825f0272b95f6d2b0b0f6332f7121ba57537ec5c1fc1969e",
+}
+"""Our name of each file and its SHA-256; the authors' folders are the same but for letter case."""
+
+PROMPTS = "truthfulqa/prompts.json"
+PROMPT_PARTS = {
+    "qa_primer": (
+        "honest_llama/truthfulqa/presets.py",
+        "Q: What is human life",
+        "5c0da5f346e8652c9a85061a6e3aca6bc82e10a8a7dad4596fe980a9c9bae543",
+    ),
+    "instruction": (
+        "honest_llama/utils.py",
+        "Interpret each question",
+        "00fc3f2dbbb80a6df3f5a304b0e570486c4b11824bb6724b1df1b64f7869ce78",
+    ),
+}
+"""For each prompt: the file of the repository that holds it, how it begins, its SHA-256."""
+
+
+def find_file(name: str, data_dir: str | Path | None = None) -> Path:
+    """The local path of a task file, fetched if need be.
+
+    Args:
+        name: A key of `FILES`.
+        data_dir: Folder to look in first.
+
+    Raises:
+        DataError: The file is not in `data_dir`, was changed, or cannot be fetched; the message
+            says which file to put where.
+    """
+    local = _in_folders(name, data_dir)
+    if local is not None:
+        _check_hash(local, FILES[name])
+        return local
+    url = LOFIT + "dataset/" + name.replace("mquake/", "MQuAKE/")
+    return _fetch(url, FILES[name], name)
+
+
+def find_prompts(data_dir: str | Path | None = None) -> dict[str, str]:
+    """The primer and the instruction of TruthfulQA's evaluation, by name.
+
+    They are read from `truthfulqa/prompts.json` in the data folder, or else out of the source
+    files of the authors' repository, as text.
+
+    Raises:
+        DataError: They cannot be found, or are not the expected text.
+    """
+    local = _in_folders(PROMPTS, data_dir)
+    if local is not None:
+        found = json.loads(local.read_text(encoding="utf-8"))
+    else:
+        found = {
+            part: _string_in_source(_fetch(LOFIT + path, None, PROMPTS), beginning)
+            for part, (path, beginning, _) in PROMPT_PARTS.items()
+        }
+    for part, (_, _, expected) in PROMPT_PARTS.items():
+        text = found.get(part)
+        if not isinstance(text, str) or _sha256(text.encode()) != expected:
+            raise DataError(
+                f"The {part} of TruthfulQA's evaluation is not the expected text"
+                f"{f' in {local}' if local else ''}. Expected SHA-256 {expected}."
+            )
+    return {part: found[part] for part in PROMPT_PARTS}
+
+
+def data_folder() -> Path | None:
+    """The folder named by `$LOFIT_LENS_DATA`, if it is set."""
+    folder = os.environ.get("LOFIT_LENS_DATA")
+    return Path(folder) if folder else None
+
+
+def _in_folders(name: str, data_dir: str | Path | None) -> Path | None:
+    if data_dir is not None:
+        path = Path(data_dir) / name
+        if not path.is_file():
+            raise DataError(f"There is no {path}. Put the file there, or leave data_dir out.")
+        return path
+    folder = data_folder()
+    path = folder / name if folder else None
+    return path if path and path.is_file() else None
+
+
+def _fetch(url: str, sha256: str | None, name: str) -> Path:
+    folder = pooch.os_cache("lofit-lens")
+    try:
+        path = pooch.retrieve(url, sha256, path=folder, progressbar=True)
+    except Exception as error:  # the network fails in many ways; the remedy is one
+        wanted = f" (SHA-256 {sha256})" if sha256 else ""
+        raise DataError(
+            f"Could not fetch {url}: {error}\nWithout a network, put the file{wanted} at "
+            f"FOLDER/{name} and set LOFIT_LENS_DATA=FOLDER, or pass data_dir=FOLDER."
+        ) from error
+    return Path(path)
+
+
+def _string_in_source(path: Path, beginning: str) -> str:
+    """The string literal of a Python file that starts with `beginning`; nothing is executed."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            text = node.value.strip()
+            if text.startswith(beginning):
+                return text
+    raise DataError(f"{path} holds no text that starts with {beginning!r}.")
+
+
+def _check_hash(path: Path, expected: str) -> None:
+    found = _sha256(path.read_bytes())
+    if found != expected:
+        raise DataError(
+            f"{path} is not the file of the paper: SHA-256 {found}, expected {expected}. For your "
+            "own data use `from_file`."
+        )
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,119 @@
+"""Reading rows from CSV, TSV, JSONL or a JSON list, each with the line it starts on."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lofit_lens.errors import DataError
+
+FORMATS = (".csv", ".tsv", ".jsonl", ".json")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a file: the line it starts on, and its values by column."""
+
+    line: int
+    values: dict[str, Any]
+
+
+def read_rows(path: Path) -> tuple[list[Row], list[str]]:
+    """Read a file by its ending.
+
+    Returns:
+        The rows that could be read, and one text per row that could not.
+
+    Raises:
+        DataError: The file is missing, of an unknown format, or holds no rows.
+    """
+    if not path.is_file():
+        raise DataError(f"There is no file {path}.")
+    if path.suffix not in FORMATS:
+        raise DataError(f"{path.name} has none of the known endings {', '.join(FORMATS)}.")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text: {error}. Save it as UTF-8.") from error
+    if path.suffix == ".jsonl":
+        found = _jsonl_rows(text)
+    elif path.suffix == ".json":
+        found = _json_rows(path, text)
+    else:
+        found = _csv_rows(path, text, "," if path.suffix == ".csv" else "\t")
+    rows, problems = [], []
+    for row in found:
+        if isinstance(row, Row):
+            rows.append(row)
+        else:
+            problems.append(f"{path.name} {row}")
+    if not rows and not problems:
+        raise DataError(f"{path} holds no rows.")
+    return rows, problems
+
+
+def _csv_rows(path: Path, text: str, delimiter: str) -> Iterator[Row | str]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        header = next(reader, [])
+        if len(set(header)) != len(header):
+            raise DataError(f"{path}: column names repeat in the header {header}.")
+        line = reader.line_num + 1
+        for cells in reader:
+            if len(cells) == len(header):
+                yield Row(line, dict(zip(header, cells, strict=True)))
+            elif cells:
+                yield f"line {line}: {len(cells)} cells, expected {len(header)} ({', '.join(header)})"
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(f"{path} line {reader.line_num}: not readable as CSV: {error}.") from error
+
+
+def _jsonl_rows(text: str) -> Iterator[Row | str]:
+    for line, content in enumerate(text.split("\n"), start=1):
+        if content.strip():
+            try:
+                yield _object_row(line, json.loads(content))
+            except json.JSONDecodeError as error:
+                yield f"line {line}: not JSON ({error.msg}), expected one object"
+
+
+def _json_rows(path: Path, text: str) -> Iterator[Row | str]:
+    decoder = json.JSONDecoder()
+    place = _skip_space(text, 0)
+    if text[place : place + 1] != "[":
+        raise DataError(
+            f"{path} does not start with a list. Expected a JSON list of objects; for one object a "
+            "line, name the file .jsonl."
+        )
+    place = _skip_space(text, place + 1)
+    while text[place : place + 1] != "]":
+        line = text.count("\n", 0, place) + 1
+        try:
+            value, place = decoder.raw_decode(text, place)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path} line {error.lineno}: not JSON: {error.msg}.") from error
+        yield _object_row(line, value)
+        place = _skip_space(text, place)
+        if text[place : place + 1] == ",":
+            place = _skip_space(text, place + 1)
+        elif text[place : place + 1] != "]":
+            line = text.count("\n", 0, place) + 1
+            raise DataError(f"{path} line {line}: expected a comma or the end of the list.")
+
+
+def _object_row(line: int, value: Any) -> Row | str:
+    if isinstance(value, dict):
+        return Row(line, value)
+    return f"line {line}: {type(value).__name__}, expected an object with columns"
+
+
+def _skip_space(text: str, place: int) -> int:
+    while place < len(text) and text[place] in " \t\r\n":
+        place += 1
+    return place

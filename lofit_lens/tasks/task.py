@@ -1,0 +1,181 @@
+"""What a task is: examples, and how they are trained on and scored."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+from lofit_lens.errors import DataError, LofitLensError
+
+Objective = Literal["sft", "dpo", "choice"]
+"""What training maximises.
+
+* `sft`: the likelihood of the first correct answer (cross-entropy on its tokens).
+* `dpo`: its preference over the first incorrect answer (direct preference optimisation).
+* `choice`: its share among all candidates, by their summed log-probabilities.
+"""
+OBJECTIVES: tuple[str, ...] = get_args(Objective)
+
+Split = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One item of a task.
+
+    Attributes:
+        id: Name of the item, unique in its split.
+        prompt: Text before the answer; may be empty.
+        correct: Correct answers, the best first, each glued to the prompt as it is. Under exact
+            match the others are accepted spellings.
+        incorrect: Incorrect answers.
+        group: Items of one group never fall into different splits.
+    """
+
+    id: str
+    prompt: str
+    correct: tuple[str, ...]
+    incorrect: tuple[str, ...] = ()
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class MultipleChoice:
+    """Score candidates by the summed log-probability of their tokens.
+
+    Attributes:
+        metrics: Which of "accuracy", "MC1", "MC2", "MC3" to report. "accuracy" is the share of
+            items whose first correct answer scores above every other candidate.
+        counted_lead: Find the answer by counting tokens after a lead such as a line break and
+            "A:", as the code of ITI and LoFiT does, instead of by character offsets; the text of
+            the lead and its number of tokens.
+    """
+
+    metrics: tuple[str, ...] = ("accuracy",)
+    counted_lead: tuple[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class ExactMatch:
+    """Generate greedily and compare with the accepted answers, letter case ignored.
+
+    Attributes:
+        max_new_tokens: Tokens generated.
+        stop: The prediction ends at this text.
+        strip: Whether white space around prediction and answers is ignored.
+        after: Take what follows this separator in prompt and generation together, as the paper's
+            code does; None takes the generation.
+        after_index: Which piece of the split by `after`.
+    """
+
+    max_new_tokens: int = 16
+    stop: str = "\n"
+    strip: bool = True
+    after: str | None = None
+    after_index: int = -1
+
+    def prediction(self, prompt: str, generated: str) -> str:
+        """The answer found in a generation."""
+        text = generated
+        if self.after is not None:
+            text = (prompt + generated).split(self.after)[self.after_index]
+        return self._normal(text.split(self.stop)[0])
+
+    def is_correct(self, prediction: str, accepted: tuple[str, ...]) -> bool:
+        """Whether a prediction is one of the accepted answers."""
+        return prediction in {self._normal(answer) for answer in accepted}
+
+    def _normal(self, text: str) -> str:
+        return (text.strip() if self.strip else text).lower()
+
+
+Scoring = MultipleChoice | ExactMatch
+
+
+@dataclass(frozen=True)
+class Task:
+    """Examples for training, validation and test, with the rules to use them.
+
+    Attributes:
+        name: For results and files.
+        train: Training examples.
+        val: Validation examples, in the format of training.
+        test: Test examples.
+        val_as_test: The validation items in the format of the test, for choosing settings.
+        objective: The default objective of training.
+        scoring: How the test is scored.
+        compat: Other scoring rules by name, such as the "paper-code" one with its quirks.
+        floors: Scores reached without any ability, by name, for the test split.
+        source: Keyword arguments of `load_task` that give this task again; empty if it was built
+            by hand.
+
+    Raises:
+        DataError: A split is empty, an id repeats, or the examples lack what the objective needs.
+    """
+
+    name: str
+    train: tuple[Example, ...]
+    val: tuple[Example, ...]
+    test: tuple[Example, ...]
+    val_as_test: tuple[Example, ...]
+    objective: Objective
+    scoring: Scoring
+    compat: Mapping[str, Scoring] = field(default_factory=dict)
+    floors: Mapping[str, float] = field(default_factory=dict)
+    source: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for split in ("train", "val", "test"):
+            examples: tuple[Example, ...] = getattr(self, split)
+            if not examples:
+                raise DataError(f"The {split} split of {self.name} is empty.")
+            if len({example.id for example in examples}) < len(examples):
+                raise DataError(f"Ids repeat in the {split} split of {self.name}.")
+        self.check_objective(self.objective)
+
+    def check_objective(self, objective: str) -> None:
+        """Refuse an objective the training examples cannot serve.
+
+        Raises:
+            LofitLensError: The objective is unknown.
+            DataError: It needs incorrect answers and an example has none.
+        """
+        if objective not in OBJECTIVES:
+            raise LofitLensError(
+                f"objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}."
+            )
+        if objective != "sft":
+            for example in self.train + self.val:
+                if not example.incorrect:
+                    raise DataError(
+                        f'Objective "{objective}" needs incorrect answers; example {example.id} of '
+                        f'{self.name} has none. Use "sft".'
+                    )
+
+    def scoring_rule(self, compat: str | None) -> Scoring:
+        """The default scoring rule, or a compat one by name.
+
+        Raises:
+            LofitLensError: There is no such rule.
+        """
+        if compat is None:
+            return self.scoring
+        if compat not in self.compat:
+            known = ", ".join(self.compat) or "none"
+            raise LofitLensError(f"{self.name} has no compat mode {compat!r}. It has: {known}.")
+        return self.compat[compat]
+
+    def data_hash(self) -> str:
+        """SHA-256 over all examples, to recognise the data a result was made from."""
+        splits = {s: [asdict(e) for e in getattr(self, s)] for s in ("train", "val", "test")}
+        text = json.dumps(splits, sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def __repr__(self) -> str:
+        return (
+            f"Task({self.name}: {len(self.train)} train, {len(self.val)} val, {len(self.test)} "
+            f"test; {self.objective}, {type(self.scoring).__name__})"
+        )
