@@ -156,6 +156,7 @@ class _RowReader:
         self._file = file
         self._columns = columns
         self._problems = problems
+        self._first_alike: dict[str, str] = {}
 
     def require(self, *columns: str | None) -> None:
         """Refuse a column that no row has."""
@@ -228,12 +229,14 @@ class _RowReader:
     ) -> Example:
         fields = {column: self.text(row, column) for column in _fields(template)}
         prompt = template.format(**fields)
+        example_id = f"line-{row.line}"
         if group is not None:
             together = self.text(row, group)
         else:
-            together = prompt or "\0".join(correct + incorrect)
+            alike = prompt or "\0".join(correct + incorrect)
+            together = self._first_alike.setdefault(alike, example_id)
         return Example(
-            id=f"line-{row.line}",
+            id=example_id,
             prompt=prompt,
             correct=tuple(prefix + text for text in correct),
             incorrect=tuple(prefix + text for text in incorrect),

@@ -1,0 +1,5 @@
+"""LoFiT (localized fine-tuning of attention heads) as an interpretability toolkit."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,47 @@
+"""Gradient checkpointing on a bridge in eval mode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from lofit_lens.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+
+@contextmanager
+def checkpointing(model: TransformerBridge, enabled: bool) -> Iterator[None]:
+    """Recompute each block in the backward pass, for the time of the context.
+
+    Only the blocks themselves are told that they train; everything inside them, dropout above
+    all, stays in eval mode, so that losses and gradients are the same as without.
+
+    Raises:
+        UnsupportedError: The architecture has no blocks that can be checkpointed.
+    """
+    if not enabled:
+        yield
+        return
+    hf_model: Any = model.original_model
+    blocks = [m for m in hf_model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    if not blocks or not hf_model.supports_gradient_checkpointing:
+        raise UnsupportedError(
+            f"{type(hf_model).__name__} has no gradient checkpointing. Set "
+            "gradient_checkpointing=False, and a smaller micro_batch_size to save memory."
+        )
+    hf_model.gradient_checkpointing_enable(
+        gradient_checkpointing_kwargs={"use_reentrant": False, "preserve_rng_state": False}
+    )
+    for block in blocks:
+        block.training = True
+    try:
+        yield
+    finally:
+        for block in blocks:
+            block.training = False
+        hf_model.gradient_checkpointing_disable()

@@ -1,0 +1,153 @@
+"""Configuration of the two stages, and the paper's settings by name."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from lofit_lens.errors import LofitLensError
+from lofit_lens.positions import TOKEN_SCOPES, TokenScope
+from lofit_lens.tasks.task import OBJECTIVES, Objective
+
+PaperModel = Literal["gemma-7b", "llama2-7b", "llama2-13b"]
+PaperTask = Literal["truthfulqa", "mquake", "clutrr"]
+
+TABLE_6: dict[tuple[str, str], tuple[float, float, float, float]] = {
+    ("gemma-7b", "truthfulqa"): (5e-4, 5e-3, 2e-2, 8e-3),
+    ("gemma-7b", "mquake"): (5e-4, 5e-3, 8e-3, 8e-3),
+    ("gemma-7b", "clutrr"): (5e-3, 5e-4, 1e-2, 1e-2),
+    ("llama2-7b", "truthfulqa"): (5e-4, 5e-3, 1e-2, 5e-3),
+    ("llama2-7b", "mquake"): (1e-3, 5e-3, 1e-2, 5e-3),
+    ("llama2-7b", "clutrr"): (5e-3, 5e-4, 1e-2, 5e-3),
+    ("llama2-13b", "truthfulqa"): (1e-3, 1e-3, 2e-2, 5e-3),
+    ("llama2-13b", "mquake"): (1e-3, 1e-3, 8e-3, 5e-3),
+    ("llama2-13b", "clutrr"): (1e-3, 1e-3, 1e-2, 8e-3),
+}
+"""Paper, Table 6: lambda, learning rate of stage 1, of stage 2 at 3% of heads, at 10%."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """What both stages share. Defaults are the paper's code's where nothing else is said.
+
+    Raises:
+        LofitLensError: A value is out of range; the message names it.
+    """
+
+    learning_rate: float
+    """Peak learning rate; it falls linearly to 0 without warm-up."""
+    l1: float = 0.0
+    """Lambda, the weight of the sum of absolute parameters."""
+    epochs: int = 5
+    """Passes over the training examples."""
+    batch_size: int = 8
+    """Examples per optimiser step."""
+    micro_batch_size: int | None = None
+    """Examples per forward pass; the gradient does not depend on it. None: the whole batch."""
+    weight_decay: float = 0.0
+    """AdamW's decoupled weight decay. The paper says 0.01, its code runs with 0.0."""
+    max_gradient_norm: float = 1.0
+    """The gradient is clipped to this norm."""
+    init_std: float = 1e-3
+    """Standard deviation of the initial parameters (sigma_A, sigma_v)."""
+    beta: float = 0.5
+    """Strength of the pull to the reference in DPO."""
+    objective: Objective | None = None
+    """What to train on; None takes the task's own."""
+    scope: TokenScope = "all"
+    """Token positions edited, in training and later."""
+    seed: int = 42
+    """Seed of the initial parameters and of the order of examples; the global state is untouched."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass to save memory; the gradient is the same."""
+    validate: bool = True
+    """Whether to measure the validation loss before training and after each epoch."""
+
+    def __post_init__(self) -> None:
+        positive = ("learning_rate", "epochs", "batch_size", "max_gradient_norm", "beta")
+        at_least_zero = ("l1", "weight_decay", "init_std")
+        for name in positive + at_least_zero:
+            value = getattr(self, name)
+            if not math.isfinite(value) or value < 0 or (name in positive and value == 0):
+                valid = "greater than 0" if name in positive else "0 or greater"
+                raise LofitLensError(f"{name} must be {valid}, got {value}.")
+        if self.micro_batch_size is not None and self.micro_batch_size < 1:
+            raise LofitLensError(f"micro_batch_size must be 1 or more, got {self.micro_batch_size}.")
+        for name, valid in (("objective", (None, *OBJECTIVES)), ("scope", TOKEN_SCOPES)):
+            if getattr(self, name) not in valid:
+                raise LofitLensError(
+                    f"{name} must be one of {', '.join(map(str, valid))}, got {getattr(self, name)!r}."
+                )
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectionConfig(TrainingConfig):
+    """Stage 1: train a scale on every head with an L1 term (paper, section 3.1).
+
+    The default learning rate and lambda are those of Llama 2-7B on MQuAKE.
+    """
+
+    learning_rate: float = 5e-3
+    l1: float = 1e-3
+
+    @classmethod
+    def paper(cls, model: PaperModel, task: PaperTask, *, seed: int = 42) -> SelectionConfig:
+        """The paper's setting for one of its models and tasks (Table 6).
+
+        Raises:
+            LofitLensError: The table has no such row.
+        """
+        l1, learning_rate, _, _ = _table_6(model, task)
+        return cls(l1=l1, learning_rate=learning_rate, seed=seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningConfig(TrainingConfig):
+    """Stage 2: train a bias on the chosen heads, without L1 (paper, section 3.2).
+
+    The default learning rate is that of Llama 2-7B at 3% of heads.
+    """
+
+    learning_rate: float = 1e-2
+    component: Literal["bias", "scale"] = "bias"
+    """What is tuned: the bias v, as the paper does, or the scale A as the final edit."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.component not in ("bias", "scale"):
+            raise LofitLensError(f"component must be bias or scale, got {self.component!r}.")
+
+    @classmethod
+    def paper(
+        cls,
+        model: PaperModel,
+        task: PaperTask,
+        *,
+        fraction: Literal[0.03, 0.1] = 0.03,
+        seed: int = 42,
+    ) -> TuningConfig:
+        """The paper's setting for one of its models and tasks (Table 6).
+
+        Raises:
+            LofitLensError: The table has no such row, or `fraction` is neither 0.03 nor 0.1.
+        """
+        if fraction not in (0.03, 0.1):
+            raise LofitLensError(f"Table 6 has settings for 0.03 and 0.1, got {fraction}.")
+        rates = _table_6(model, task)[2:]
+        return cls(learning_rate=rates[0 if fraction == 0.03 else 1], seed=seed)
+
+
+def _table_6(model: str, task: str) -> tuple[float, float, float, float]:
+    if (model, task) not in TABLE_6:
+        models = sorted({m for m, _ in TABLE_6})
+        tasks = sorted({t for _, t in TABLE_6})
+        raise LofitLensError(
+            f"Table 6 of the paper has no row {model!r}, {task!r}. Models: {', '.join(models)}; "
+            f"tasks: {', '.join(tasks)}. For others, set learning_rate and l1 yourself."
+        )
+    return TABLE_6[model, task]

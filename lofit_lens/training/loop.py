@@ -1,0 +1,231 @@
+"""The training loop that both stages share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from lofit_lens.errors import LofitLensError, TrainingStopped
+from lofit_lens.heads import HeadSet
+from lofit_lens.intervention import HeadIntervention
+from lofit_lens.model import check_head_shape, fingerprint
+from lofit_lens.positions import PositionTracker
+from lofit_lens.provenance import Provenance
+from lofit_lens.scoring.logprobs import answer_logprobs, batch_logprobs
+from lofit_lens.tasks.task import Objective, Task
+from lofit_lens.tokens import Encoder
+from lofit_lens.training.checkpointing import checkpointing
+from lofit_lens.training.config import TrainingConfig
+from lofit_lens.training.history import History
+from lofit_lens.training.objectives import Item, encode_items, summed_loss, total_weight
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+DIVERGED_WINDOW = 10
+DIVERGED_FACTOR = 5.0
+DIVERGED_MARGIN = 10.0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run learned, and how.
+
+    Attributes:
+        intervention: The trained edit.
+        provenance: Model, task, configuration and losses.
+    """
+
+    intervention: HeadIntervention
+    provenance: Provenance
+
+
+def train(
+    model: TransformerBridge,
+    task: Task,
+    heads: HeadSet,
+    component: Literal["scale", "bias"],
+    config: TrainingConfig,
+    *,
+    progress: bool = True,
+) -> Trained:
+    """Train the scale or the bias of some heads; everything else stays frozen.
+
+    Parameters start from N(0, init_std), drawn with the seed, in float32 whatever the model's
+    type. The parameters after the last step are returned, as the paper does.
+
+    Args:
+        model: A frozen bridge in eval mode.
+        task: The task; its training and validation examples are used.
+        heads: The heads to train.
+        component: What to train on them.
+        config: How.
+        progress: Whether to show a bar.
+
+    Raises:
+        TrainingStopped: Loss or gradient is not finite, or the loss diverged.
+        LofitLensError: The model is not frozen or not in eval mode.
+    """
+    _check_ready(model)
+    check_head_shape(model, heads)
+    objective = config.objective or task.objective
+    task.check_objective(objective)
+    run = _Run(model, heads, component, config, objective)
+    train_items = run.prepare(task, "train")
+    val_items = run.prepare(task, "val") if config.validate else []
+    provenance = Provenance(
+        fingerprint=fingerprint(model),
+        task=task.name,
+        data_hash=task.data_hash(),
+        config=config.to_json() | {"objective": objective, "component": component},
+        history=run.history,
+        task_source=dict(task.source),
+    )
+    try:
+        run.fit(train_items, val_items, progress=progress)
+    except _Unstable as stop:
+        trained = Trained(run.learned(), provenance)
+        raise TrainingStopped(
+            f"Training on {task.name} stopped at step {len(run.history.loss) + 1}: {stop}. Try a "
+            f"learning rate below {config.learning_rate:g}. The parameters before that step are in "
+            "`.trained` of this error.",
+            trained,
+        ) from None
+    return Trained(run.learned(), provenance)
+
+
+class _Unstable(Exception):
+    """The next step would not be finite, or the loss diverged."""
+
+
+class _Run:
+    """The state of one training run."""
+
+    def __init__(
+        self,
+        model: TransformerBridge,
+        heads: HeadSet,
+        component: Literal["scale", "bias"],
+        config: TrainingConfig,
+        objective: Objective,
+    ) -> None:
+        self._model = model
+        self._config = config
+        self._objective: Objective = objective
+        self._generator = torch.Generator().manual_seed(config.seed)
+        initial = config.init_std * torch.randn(
+            len(heads), model.cfg.d_head, generator=self._generator
+        )
+        device = model.blocks[heads.layers()[0]].attn.o.original_component.weight.device
+        self._parameter = initial.to(device).requires_grad_(True)
+        self._edit = HeadIntervention(heads, scope=config.scope, **{component: self._parameter})
+        self._component = component
+        self.history = History()
+
+    def prepare(self, task: Task, split: Literal["train", "val"]) -> list[Item]:
+        """Encode a split; for DPO also measure the reference, with the edit off."""
+        examples = task.train if split == "train" else task.val
+        items = encode_items(Encoder(self._model), examples, self._objective)
+        if self._objective != "dpo":
+            return items
+        texts = [text for item in items for text in item.texts]
+        scores = iter(answer_logprobs(self._model, texts).tolist())
+        return [replace(item, reference=tuple(next(scores) for _ in item.texts)) for item in items]
+
+    def learned(self) -> HeadIntervention:
+        """The edit as it stands, detached, on the CPU."""
+        return replace(self._edit, **{self._component: self._parameter.detach().cpu().clone()})
+
+    def fit(self, train: list[Item], val: list[Item], *, progress: bool) -> None:
+        config = self._config
+        steps_per_epoch = -(-len(train) // config.batch_size)
+        total = config.epochs * steps_per_epoch
+        optimizer = torch.optim.AdamW(
+            [self._parameter], lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / total)
+        with (
+            self._edit.applied(self._model) as positions,
+            checkpointing(self._model, config.gradient_checkpointing),
+            tqdm(total=total, desc=f"train {self._component}", disable=not progress) as bar,
+        ):
+            self._validate(val, positions)
+            for _ in range(config.epochs):
+                order = torch.randperm(len(train), generator=self._generator).tolist()
+                for start in range(0, len(order), config.batch_size):
+                    batch = [train[i] for i in order[start : start + config.batch_size]]
+                    optimizer.zero_grad()
+                    loss = self._backward(batch, positions)
+                    norm = float(
+                        torch.nn.utils.clip_grad_norm_([self._parameter], config.max_gradient_norm)
+                    )
+                    self._check_stable(loss, norm)
+                    self.history.loss.append(loss)
+                    self.history.gradient_norm.append(norm)
+                    self.history.learning_rate.append(schedule.get_last_lr()[0])
+                    optimizer.step()
+                    schedule.step()
+                    bar.update()
+                    bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+                self._validate(val, positions)
+
+    def _backward(self, batch: Sequence[Item], positions: PositionTracker) -> float:
+        """Accumulate the gradient of the mean loss of a batch; returns the loss without L1."""
+        weight = total_weight(self._objective, batch)
+        size = self._config.micro_batch_size or len(batch)
+        loss = 0.0
+        for start in range(0, len(batch), size):
+            part = self._summed_loss(batch[start : start + size], positions) / weight
+            part.backward()
+            loss += part.item()
+        if self._config.l1:
+            (self._config.l1 * self._parameter.abs().sum()).backward()
+        return loss
+
+    def _summed_loss(self, items: Sequence[Item], positions: PositionTracker) -> Tensor:
+        encoded = Encoder(self._model).batch([text for item in items for text in item.texts])
+        logprobs = batch_logprobs(self._model, encoded, positions)
+        return summed_loss(self._objective, logprobs, items, beta=self._config.beta)
+
+    def _validate(self, items: list[Item], positions: PositionTracker) -> None:
+        if not items:
+            return
+        size = self._config.micro_batch_size or self._config.batch_size
+        with torch.no_grad():
+            loss = sum(
+                self._summed_loss(items[start : start + size], positions).item()
+                for start in range(0, len(items), size)
+            )
+        self.history.val_loss.append(loss / total_weight(self._objective, items))
+        self.history.val_step.append(len(self.history.loss))
+
+    def _check_stable(self, loss: float, gradient_norm: float) -> None:
+        """Refuse a step that would destroy what was learned."""
+        for name, value in (("loss", loss), ("gradient", gradient_norm)):
+            if not torch.isfinite(torch.tensor(value)):
+                raise _Unstable(f"the {name} is {value}")
+        recent = self.history.loss[-DIVERGED_WINDOW:]
+        if len(recent) == DIVERGED_WINDOW:
+            mean, first = sum(recent) / DIVERGED_WINDOW, self.history.loss[0]
+            if mean > DIVERGED_FACTOR * first + DIVERGED_MARGIN:
+                raise _Unstable(
+                    f"the loss diverged, from {first:.3g} to {mean:.3g} over the last "
+                    f"{DIVERGED_WINDOW} steps"
+                )
+
+
+def _check_ready(model: TransformerBridge) -> None:
+    if any(parameter.requires_grad for parameter in model.parameters()):
+        raise LofitLensError(
+            "The model has trainable parameters, which would double the cost of every step. Load it "
+            "with `load_model`, or call `lofit_lens.model.freeze(model)`."
+        )
+    if model.training:
+        raise LofitLensError("The model is in training mode. Call `model.eval()`.")
+
+

@@ -1,0 +1,111 @@
+"""The losses, on summed log-probabilities of answers.
+
+A training item is one example with the sequences its objective needs: the answer alone (`sft`),
+the preferred and the rejected answer (`dpo`), or every candidate, the right one first (`choice`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from lofit_lens.tasks.task import Example, Objective
+from lofit_lens.tokens import EncodedText, Encoder
+
+Logprobs = Float[Tensor, " text"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """The sequences of one training example.
+
+    Attributes:
+        texts: Encoded sequences, in the order the objective expects.
+        reference: Their log-probabilities without the edit; DPO only.
+    """
+
+    texts: tuple[EncodedText, ...]
+    reference: tuple[float, ...] = ()
+
+    @property
+    def weight(self) -> int:
+        """Tokens of the first answer; the unit in which `sft` averages."""
+        return self.texts[0].n_answer
+
+
+def encode_items(
+    encoder: Encoder, examples: Sequence[Example], objective: Objective
+) -> list[Item]:
+    """Encode training examples for an objective.
+
+    Under `sft` and `dpo` answers end with EOS, so that the model learns to stop; under `choice`
+    they do not, as candidates are scored without it.
+    """
+    items = []
+    for example in examples:
+        if objective == "sft":
+            answers = example.correct[:1]
+        elif objective == "dpo":
+            answers = (example.correct[0], example.incorrect[0])
+        else:
+            answers = (example.correct[0], *example.incorrect)
+        end = objective != "choice"
+        items.append(
+            Item(tuple(encoder.continuation(example.prompt, a, end=end) for a in answers))
+        )
+    return items
+
+
+def summed_loss(
+    objective: Objective, logprobs: Logprobs, items: Sequence[Item], *, beta: float
+) -> Float[Tensor, ""]:
+    """The loss summed over items; divide by `total_weight` of the batch for its mean.
+
+    Args:
+        objective: Which loss.
+        logprobs: Summed answer log-probabilities, the sequences of one item behind the other.
+        items: The items.
+        beta: DPO's beta.
+    """
+    per_item = logprobs.split([len(item.texts) for item in items])
+    loss = _LOSSES[objective]
+    return torch.stack(
+        [loss(scores, item, beta) for scores, item in zip(per_item, items, strict=True)]
+    ).sum()
+
+
+def total_weight(objective: Objective, items: Sequence[Item]) -> int:
+    """What the summed loss of a batch is divided by: answer tokens for `sft`, else items."""
+    return sum(item.weight for item in items) if objective == "sft" else len(items)
+
+
+def dpo_loss(
+    chosen: Tensor, rejected: Tensor, chosen_reference: float, rejected_reference: float, beta: float
+) -> Tensor:
+    """Direct preference optimisation on one pair, sigmoid form (Rafailov et al. 2023, eq. 7)."""
+    margin = (chosen - chosen_reference) - (rejected - rejected_reference)
+    return -logsigmoid(beta * margin)
+
+
+def _sft(logprobs: Logprobs, _item: Item, _beta: float) -> Tensor:
+    return -logprobs[0]
+
+
+def _dpo(logprobs: Logprobs, item: Item, beta: float) -> Tensor:
+    return dpo_loss(logprobs[0], logprobs[1], *item.reference, beta)
+
+
+def _choice(logprobs: Logprobs, _item: Item, _beta: float) -> Tensor:
+    return torch.logsumexp(logprobs, 0) - logprobs[0]
+
+
+_LOSSES: dict[Objective, Callable[[Logprobs, Item, float], Tensor]] = {
+    "sft": _sft,
+    "dpo": _dpo,
+    "choice": _choice,
+}
