@@ -18,6 +18,8 @@ from .model import load_model as load_model
 from .positions import TokenScope as TokenScope
 from .provenance import Provenance as Provenance
 from .provenance import show_versions as show_versions
+from .run import LofitRun as LofitRun
+from .run import lofit as lofit
 from .scoring.evaluate import evaluate as evaluate
 from .scoring.evaluation import Evaluation as Evaluation
 from .scoring.generation import generate_greedily as generate_greedily
@@ -28,6 +30,4 @@ from .tasks.task import Task as Task
 from .training.config import SelectionConfig as SelectionConfig
 from .training.config import TuningConfig as TuningConfig
 from .training.history import History as History
-from .tuning import LofitRun as LofitRun
-from .tuning import lofit as lofit
 from .tuning import tune_heads as tune_heads

@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lofit_lens.training.loop import Trained
+    from lofit_lens.intervention import HeadIntervention
 
 
 class LofitLensError(Exception):
@@ -57,9 +57,9 @@ class TrainingStopped(LofitLensError):
     """Training met a loss or gradient that is not finite, or diverged.
 
     Attributes:
-        trained: The parameters after the last good step, and the history until then.
+        learned: The edit after the last good step; its provenance holds the history until then.
     """
 
-    def __init__(self, message: str, trained: Trained) -> None:
-        self.trained = trained
+    def __init__(self, message: str, learned: HeadIntervention) -> None:
+        self.learned = learned
         super().__init__(message)

@@ -79,9 +79,7 @@ class HeadSet:
         total = n_layers * n_heads
         _check_k(k, total)
         drawn = np.random.default_rng(seed).choice(total, size=k, replace=False)
-        return cls(
-            (divmod(int(i), n_heads) for i in drawn), n_layers=n_layers, n_heads=n_heads
-        )
+        return cls((divmod(int(i), n_heads) for i in drawn), n_layers=n_layers, n_heads=n_heads)
 
     @classmethod
     def every(cls, *, n_layers: int, n_heads: int) -> HeadSet:
@@ -275,18 +273,12 @@ class HeadScores:
 
         Args:
             k: Number of heads.
-            fraction: Share of all heads instead, turned into a number by `heads_for_fraction`.
+            fraction: Share of all heads instead, turned into a number by `number_of_heads`.
 
         Raises:
             LofitLensError: Not exactly one of the two is given, or it is out of range.
         """
-        if (k is None) == (fraction is None):
-            raise LofitLensError("Give either k or fraction.")
-        total = self.scores.numel()
-        if k is None:
-            assert fraction is not None
-            k = heads_for_fraction(fraction, total)
-        _check_k(k, total)
+        k = number_of_heads(self.scores.numel(), k=k, fraction=fraction)
         order = np.argsort(-self.scores.double().numpy().ravel(), kind="stable")[:k]
         return HeadSet(
             (divmod(int(i), self.n_heads) for i in order),
@@ -347,16 +339,22 @@ class HeadScores:
         return f"<p>{self!r}</p>{self.frame().head(20).to_html(index=False)}"
 
 
-def heads_for_fraction(fraction: float, total: int) -> int:
-    """Turn a share of `total` heads into a number of heads.
+def number_of_heads(total: int, *, k: int | None = None, fraction: float | None = None) -> int:
+    """How many of `total` heads are meant by a number or a share.
 
-    From 256 heads up the number is the nearest multiple of 16: this gives all six values the
+    A share of 256 heads or more gives the nearest multiple of 16: so come out all six values the
     paper uses (3% and 10% of 448, 1,024 and 1,600 heads: 16, 32, 48 and 48, 96, 160). In smaller
-    models it is the nearest whole number, at least 1.
+    models it gives the nearest whole number, at least 1.
 
     Raises:
-        LofitLensError: `fraction` is not in (0, 1].
+        LofitLensError: Not exactly one of the two is given, or it is out of range.
     """
+    if (k is None) == (fraction is None):
+        raise LofitLensError(f"Give either k or fraction, got k={k} and fraction={fraction}.")
+    if fraction is None:
+        assert k is not None
+        _check_k(k, total)
+        return k
     if not 0 < fraction <= 1:
         raise LofitLensError(f"fraction must be in (0, 1], got {fraction}. For 3% give 0.03.")
     step = 16 if total >= 256 else 1

@@ -171,9 +171,7 @@ class HeadIntervention:
         return save_intervention(self, folder)
 
     @classmethod
-    def load(
-        cls, folder: str | Path, model: TransformerBridge | None = None
-    ) -> HeadIntervention:
+    def load(cls, folder: str | Path, model: TransformerBridge | None = None) -> HeadIntervention:
         """Read an intervention, and refuse it if it was made for another model than `model`."""
         from lofit_lens.artifacts import load_intervention
 

@@ -44,7 +44,6 @@ def select_heads(
     cfg = model.cfg
     every = HeadSet.every(n_layers=cfg.n_layers, n_heads=cfg.n_heads)
     trained = train(model, task, every, "scale", config, progress=progress)
-    scale = trained.intervention.scale
-    assert scale is not None
-    scores = scale.norm(dim=-1).reshape(cfg.n_layers, cfg.n_heads)
+    assert trained.scale is not None
+    scores = trained.scale.norm(dim=-1).reshape(cfg.n_layers, cfg.n_heads)
     return HeadScores(scores, method="lofit", provenance=trained.provenance)

@@ -9,7 +9,7 @@ from lofit_lens.scoring.evaluation import Evaluation
 from lofit_lens.scoring.generation import generate_greedily
 from lofit_lens.scoring.logprobs import answer_logprobs
 from lofit_lens.scoring.metrics import METRICS
-from lofit_lens.tasks.task import Example, ExactMatch, MultipleChoice, Task
+from lofit_lens.tasks.task import ExactMatch, Example, MultipleChoice, Task
 from lofit_lens.tokens import EncodedText, Encoder
 
 if TYPE_CHECKING:

@@ -136,4 +136,6 @@ class Evaluation:
             for values in [{"value": e.value, "low": e.low, "high": e.high}]
         ]
         floors = ", ".join(f"{name} {100 * value:.1f}" for name, value in self.floors.items())
-        return f"<p>{self.task}, {self.split}; {floors}</p>{pd.DataFrame(rows).to_html(index=False)}"
+        return (
+            f"<p>{self.task}, {self.split}; {floors}</p>{pd.DataFrame(rows).to_html(index=False)}"
+        )

@@ -4,7 +4,7 @@ from lofit_lens.tasks.clutrr import clutrr
 from lofit_lens.tasks.from_file import from_file
 from lofit_lens.tasks.load import load_tasks, reload_task
 from lofit_lens.tasks.mquake import mquake
-from lofit_lens.tasks.task import Example, ExactMatch, MultipleChoice, Task
+from lofit_lens.tasks.task import ExactMatch, Example, MultipleChoice, Task
 from lofit_lens.tasks.truthfulqa import truthfulqa
 
 __all__ = [

@@ -13,7 +13,7 @@ import numpy as np
 from lofit_lens.errors import DataError, LofitLensError, RowErrors
 from lofit_lens.tasks.sources import data_folder
 from lofit_lens.tasks.tables import Row, read_rows
-from lofit_lens.tasks.task import Example, ExactMatch, MultipleChoice, Objective, Scoring, Task
+from lofit_lens.tasks.task import ExactMatch, Example, MultipleChoice, Objective, Scoring, Task
 
 AnswerIs = Literal["text", "letter", "index0", "index1"]
 

@@ -35,9 +35,7 @@ def load_tasks(
     """
     name, _, part = name_or_file.partition(":")
     if name in ("truthfulqa", "mquake", "clutrr") and options:
-        raise LofitLensError(
-            f"{name} is fixed; {', '.join(options)} describe a file of your own."
-        )
+        raise LofitLensError(f"{name} is fixed; {', '.join(options)} describe a file of your own.")
     if name_or_file == "truthfulqa":
         return [truthfulqa(fold, data_dir=data_dir) for fold in (0, 1)]
     if name == "truthfulqa" and part in ("0", "1"):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lofit_lens.tasks.sources import find_file
-from lofit_lens.tasks.task import Example, ExactMatch, Task
+from lofit_lens.tasks.task import ExactMatch, Example, Task
 
 
 def mquake(*, data_dir: str | Path | None = None) -> Task:

@@ -16,9 +16,7 @@ import pooch
 
 from lofit_lens.errors import DataError
 
-LOFIT = (
-    "https://raw.githubusercontent.com/fc2869/lo-fit/ebd344a273d3dab0b63d8bbfd7ecdb5185ae5b7b/"
-)
+LOFIT = "https://raw.githubusercontent.com/fc2869/lo-fit/ebd344a273d3dab0b63d8bbfd7ecdb5185ae5b7b/"
 
 FILES = {
     "clutrr/test.json": "cf400381f8a12a703265f95df1387c217a71525325f725ff2b8dc08123c30056",

@@ -73,7 +73,9 @@ class TrainingConfig:
                 valid = "greater than 0" if name in positive else "0 or greater"
                 raise LofitLensError(f"{name} must be {valid}, got {value}.")
         if self.micro_batch_size is not None and self.micro_batch_size < 1:
-            raise LofitLensError(f"micro_batch_size must be 1 or more, got {self.micro_batch_size}.")
+            raise LofitLensError(
+                f"micro_batch_size must be 1 or more, got {self.micro_batch_size}."
+            )
         for name, valid in (("objective", (None, *OBJECTIVES)), ("scope", TOKEN_SCOPES)):
             if getattr(self, name) not in valid:
                 raise LofitLensError(

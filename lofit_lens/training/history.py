@@ -52,5 +52,11 @@ class History:
     def __repr__(self) -> str:
         if not self.loss:
             return "History(no steps)"
-        val = f", validation {self.val_loss[0]:.4g} -> {self.val_loss[-1]:.4g}" if self.val_loss else ""
-        return f"History({len(self.loss)} steps, loss {self.loss[0]:.4g} -> {self.loss[-1]:.4g}{val})"
+        val = (
+            f", validation {self.val_loss[0]:.4g} -> {self.val_loss[-1]:.4g}"
+            if self.val_loss
+            else ""
+        )
+        return (
+            f"History({len(self.loss)} steps, loss {self.loss[0]:.4g} -> {self.loss[-1]:.4g}{val})"
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -32,19 +32,6 @@ DIVERGED_FACTOR = 5.0
 DIVERGED_MARGIN = 10.0
 
 
-@dataclass(frozen=True)
-class Trained:
-    """What a run learned, and how.
-
-    Attributes:
-        intervention: The trained edit.
-        provenance: Model, task, configuration and losses.
-    """
-
-    intervention: HeadIntervention
-    provenance: Provenance
-
-
 def train(
     model: TransformerBridge,
     task: Task,
@@ -53,11 +40,11 @@ def train(
     config: TrainingConfig,
     *,
     progress: bool = True,
-) -> Trained:
+) -> HeadIntervention:
     """Train the scale or the bias of some heads; everything else stays frozen.
 
     Parameters start from N(0, init_std), drawn with the seed, in float32 whatever the model's
-    type. The parameters after the last step are returned, as the paper does.
+    type. The parameters after the last step are returned, as the paper does, with their provenance.
 
     Args:
         model: A frozen bridge in eval mode.
@@ -89,14 +76,13 @@ def train(
     try:
         run.fit(train_items, val_items, progress=progress)
     except _Unstable as stop:
-        trained = Trained(run.learned(), provenance)
         raise TrainingStopped(
             f"Training on {task.name} stopped at step {len(run.history.loss) + 1}: {stop}. Try a "
             f"learning rate below {config.learning_rate:g}. The parameters before that step are in "
-            "`.trained` of this error.",
-            trained,
+            "`.learned` of this error.",
+            replace(run.learned(), provenance=provenance),
         ) from None
-    return Trained(run.learned(), provenance)
+    return replace(run.learned(), provenance=provenance)
 
 
 class _Unstable(Exception):
@@ -227,5 +213,3 @@ def _check_ready(model: TransformerBridge) -> None:
         )
     if model.training:
         raise LofitLensError("The model is in training mode. Call `model.eval()`.")
-
-

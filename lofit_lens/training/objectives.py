@@ -38,9 +38,7 @@ class Item:
         return self.texts[0].n_answer
 
 
-def encode_items(
-    encoder: Encoder, examples: Sequence[Example], objective: Objective
-) -> list[Item]:
+def encode_items(encoder: Encoder, examples: Sequence[Example], objective: Objective) -> list[Item]:
     """Encode training examples for an objective.
 
     Under `sft` and `dpo` answers end with EOS, so that the model learns to stop; under `choice`
@@ -55,9 +53,7 @@ def encode_items(
         else:
             answers = (example.correct[0], *example.incorrect)
         end = objective != "choice"
-        items.append(
-            Item(tuple(encoder.continuation(example.prompt, a, end=end) for a in answers))
-        )
+        items.append(Item(tuple(encoder.continuation(example.prompt, a, end=end) for a in answers)))
     return items
 
 
@@ -85,7 +81,11 @@ def total_weight(objective: Objective, items: Sequence[Item]) -> int:
 
 
 def dpo_loss(
-    chosen: Tensor, rejected: Tensor, chosen_reference: float, rejected_reference: float, beta: float
+    chosen: Tensor,
+    rejected: Tensor,
+    chosen_reference: float,
+    rejected_reference: float,
+    beta: float,
 ) -> Tensor:
     """Direct preference optimisation on one pair, sigmoid form (Rafailov et al. 2023, eq. 7)."""
     margin = (chosen - chosen_reference) - (rejected - rejected_reference)

@@ -1,0 +1,96 @@
+"""Interventions on disk: safetensors for the numbers, JSON for everything else; no pickle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from lofit_lens.errors import LofitLensError
+from lofit_lens.heads import HeadSet
+from lofit_lens.intervention import HeadIntervention
+from lofit_lens.model import check_same_model
+from lofit_lens.provenance import Provenance, read_json
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+INTERVENTION_SCHEMA = 1
+TENSORS = "intervention.safetensors"
+DESCRIPTION = "intervention.json"
+
+
+def save_intervention(intervention: HeadIntervention, folder: str | Path) -> Path:
+    """Write an intervention as `intervention.safetensors` and `intervention.json`.
+
+    Args:
+        intervention: The edit; its provenance, if any, goes along.
+        folder: Made if missing; an intervention in it is replaced.
+
+    Returns:
+        The folder.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {"scale": intervention.scale, "bias": intervention.bias}
+    save_file(
+        {
+            name: t.detach().float().cpu().contiguous()
+            for name, t in tensors.items()
+            if t is not None
+        },
+        folder / TENSORS,
+    )
+    heads = intervention.heads
+    content: dict[str, Any] = {
+        "schema": INTERVENTION_SCHEMA,
+        "n_layers": heads.n_layers,
+        "n_heads": heads.n_heads,
+        "heads": [list(head) for head in heads],
+        "scope": intervention.scope,
+        "provenance": intervention.provenance.to_json() if intervention.provenance else None,
+    }
+    (folder / DESCRIPTION).write_text(
+        json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    return folder
+
+
+def load_intervention(
+    folder: str | Path, model: TransformerBridge | None = None
+) -> HeadIntervention:
+    """Read an intervention.
+
+    Args:
+        folder: What `save_intervention` wrote.
+        model: The model it is meant for; None reads it without that check.
+
+    Raises:
+        ModelMismatchError: It was made for another model; the message says what differs.
+        LofitLensError: The folder holds no intervention, or a damaged one.
+    """
+    folder = Path(folder)
+    content = read_json(folder / DESCRIPTION, schema=INTERVENTION_SCHEMA, what="an intervention")
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(folder / TENSORS)
+        heads = HeadSet(
+            map(tuple, content["heads"]), n_layers=content["n_layers"], n_heads=content["n_heads"]
+        )
+        origin = content["provenance"]
+        intervention = HeadIntervention(
+            heads,
+            scope=content["scope"],
+            provenance=Provenance.from_json(origin) if origin else None,
+            **tensors,
+        )
+    except (KeyError, TypeError, OSError, SafetensorError) as error:
+        raise LofitLensError(f"The intervention in {folder} is damaged: {error}.") from error
+    if model is not None and intervention.provenance is not None:
+        check_same_model(
+            model, intervention.provenance.fingerprint, f"The intervention in {folder}"
+        )
+    return intervention

@@ -1,0 +1,197 @@
+"""Exporting a tuned model as a stock Hugging Face checkpoint, proved by its logits."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from lofit_lens.errors import LofitLensError, UnsupportedError
+from lofit_lens.folding import check_foldable, fold_projection
+from lofit_lens.intervention import HeadIntervention
+from lofit_lens.model import check_head_shape, weights_processed
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+"""Largest logit difference accepted, relative to the largest logit, by type on disk."""
+
+REHOMED = {"MistralForCausalLM": "sliding_window", "Qwen2ForCausalLM": "use_sliding_window"}
+"""Families without a bias in the output projection that are a Llama but for the name, and the
+configuration entry that must be off for this to hold."""
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written, and the proof.
+
+    Attributes:
+        folder: The checkpoint.
+        architecture: Class that plain `transformers` loads it as.
+        max_logit_difference: Between the reloaded checkpoint and the hooked model.
+        largest_logit: Largest absolute logit of the hooked model, for scale.
+    """
+
+    folder: Path
+    architecture: str
+    max_logit_difference: float
+    largest_logit: float
+
+
+def export_checkpoint(
+    model: TransformerBridge, intervention: HeadIntervention, folder: str | Path
+) -> ExportReport:
+    """Fold an intervention into a copy of the model's checkpoint that needs none of our code.
+
+    The checkpoint is read anew from where `model` was loaded, folded, saved with the tokenizer,
+    reloaded with plain `transformers`, and its logits compared with those of the hooked model.
+
+    Args:
+        model: The model, loaded from a folder or from the hub.
+        intervention: An edit of scope "all".
+        folder: Where to write; must not exist, or be empty.
+
+    Raises:
+        UnsupportedError: The family drops a bias of the output projection on reload, the edit
+            depends on the position, or the logits do not agree; nothing is left behind.
+        LofitLensError: The folder is not empty, or the model was not loaded from a checkpoint.
+
+    Example:
+        >>> export_checkpoint(model, tuned, "llama2-truth/").max_logit_difference  # doctest: +SKIP
+        1.9e-06
+    """
+    check_foldable(intervention)
+    check_head_shape(model, intervention.heads)
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise LofitLensError(f"{folder} exists already. Name a new folder for the checkpoint.")
+    if weights_processed(model):
+        raise UnsupportedError(
+            "TransformerLens has processed the weights of this model. Load it with `load_model`."
+        )
+    stock = _with_bias_allowed(_read_source(model), model, intervention)
+    for layer in intervention.heads.layers():
+        fold_projection(_projection(stock, model, layer), intervention, layer)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        stock.save_pretrained(folder)
+        _read_tokenizer(model).save_pretrained(folder)
+        return _proved(model, intervention, folder, stock.dtype)
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+
+
+def _read_source(model: TransformerBridge) -> Any:
+    """The untouched checkpoint the bridge was booted from."""
+    from transformers import AutoModelForCausalLM
+
+    source, revision = _source(model)
+    return AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype="auto").eval()
+
+
+def _read_tokenizer(model: TransformerBridge) -> Any:
+    """The checkpoint's own tokenizer; the bridge's carries changes of TransformerLens."""
+    from transformers import AutoTokenizer
+
+    source, revision = _source(model)
+    return AutoTokenizer.from_pretrained(source, revision=revision)
+
+
+def _source(model: TransformerBridge) -> tuple[str, str | None]:
+    """Folder or hub name the model was loaded from, and its commit."""
+    config: Any = model.original_model.config
+    source = getattr(config, "_name_or_path", "")
+    if not source:
+        raise LofitLensError(
+            "This model was built in memory. Save it as a folder and load it with `load_model` first."
+        )
+    return source, getattr(config, "_commit_hash", None)
+
+
+def _projection(stock: Any, model: TransformerBridge, layer: int) -> nn.Module:
+    """The output projection of a layer of a plain Hugging Face model."""
+    blocks: Any = model.adapter.component_mapping["blocks"]
+    attention = blocks.submodules["attn"]
+    path = f"{blocks.name}.{layer}.{attention.name}.{attention.submodules['o'].name}"
+    return stock.get_submodule(path)
+
+
+def _with_bias_allowed(stock: Any, model: TransformerBridge, edit: HeadIntervention) -> Any:
+    """A model with the same weights whose output projections keep a bias when reloaded."""
+    layer = edit.heads.layers()[0]
+    if edit.bias is None or _projection(stock, model, layer).bias is not None:
+        return stock
+    name = type(stock).__name__
+    config = stock.config.to_dict()
+    if name in REHOMED:
+        if config.get(REHOMED[name]):
+            raise UnsupportedError(
+                f"{name} keeps no bias in its attention output projection, and with "
+                f"{REHOMED[name]} it cannot be saved as a Llama either. Ship the intervention with "
+                "`save` and apply it with hooks."
+            )
+        biased = _rehome_as_llama(config)
+    else:
+        biased = type(stock)(type(stock.config).from_dict(config | {"attention_bias": True}))
+    if _projection(biased, model, layer).bias is None:
+        raise UnsupportedError(
+            f"{name} drops a bias of the attention output projection when it is reloaded, so the "
+            "checkpoint would silently lose the edit. Ship the intervention with `save` and apply it "
+            "with hooks, or fold it in memory with `fold`."
+        )
+    biased = biased.to(stock.dtype)
+    missing, unexpected = biased.load_state_dict(stock.state_dict(), strict=False)
+    assert not unexpected and all(key.endswith(".bias") for key in missing)
+    for key in missing:
+        nn.init.zeros_(biased.get_parameter(key))
+    biased.generation_config = stock.generation_config
+    return biased.eval()
+
+
+def _rehome_as_llama(config: dict[str, Any]) -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    known = LlamaConfig().to_dict().keys() - {"model_type", "architectures"}
+    shared = {key: value for key, value in config.items() if key in known}
+    shared["head_dim"] = shared.get("head_dim") or (
+        config["hidden_size"] // config["num_attention_heads"]
+    )
+    return LlamaForCausalLM(LlamaConfig(**shared | {"attention_bias": True, "mlp_bias": False}))
+
+
+def _proved(
+    model: TransformerBridge, intervention: HeadIntervention, folder: Path, dtype: torch.dtype
+) -> ExportReport:
+    """Compare the checkpoint, reloaded by plain `transformers`, with the hooked model."""
+    from transformers import AutoModelForCausalLM
+
+    tokens = _probe_tokens(model)
+    with torch.no_grad(), intervention.applied(model):
+        expected = model(tokens).float().cpu()
+    reloaded = AutoModelForCausalLM.from_pretrained(folder, dtype=model.cfg.dtype)
+    reloaded = reloaded.to(tokens.device).eval()
+    with torch.no_grad():
+        found = reloaded(tokens).logits.float().cpu()
+    difference = float((found - expected).abs().max())
+    largest = float(expected.abs().max())
+    allowed = max(TOLERANCE.get(dtype, 0.0), TOLERANCE.get(model.cfg.dtype, 0.0)) * max(1, largest)
+    if not difference <= allowed:
+        raise UnsupportedError(
+            f"The reloaded checkpoint differs from the hooked model by {difference:.3g} in a logit, "
+            f"more than the {allowed:.3g} allowed; it was removed. Ship the intervention with `save`."
+        )
+    return ExportReport(folder, type(reloaded).__name__, difference, largest)
+
+
+def _probe_tokens(model: TransformerBridge) -> Tensor:
+    """Seeded random tokens, two rows."""
+    generator = torch.Generator().manual_seed(0)
+    length = min(32, model.cfg.n_ctx)
+    tokens = torch.randint(0, model.cfg.d_vocab, (2, length), generator=generator)
+    return tokens.to(model.cfg.device)

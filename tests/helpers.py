@@ -1,0 +1,116 @@
+"""Tiny random models of several families, saved as folders, and a tokenizer for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+N_LAYERS, N_HEADS, D_MODEL, VOCAB, CONTEXT = 3, 4, 64, 320, 128
+HEAD_DIM = 24  # unlike D_MODEL / N_HEADS, where a family allows it
+
+_COMMON = {
+    "vocab_size": VOCAB,
+    "hidden_size": D_MODEL,
+    "num_hidden_layers": N_LAYERS,
+    "num_attention_heads": N_HEADS,
+    "intermediate_size": 96,
+    "max_position_embeddings": CONTEXT,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": None,
+}
+_GQA = _COMMON | {"num_key_value_heads": 2, "head_dim": HEAD_DIM}
+
+CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
+    "llama": lambda: LlamaConfig(**_GQA),
+    "gpt2": lambda: GPT2Config(
+        vocab_size=VOCAB, n_embd=D_MODEL, n_layer=N_LAYERS, n_head=N_HEADS, n_positions=CONTEXT,
+        bos_token_id=0, eos_token_id=1,
+    ),
+    "neox": lambda: GPTNeoXConfig(**_COMMON),
+    "qwen3": lambda: Qwen3Config(**_GQA),
+    "gemma2": lambda: Gemma2Config(**_GQA, query_pre_attn_scalar=HEAD_DIM, sliding_window=CONTEXT),
+    "mistral": lambda: MistralConfig(**_GQA, sliding_window=None),
+    "qwen2": lambda: Qwen2Config(**_COMMON, num_key_value_heads=2),
+}  # fmt: skip
+
+FAMILIES = ("llama", "gpt2", "neox", "qwen3", "gemma2", "mistral")
+"""The families every edit is tested on."""
+
+BIT_EQUAL = ("llama", "neox", "qwen3", "gemma2", "mistral")
+"""Families whose native bridge gives exactly the logits of Hugging Face; GPT-2 is 1e-6 off."""
+
+TEXT = [
+    "Q: What is the colour of the sky?\nA: The sky is blue.",
+    "Q: Who lives in the old house?\nA: A grey cat lives in the old house.",
+    "The colour of the house is red and the colour of the cat is grey.",
+    "Anna has a son, Ben. Ben has a sister, Clara. Clara is the daughter of Anna.",
+]
+
+
+def build_tokenizer(*, merges_across_lines: bool = False) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer with BOS; it may merge `?` with the line break behind it."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(
+        add_prefix_space=False, use_regex=not merges_across_lines
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCAB,
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(TEXT * 4, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 0)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", model_max_length=CONTEXT
+    )
+
+
+def save_tiny_model(
+    family: str, folder: Path, *, seed: int = 0, merges_across_lines: bool = False
+) -> Path:
+    """Save a random model of a family, every parameter drawn, biases and norms included."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(CONFIGS[family]())
+        for name, parameter in model.named_parameters():
+            spread = 0.1 if parameter.ndim == 1 else 0.15
+            parameter.data = spread * torch.randn_like(parameter)
+            if parameter.ndim == 1 and "bias" not in name:
+                parameter.data += 1.0
+    model.save_pretrained(folder)
+    build_tokenizer(merges_across_lines=merges_across_lines).save_pretrained(folder)
+    return folder
+
+
+def load_plain(folder: Path | str) -> Any:
+    """The same model in plain `transformers`, with eager attention."""
+    return AutoModelForCausalLM.from_pretrained(
+        folder, attn_implementation="eager", dtype=torch.float32
+    ).eval()
+
+
+def plain_projections(model: Any) -> list[torch.nn.Module]:
+    """The attention output projections of a plain model, by layer."""
+    endings = ("self_attn.o_proj", "attn.c_proj", "attention.dense")
+    return [module for name, module in model.named_modules() if name.endswith(endings)]
