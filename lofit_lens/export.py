@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lofit_lens.errors import LofitLensError, UnsupportedError
 from lofit_lens.folding import check_foldable, fold_projection
 from lofit_lens.intervention import HeadIntervention
-from lofit_lens.model import check_head_shape, weights_processed
+from lofit_lens.model import check_head_shape, source_of, weights_processed
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -91,7 +91,7 @@ def _read_source(model: TransformerBridge) -> Any:
     """The untouched checkpoint the bridge was booted from."""
     from transformers import AutoModelForCausalLM
 
-    source, revision = _source(model)
+    source, revision = source_of(model)
     return AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype="auto").eval()
 
 
@@ -99,24 +99,14 @@ def _read_tokenizer(model: TransformerBridge) -> Any:
     """The checkpoint's own tokenizer; the bridge's carries changes of TransformerLens."""
     from transformers import AutoTokenizer
 
-    source, revision = _source(model)
+    source, revision = source_of(model)
     return AutoTokenizer.from_pretrained(source, revision=revision)
 
 
-def _source(model: TransformerBridge) -> tuple[str, str | None]:
-    """Folder or hub name the model was loaded from, and its commit."""
-    config: Any = model.original_model.config
-    source = getattr(config, "_name_or_path", "")
-    if not source:
-        raise LofitLensError(
-            "This model was built in memory. Save it as a folder and load it with `load_model` first."
-        )
-    return source, getattr(config, "_commit_hash", None)
-
-
-def _projection(stock: Any, model: TransformerBridge, layer: int) -> nn.Module:
+def _projection(stock: Any, model: TransformerBridge, layer: int) -> Any:
     """The output projection of a layer of a plain Hugging Face model."""
-    blocks: Any = model.adapter.component_mapping["blocks"]
+    names: Any = model.adapter.component_mapping
+    blocks = names["blocks"]
     attention = blocks.submodules["attn"]
     path = f"{blocks.name}.{layer}.{attention.name}.{attention.submodules['o'].name}"
     return stock.get_submodule(path)
@@ -162,7 +152,8 @@ def _rehome_as_llama(config: dict[str, Any]) -> Any:
     shared["head_dim"] = shared.get("head_dim") or (
         config["hidden_size"] // config["num_attention_heads"]
     )
-    return LlamaForCausalLM(LlamaConfig(**shared | {"attention_bias": True, "mlp_bias": False}))
+    changes = {"attention_bias": True, "mlp_bias": False}
+    return LlamaForCausalLM(LlamaConfig.from_dict(shared | changes))
 
 
 def _proved(
@@ -174,7 +165,7 @@ def _proved(
     tokens = _probe_tokens(model)
     with torch.no_grad(), intervention.applied(model):
         expected = model(tokens).float().cpu()
-    reloaded = AutoModelForCausalLM.from_pretrained(folder, dtype=model.cfg.dtype)
+    reloaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=model.cfg.dtype)
     reloaded = reloaded.to(tokens.device).eval()
     with torch.no_grad():
         found = reloaded(tokens).logits.float().cpu()

@@ -27,7 +27,7 @@ class Folded:
     Folds undo in any order only if they touch different layers; otherwise undo the last first.
     """
 
-    def __init__(self, originals: list[tuple[nn.Module, Tensor, Tensor | None]]) -> None:
+    def __init__(self, originals: list[tuple[Any, Tensor, Tensor | None]]) -> None:
         self._originals = originals
 
     def undo(self) -> None:
@@ -97,13 +97,12 @@ def check_foldable(intervention: HeadIntervention) -> None:
         )
 
 
-def fold_projection(projection: nn.Module, intervention: HeadIntervention, layer: int) -> None:
+def fold_projection(projection: Any, intervention: HeadIntervention, layer: int) -> None:
     """Fold one layer of an intervention into an output projection; new tensors take the place.
 
     Computed in float64 and cast back to the type of the weights.
     """
-    weight: Any = projection.weight
-    bias: Any = projection.bias
+    weight, bias = projection.weight, projection.bias
     by_input = weight.data if isinstance(projection, Conv1D) else weight.data.T
     per_head: Float[Tensor, "head d_head d_model"] = by_input.double().unflatten(
         0, (intervention.heads.n_heads, intervention.d_head)

@@ -113,6 +113,11 @@ class HeadSet:
         union = len(self | other)
         return len(self & other) / union if union else 1.0
 
+    @property
+    def fraction(self) -> float:
+        """Share of the model's heads."""
+        return len(self) / (self.n_layers * self.n_heads)
+
     def first(self, k: int) -> HeadSet:
         """The first `k` heads."""
         _check_k(k, len(self))
@@ -289,7 +294,7 @@ class HeadScores:
     def frame(self) -> pd.DataFrame:
         """Columns `layer`, `head`, `name`, `score`, `rank` (from 1), best head first."""
         frame = self.top(k=self.scores.numel()).frame()
-        frame["score"] = [self.scores[row.layer, row.head].item() for row in frame.itertuples()]
+        frame["score"] = self.scores[frame["layer"].to_numpy(), frame["head"].to_numpy()].tolist()
         return frame[["layer", "head", "name", "score", "rank"]]
 
     def plot(self) -> go.Figure:

@@ -160,8 +160,9 @@ class HeadIntervention:
         from lofit_lens.plotting import head_grid
 
         norms = np.full((self.heads.n_layers, self.heads.n_heads), np.nan)
-        for row in self.frame().itertuples():
-            norms[row.layer, row.head] = np.hypot(row.scale_norm, row.bias_norm)
+        frame = self.frame()
+        total = np.hypot(frame["scale_norm"].to_numpy(), frame["bias_norm"].to_numpy())
+        norms[frame["layer"].to_numpy(), frame["head"].to_numpy()] = total
         return head_grid(norms, label="norm", title=f"Norm of the edit of {len(self.heads)} heads")
 
     def save(self, folder: str | Path) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lofit_lens.errors import LofitLensError, ModelMismatchError, UnsupportedError
 
@@ -105,6 +105,21 @@ def freeze(model: TransformerBridge) -> TransformerBridge:
     model.requires_grad_(False)
     model.eval()
     return model
+
+
+def source_of(model: TransformerBridge) -> tuple[str, str | None]:
+    """Folder or hub name the model was loaded from, and its commit if it has one.
+
+    Raises:
+        LofitLensError: It was built in memory.
+    """
+    config: Any = model.original_model.config
+    source = getattr(config, "_name_or_path", "")
+    if not source:
+        raise LofitLensError(
+            "This model was built in memory. Save it as a folder and load it with `load_model` first."
+        )
+    return source, getattr(config, "_commit_hash", None)
 
 
 @dataclass(frozen=True)
@@ -203,7 +218,7 @@ def weights_processed(model: TransformerBridge) -> bool:
     return bool(getattr(model, "_weights_processed", False))
 
 
-def output_projection(model: TransformerBridge, layer: int) -> nn.Module:
+def output_projection(model: TransformerBridge, layer: int) -> Any:
     """The attention output projection of a layer, with its own `weight` and `bias`.
 
     Raises:
@@ -227,8 +242,8 @@ def _dtype_from_name(name: str) -> torch.dtype:
 
 def _hash_weights(model: TransformerBridge) -> str:
     digest = hashlib.sha256()
-    embedding: Any = model.original_model.get_input_embeddings()
-    digest.update(_sample(embedding.weight))
+    hf_model: Any = model.original_model
+    digest.update(_sample(hf_model.get_input_embeddings().weight))
     for layer in range(model.cfg.n_layers):
         projection: Any = model.blocks[layer].attn.o.original_component
         digest.update(_sample(projection.weight))

@@ -130,7 +130,7 @@ class TuningConfig(TrainingConfig):
         model: PaperModel,
         task: PaperTask,
         *,
-        fraction: Literal[0.03, 0.1] = 0.03,
+        fraction: float = 0.03,
         seed: int = 42,
     ) -> TuningConfig:
         """The paper's setting for one of its models and tasks (Table 6).

@@ -109,7 +109,12 @@ class _Run:
         )
         device = model.blocks[heads.layers()[0]].attn.o.original_component.weight.device
         self._parameter = initial.to(device).requires_grad_(True)
-        self._edit = HeadIntervention(heads, scope=config.scope, **{component: self._parameter})
+        self._edit = HeadIntervention(
+            heads,
+            scale=self._parameter if component == "scale" else None,
+            bias=self._parameter if component == "bias" else None,
+            scope=config.scope,
+        )
         self._component = component
         self.history = History()
 
@@ -153,7 +158,7 @@ class _Run:
                     self._check_stable(loss, norm)
                     self.history.loss.append(loss)
                     self.history.gradient_norm.append(norm)
-                    self.history.learning_rate.append(schedule.get_last_lr()[0])
+                    self.history.learning_rate.append(float(schedule.get_last_lr()[0]))
                     optimizer.step()
                     schedule.step()
                     bar.update()
@@ -183,11 +188,11 @@ class _Run:
             return
         size = self._config.micro_batch_size or self._config.batch_size
         with torch.no_grad():
-            loss = sum(
+            parts = [
                 self._summed_loss(items[start : start + size], positions).item()
                 for start in range(0, len(items), size)
-            )
-        self.history.val_loss.append(loss / total_weight(self._objective, items))
+            ]
+        self.history.val_loss.append(sum(parts) / total_weight(self._objective, items))
         self.history.val_step.append(len(self.history.loss))
 
     def _check_stable(self, loss: float, gradient_norm: float) -> None:

@@ -97,7 +97,8 @@ def _sft(logprobs: Logprobs, _item: Item, _beta: float) -> Tensor:
 
 
 def _dpo(logprobs: Logprobs, item: Item, beta: float) -> Tensor:
-    return dpo_loss(logprobs[0], logprobs[1], *item.reference, beta)
+    chosen_reference, rejected_reference = item.reference
+    return dpo_loss(logprobs[0], logprobs[1], chosen_reference, rejected_reference, beta)
 
 
 def _choice(logprobs: Logprobs, _item: Item, _beta: float) -> Tensor:

@@ -1,0 +1,413 @@
+"""The command line. Heavy imports wait until a command runs, so that --help is quick."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lofit_lens.analysis.console import command, metrics_json
+from lofit_lens.analysis.options import (
+    HeadOptions,
+    ModelOptions,
+    TaskOptions,
+    TrainingOptions,
+    with_options,
+)
+
+if TYPE_CHECKING:
+    from lofit_lens.heads import HeadSet
+
+app = typer.Typer(
+    name="lofit-lens",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="""
+    Find the attention heads a task lives in, tune only those, score the result, keep it.
+
+    LoFiT (localized fine-tuning, NeurIPS 2024) has two stages: `select` trains a scale on every
+    head and ranks heads by its norm; `tune` trains a bias on the few heads chosen. `lofit` does
+    both and scores the model before and after.
+
+    **Example**
+
+        lofit-lens lofit --model FOLDER --task pairs.jsonl --fraction 0.1 --out runs/pairs
+
+    Results go to standard output (one JSON document with --json), progress and messages to
+    standard error. Exit codes: 0 done, 1 a request that cannot be met, 2 wrong usage, 130
+    interrupted.
+    """,
+)
+
+Out = Annotated[Path, typer.Option(help="Folder to write to.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+Overwrite = Annotated[bool, typer.Option(help="Replace a finished run in --out.")]
+Run = Annotated[
+    Path, typer.Option(help="Folder with an intervention: the --out of `lofit` or `tune`.")
+]
+
+
+@app.command()
+@with_options(
+    model_options=ModelOptions,
+    task_options=TaskOptions,
+    head_options=HeadOptions,
+    training=TrainingOptions,
+)
+def lofit(
+    *,
+    model_options: ModelOptions,
+    task_options: TaskOptions,
+    head_options: HeadOptions,
+    training: TrainingOptions,
+    out: Out,
+    random_draws: Annotated[
+        int, typer.Option(help="Sets of random heads to tune beside the selected ones.")
+    ] = 0,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Select heads, tune them, and score the model before and after.
+
+    Writes scores.json (every head's score), heads.npy, intervention.safetensors and .json, the
+    records of every scored item, and run.json; for TruthfulQA one folder a fold.
+    """
+    with command(as_json) as report:
+        from lofit_lens.analysis.runs import RunFolder
+        from lofit_lens.heads import number_of_heads
+        from lofit_lens.model import source_of
+        from lofit_lens.run import lofit as run_lofit
+        from lofit_lens.scoring import Evaluation
+
+        folder = RunFolder.new(out, overwrite=overwrite)
+        tasks = task_options.load(training.seed)
+        configs = [(training.selection(t), training.tuning(t, head_options)) for t in tasks]
+        model = model_options.load()
+        total = model.cfg.n_layers * model.cfg.n_heads
+        k = number_of_heads(total, k=head_options.k, fraction=head_options.fraction)
+        report.say(f"{model.cfg.model_name}: {k} of {total} heads; task {task_options.task}")
+        runs = []
+        for i, (task, (selection, tuning)) in enumerate(zip(tasks, configs, strict=True)):
+            fold = folder.fold(i, len(tasks))
+            report.rescue = fold / "stopped"
+            runs.append(
+                run_lofit(
+                    model,
+                    task,
+                    k=k,
+                    selection=selection,
+                    tuning=tuning,
+                    random_draws=random_draws,
+                    out=fold,
+                    batch_size=model_options.batch_size,
+                    progress=not quiet,
+                )
+            )
+        by_name = [run.evaluations() for run in runs]
+        name = str(task_options.task) if len(tasks) > 1 else tasks[0].name
+        pooled = {
+            key: Evaluation.pooled(name, [evaluations[key] for evaluations in by_name])
+            for key in by_name[0]
+        }
+        report.add_evaluations(pooled)
+        chosen = [[list(head) for head in run.heads] for run in runs]
+        named = "; ".join(" ".join(map(str, run.heads)) for run in runs)
+        folder.finish(
+            "lofit",
+            source_of(model)[0],
+            task=name,
+            heads=chosen,
+            metrics={key: metrics_json(evaluation) for key, evaluation in pooled.items()},
+        )
+        report.add(f"heads: {named}\nwritten to {out}", heads=chosen, out=str(out))
+        report.add(paths=folder.files())
+
+
+@app.command()
+@with_options(
+    model_options=ModelOptions,
+    task_options=TaskOptions,
+    head_options=HeadOptions,
+    training=TrainingOptions,
+)
+def select(
+    *,
+    model_options: ModelOptions,
+    task_options: TaskOptions,
+    head_options: HeadOptions,
+    training: TrainingOptions,
+    out: Out,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Stage 1: score every head for a task.
+
+    Writes scores.json and, with --k or --fraction, heads.npy in LoFiT's own format.
+    """
+    with command(as_json) as report:
+        from lofit_lens.analysis.runs import RunFolder
+        from lofit_lens.model import source_of
+        from lofit_lens.selection import select_heads
+
+        folder = RunFolder.new(out, overwrite=overwrite)
+        tasks = task_options.load(training.seed)
+        model = model_options.load()
+        wanted = {"k": head_options.k, "fraction": head_options.fraction}
+        chosen = []
+        for i, task in enumerate(tasks):
+            fold = folder.fold(i, len(tasks))
+            scores = select_heads(model, task, training.selection(task), progress=not quiet)
+            scores.save(fold / "scores.json")
+            lines = f"{task.name}\n{scores.frame().head(20).to_string(index=False)}"
+            if any(value is not None for value in wanted.values()):
+                heads = scores.top(**wanted)
+                heads.save(fold / "heads.npy")
+                chosen.append([list(head) for head in heads])
+                lines += f"\nheads: {' '.join(map(str, heads))}"
+            report.add(lines)
+        folder.finish("select", source_of(model)[0], task=task_options.task, heads=chosen)
+        report.add(f"written to {out}", heads=chosen, out=str(out), paths=folder.files())
+
+
+@app.command()
+@with_options(
+    model_options=ModelOptions,
+    task_options=TaskOptions,
+    training=TrainingOptions,
+)
+def tune(
+    *,
+    model_options: ModelOptions,
+    task_options: TaskOptions,
+    training: TrainingOptions,
+    heads: Annotated[
+        Path, typer.Option(help="Heads to tune: .npy, .json, or the folder of a run.")
+    ],
+    out: Out,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Stage 2: tune given heads on a task, from a fresh start."""
+    with command(as_json) as report:
+        from lofit_lens.analysis.runs import RunFolder
+        from lofit_lens.model import source_of
+        from lofit_lens.tuning import tune_heads
+
+        folder = RunFolder.new(out, overwrite=overwrite)
+        tasks = task_options.load(training.seed)
+        model = model_options.load()
+        shape = {"n_layers": model.cfg.n_layers, "n_heads": model.cfg.n_heads}
+        for i, task in enumerate(tasks):
+            fold = folder.fold(i, len(tasks))
+            fold_heads = heads / f"fold-{i}" if (heads / f"fold-{i}").is_dir() else heads
+            head_set = _read_heads(fold_heads, **shape)
+            report.rescue = fold / "stopped"
+            config = training.tuning(task, HeadOptions(fraction=head_set.fraction))
+            tuned = tune_heads(model, task, head_set, config, progress=not quiet)
+            tuned.save(fold)
+            assert tuned.provenance is not None
+            report.add(f"{task.name}: {tuned!r}\n{tuned.provenance.history!r}")
+        folder.finish("tune", source_of(model)[0], task=task_options.task)
+        report.add(f"written to {out}", out=str(out), paths=folder.files())
+
+
+@app.command()
+@with_options(model_options=ModelOptions, task_options=TaskOptions)
+def evaluate(
+    *,
+    model_options: ModelOptions,
+    task_options: TaskOptions,
+    intervention: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a run; without it the model is scored as it is."),
+    ] = None,
+    split: Annotated[str, typer.Option(help="test or val.")] = "test",
+    compat: Annotated[
+        str | None, typer.Option(help="Scoring rule by name: paper-code keeps its quirks.")
+    ] = None,
+    strength: Annotated[float, typer.Option(help="Multiply the edit by this number.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Seed of CLUTRR's training draw.")] = 42,
+    out: Annotated[
+        Path | None, typer.Option(help="File for the records of every item (.json.gz).")
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score a model on a task, with or without an intervention.
+
+    Model and task are those of the run, unless others are named.
+    """
+    with command(as_json) as report:
+        from lofit_lens.analysis.runs import RunFolder
+        from lofit_lens.errors import LofitLensError
+        from lofit_lens.intervention import HeadIntervention
+        from lofit_lens.scoring import Evaluation
+        from lofit_lens.scoring import evaluate as score
+        from lofit_lens.tasks import reload_task
+
+        if split not in ("test", "val"):
+            raise LofitLensError(f"--split is test or val, got {split!r}.")
+        run = RunFolder(intervention) if intervention else None
+        folds = list(run.folds()) if run else []
+        model = model_options.load(run.model() if run else None)
+        edits = [strength * HeadIntervention.load(fold, model) for fold in folds]
+        if task_options.task is None and edits:
+            sources = [e.provenance.task_source if e.provenance else {} for e in edits]
+            tasks = [reload_task(s, data_dir=task_options.data_dir) for s in sources]
+        else:
+            tasks = task_options.load(seed)
+        if edits and len(edits) != len(tasks):
+            raise LofitLensError(
+                f"{intervention} holds {len(edits)} fold(s), the task has {len(tasks)}. Name the fold, "
+                "as --intervention RUN/fold-0 --task truthfulqa:0."
+            )
+        results = [
+            score(
+                model,
+                task,
+                edit,
+                split=split,
+                compat=compat,
+                batch_size=model_options.batch_size,
+                progress=not quiet,
+            )
+            for task, edit in zip(tasks, edits or [None] * len(tasks), strict=True)
+        ]
+        name = task_options.task if len(tasks) > 1 and task_options.task else tasks[0].name
+        name = name.partition(":")[0] if len(tasks) > 1 else name
+        pooled = Evaluation.pooled(name, results)
+        report.add_evaluations({"tuned" if edits else "zero_shot": pooled})
+        if out is not None:
+            report.add(f"written to {pooled.save(out)}", paths=[str(out)])
+
+
+@app.command()
+@with_options(model_options=ModelOptions)
+def export(
+    *,
+    model_options: ModelOptions,
+    intervention: Run,
+    out: Annotated[Path, typer.Option(help="New folder for the checkpoint.")],
+    as_json: Json = False,
+) -> None:
+    """Write a stock Hugging Face checkpoint with the edit folded into the weights.
+
+    It is reloaded with plain `transformers` and its logits compared before it counts as written.
+    """
+    with command(as_json) as report:
+        from lofit_lens.analysis.runs import RunFolder
+        from lofit_lens.errors import LofitLensError
+        from lofit_lens.export import export_checkpoint
+        from lofit_lens.intervention import HeadIntervention
+
+        run = RunFolder(intervention)
+        folds = list(run.folds())
+        if len(folds) > 1:
+            raise LofitLensError(
+                f"{intervention} holds {len(folds)} folds; export one, as --intervention {folds[0]}."
+            )
+        model = model_options.load(run.model() or RunFolder(intervention.parent).model())
+        edit = HeadIntervention.load(folds[0], model)
+        done = export_checkpoint(model, edit, out)
+        report.add(
+            f"{done.architecture} written to {done.folder}; largest logit difference to the hooked "
+            f"model {done.max_logit_difference:.2g} (largest logit {done.largest_logit:.3g})",
+            out=str(done.folder),
+            architecture=done.architecture,
+            max_logit_difference=done.max_logit_difference,
+            largest_logit=done.largest_logit,
+        )
+
+
+@app.command()
+@with_options(head_options=HeadOptions)
+def heads(
+    *,
+    head_options: HeadOptions,
+    source: Annotated[
+        Path, typer.Argument(help="Folder of a run, scores.json, or a head list (.npy, .json).")
+    ],
+    other: Annotated[
+        Path | None, typer.Argument(help="A second one, to compare with the first.")
+    ] = None,
+    n_layers: Annotated[
+        int | None, typer.Option(help="Layers of the model; for a .npy list on its own.")
+    ] = None,
+    n_heads: Annotated[int | None, typer.Option(help="Heads per layer; likewise.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the heads as .npy (LoFiT's format) or .json.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show, compare or convert sets of heads."""
+    with command(as_json) as report:
+        shape = {"n_layers": n_layers, "n_heads": n_heads}
+        wanted = {"k": head_options.k, "fraction": head_options.fraction}
+        first = _read_heads(source, **shape, **wanted)
+        counts = {i: int(n) for i, n in enumerate(first.layer_counts()) if n}
+        report.add(
+            f"{first!r}\n{first.frame().to_string(index=False)}\nheads per layer: "
+            + ", ".join(f"{layer}: {n}" for layer, n in counts.items()),
+            heads=[list(head) for head in first],
+            layer_counts=[int(n) for n in first.layer_counts()],
+        )
+        if other is not None:
+            second = _read_heads(other, n_layers=first.n_layers, n_heads=first.n_heads, **wanted)
+            common = first & second
+            report.add(
+                f"{other}: {second!r}\nin both: {' '.join(map(str, common)) or 'none'}; "
+                f"Jaccard {first.jaccard(second):.3f}",
+                other=[list(head) for head in second],
+                common=[list(head) for head in common],
+                jaccard=first.jaccard(second),
+            )
+        if out is not None:
+            report.add(f"written to {first.save(out)}", paths=[str(out)])
+
+
+def _read_heads(
+    source: Path,
+    *,
+    n_layers: int | None = None,
+    n_heads: int | None = None,
+    k: int | None = None,
+    fraction: float | None = None,
+) -> HeadSet:
+    """Heads of a run folder, a scores file or a head list, cut to a number if one is given."""
+    from lofit_lens.artifacts import DESCRIPTION
+    from lofit_lens.errors import LofitLensError
+    from lofit_lens.heads import HeadScores, HeadSet, number_of_heads
+    from lofit_lens.intervention import HeadIntervention
+
+    cut = k is not None or fraction is not None
+    scored = source / "scores.json" if source.is_dir() else source
+    if source.is_dir() and (source / DESCRIPTION).is_file() and not cut:
+        return HeadIntervention.load(source).heads
+    if scored.name == "scores.json":
+        scores = HeadScores.load(scored)
+        if cut:
+            return scores.top(k=k, fraction=fraction)
+        if not (source / "heads.npy").is_file():
+            raise LofitLensError(
+                f"{scored} scores every head; say how many with --k or --fraction."
+            )
+        source, n_layers, n_heads = source / "heads.npy", scores.n_layers, scores.n_heads
+    found = HeadSet.load(source, n_layers=n_layers, n_heads=n_heads)
+    if cut:
+        total = found.n_layers * found.n_heads
+        found = found.first(number_of_heads(total, k=k, fraction=fraction))
+    return found
+
+
+def main() -> None:
+    """Entry point."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    app()

@@ -1,0 +1,99 @@
+"""What a command prints: results on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from lofit_lens.scoring import Evaluation
+
+BAD_REQUEST = 1
+INTERRUPTED = 130
+
+
+@contextmanager
+def command(as_json: bool) -> Iterator[Report]:
+    """Run the body of a command.
+
+    Whatever libraries print goes to standard error. A user's mistake ends the process with a
+    message and exit code 1, an interrupt with 130; the results are printed at the end.
+    """
+    from lofit_lens.errors import LofitLensError, TrainingStopped
+
+    report = Report(as_json)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield report
+    except TrainingStopped as error:
+        message = str(error)
+        if report.rescue is not None:
+            message += f"\nSaved: {error.learned.save(report.rescue)}"
+        _fail(message)
+    except (LofitLensError, OSError) as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        typer.echo("Interrupted.", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    report.print()
+
+
+def _fail(message: str) -> None:
+    typer.secho(f"Error: {message}", err=True, fg="red")
+    raise typer.Exit(BAD_REQUEST) from None
+
+
+class Report:
+    """Collects what a command has to say."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+        self._content: dict[str, Any] = {}
+        self._lines: list[str] = []
+        self.rescue: Path | None = None
+
+    def say(self, message: str) -> None:
+        """A message on the way, to standard error."""
+        typer.echo(message, err=True)
+
+    def add(self, lines: str = "", **content: Any) -> None:
+        """Add lines for people and fields for programs."""
+        if lines:
+            self._lines.append(lines)
+        self._content.update(content)
+
+    def add_evaluations(self, evaluations: Mapping[str, Evaluation]) -> None:
+        """Add scores with intervals, and the floors beside them."""
+        first = next(iter(evaluations.values()))
+        metrics = {name: metrics_json(evaluation) for name, evaluation in evaluations.items()}
+        rows = [
+            f"{name:<12} {metric:<9} {100 * e.value:6.1f}   [{100 * e.low:5.1f}, {100 * e.high:5.1f}]"
+            f"   n={e.n}"
+            for name, evaluation in evaluations.items()
+            for metric, e in evaluation.metrics.items()
+        ]
+        rows += [f"{'floor':<12} {name}: {100 * v:.1f}" for name, v in first.floors.items()]
+        title = f"{first.task}, {first.split} split, % with 95% interval"
+        title += f", scored as {first.compat}" if first.compat else ""
+        self.add("\n".join([title, *rows]), metrics=metrics, floors=dict(first.floors))
+
+    def print(self) -> None:
+        """Print everything to standard output."""
+        if self._as_json:
+            typer.echo(json.dumps(self._content, ensure_ascii=False, indent=1))
+        else:
+            typer.echo("\n\n".join(self._lines))
+
+
+def metrics_json(evaluation: Evaluation) -> dict[str, dict[str, float]]:
+    """The metrics of an evaluation as value, low, high and n."""
+    return {
+        name: {"value": e.value, "low": e.low, "high": e.high, "n": e.n}
+        for name, e in evaluation.metrics.items()
+    }
