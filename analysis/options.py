@@ -166,7 +166,7 @@ class TrainingOptions:
         from lofit_lens.training import SelectionConfig
 
         base = (
-            SelectionConfig.paper(self.preset, _paper_task(task))  # pyright: ignore[reportArgumentType]
+            SelectionConfig.paper(self.preset, _paper_task(task))
             if self.preset
             else SelectionConfig()
         )
@@ -180,7 +180,7 @@ class TrainingOptions:
         base = TuningConfig()
         if self.preset:
             fraction = 0.1 if heads.fraction and heads.fraction > 0.05 else 0.03
-            base = TuningConfig.paper(self.preset, _paper_task(task), fraction=fraction)  # pyright: ignore[reportArgumentType]
+            base = TuningConfig.paper(self.preset, _paper_task(task), fraction=fraction)
         given = {"learning_rate": self.tuning_lr, "component": self.component}
         return dataclasses.replace(base, **self._given(given))
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import config
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     AutoModelForCausalLM,
@@ -24,7 +26,7 @@ from transformers import (
 N_LAYERS, N_HEADS, D_MODEL, VOCAB, CONTEXT = 3, 4, 64, 320, 128
 HEAD_DIM = 24  # unlike D_MODEL / N_HEADS, where a family allows it
 
-_COMMON = {
+_COMMON: dict[str, Any] = {
     "vocab_size": VOCAB,
     "hidden_size": D_MODEL,
     "num_hidden_layers": N_LAYERS,
@@ -35,7 +37,7 @@ _COMMON = {
     "eos_token_id": 1,
     "pad_token_id": None,
 }
-_GQA = _COMMON | {"num_key_value_heads": 2, "head_dim": HEAD_DIM}
+_GQA: dict[str, Any] = _COMMON | {"num_key_value_heads": 2, "head_dim": HEAD_DIM}
 
 CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
     "llama": lambda: LlamaConfig(**_GQA),
@@ -114,3 +116,100 @@ def plain_projections(model: Any) -> list[torch.nn.Module]:
     """The attention output projections of a plain model, by layer."""
     endings = ("self_attn.o_proj", "attn.c_proj", "attention.dense")
     return [module for name, module in model.named_modules() if name.endswith(endings)]
+
+
+SOME_HEADS = ((0, 3), (2, 1), (0, 0), (2, 2))
+"""Two heads in each of two layers, out of order; layer 1 has none."""
+
+
+def draw_edit(
+    model: Any,
+    *,
+    scale: bool = True,
+    bias: bool = True,
+    scope: Any = "all",
+    heads: Iterable[tuple[int, int]] = SOME_HEADS,
+    seed: int = 0,
+) -> Any:
+    """A random intervention, large enough to change every logit."""
+    from lofit_lens.heads import HeadSet
+    from lofit_lens.intervention import HeadIntervention
+
+    chosen = HeadSet(heads, n_layers=model.cfg.n_layers, n_heads=model.cfg.n_heads)
+    generator = torch.Generator().manual_seed(seed)
+    shape = (len(chosen), model.cfg.d_head)
+    drawn = [0.5 * torch.randn(shape, generator=generator) for _ in range(2)]
+    return HeadIntervention(
+        chosen, scale=drawn[0] if scale else None, bias=drawn[1] if bias else None, scope=scope
+    )
+
+
+@contextmanager
+def edited_plain(
+    plain: Any, *edits: Any, where: Callable[[int], torch.Tensor] | None = None
+) -> Iterator[None]:
+    """The oracle: `z * (1 + A) + v` before each projection of a plain model, on all of `z`.
+
+    `where` says, for a number of positions, which of them are edited; None means all.
+    """
+
+    def dense(edit: Any, rows: torch.Tensor | None, layer: int) -> torch.Tensor:
+        heads = edit.heads
+        grid = torch.zeros(heads.n_layers, heads.n_heads, edit.d_head)
+        if rows is not None:
+            grid = grid.index_put(tuple(torch.tensor(list(heads)).T), rows)
+        return grid[layer].flatten()
+
+    def pre_hook(layer: int) -> Callable[..., tuple[torch.Tensor]]:
+        def change(module: torch.nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+            z = args[0]
+            for edit in edits:
+                scale, bias = dense(edit, edit.scale, layer), dense(edit, edit.bias, layer)
+                after = (z.float() * (1 + scale) + bias).to(z.dtype)
+                z = after if where is None else torch.where(where(z.shape[1])[..., None], after, z)
+            return (z,)
+
+        return change
+
+    handles = [
+        projection.register_forward_pre_hook(pre_hook(layer))
+        for layer, projection in enumerate(plain_projections(plain))
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def draw_tokens(rows: int = 2, length: int = 12, *, vocab: int = VOCAB, seed: int = 0) -> Any:
+    """Random token ids without BOS and EOS."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(3, vocab, (rows, length), generator=generator)
+
+
+def assert_same_logits(
+    found: torch.Tensor, expected: torch.Tensor, *, exactly: bool = False, rel: float = 2e-6
+) -> None:
+    """Bit-equal, or within `rel` of the largest logit (4 to 10 in these random models)."""
+    if exactly:
+        assert torch.equal(found, expected)
+    else:
+        worst = float((found.detach() - expected.detach()).abs().max())
+        assert worst <= rel * float(expected.detach().abs().max()), worst
+
+
+def count_hooks(model: Any) -> int:
+    """Forward hooks and pre-hooks on every module of a bridge and of the model it wraps."""
+    modules = {*model.modules(), *model.original_model.modules()}
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in modules)
+
+
+@contextmanager
+def type_checks_off() -> Iterator[None]:
+    """Without the shape checks of the tests, as a user meets the code."""
+    config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        config.update("jaxtyping_disable", False)

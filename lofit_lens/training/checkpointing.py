@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from lofit_lens.errors import UnsupportedError
@@ -28,20 +30,18 @@ def checkpointing(model: TransformerBridge, enabled: bool) -> Iterator[None]:
         yield
         return
     hf_model: Any = model.original_model
-    blocks = [m for m in hf_model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    blocks: list[Any] = [m for m in hf_model.modules() if isinstance(m, GradientCheckpointingLayer)]
     if not blocks or not hf_model.supports_gradient_checkpointing:
         raise UnsupportedError(
             f"{type(hf_model).__name__} has no gradient checkpointing. Set "
             "gradient_checkpointing=False, and a smaller micro_batch_size to save memory."
         )
-    hf_model.gradient_checkpointing_enable(
-        gradient_checkpointing_kwargs={"use_reentrant": False, "preserve_rng_state": False}
-    )
+    recompute = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
     for block in blocks:
-        block.training = True
+        block._gradient_checkpointing_func = recompute  # the documented switch of the class
+        block.gradient_checkpointing = block.training = True
     try:
         yield
     finally:
         for block in blocks:
-            block.training = False
-        hf_model.gradient_checkpointing_disable()
+            block.gradient_checkpointing = block.training = False

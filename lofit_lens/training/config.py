@@ -10,9 +10,6 @@ from lofit_lens.errors import LofitLensError
 from lofit_lens.positions import TOKEN_SCOPES, TokenScope
 from lofit_lens.tasks.task import OBJECTIVES, Objective
 
-PaperModel = Literal["gemma-7b", "llama2-7b", "llama2-13b"]
-PaperTask = Literal["truthfulqa", "mquake", "clutrr"]
-
 TABLE_6: dict[tuple[str, str], tuple[float, float, float, float]] = {
     ("gemma-7b", "truthfulqa"): (5e-4, 5e-3, 2e-2, 8e-3),
     ("gemma-7b", "mquake"): (5e-4, 5e-3, 8e-3, 8e-3),
@@ -98,7 +95,7 @@ class SelectionConfig(TrainingConfig):
     l1: float = 1e-3
 
     @classmethod
-    def paper(cls, model: PaperModel, task: PaperTask, *, seed: int = 42) -> SelectionConfig:
+    def paper(cls, model: str, task: str, *, seed: int = 42) -> SelectionConfig:
         """The paper's setting for one of its models and tasks (Table 6).
 
         Raises:
@@ -127,8 +124,8 @@ class TuningConfig(TrainingConfig):
     @classmethod
     def paper(
         cls,
-        model: PaperModel,
-        task: PaperTask,
+        model: str,
+        task: str,
         *,
         fraction: float = 0.03,
         seed: int = 42,

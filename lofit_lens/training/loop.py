@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 DIVERGED_WINDOW = 10
-DIVERGED_FACTOR = 5.0
-DIVERGED_MARGIN = 10.0
+DIVERGED_FACTOR = 3.0
+DIVERGED_MARGIN = 3.0
 
 
 def train(

@@ -1,0 +1,67 @@
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+
+# Real task files and small real models, where they lie beside the checkout. Tests that need them
+# are skipped, with a message, where they are absent.
+ifneq ($(wildcard ../shared/data),)
+export LOFIT_LENS_DATA ?= $(abspath ../shared/data)
+endif
+ifneq ($(wildcard ../shared/models),)
+export LOFIT_LENS_MODELS ?= $(abspath ../shared/models)
+endif
+
+# One thread: small matrices on few cores are slower, and less reproducible, with more.
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: install check format test docs notebooks bench dist clean
+
+install: $(VENV)/.core
+
+# torch comes first and by its exact version, so that nothing pulls in another build of it
+$(VENV)/.core: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.%: $(VENV)/.core
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$*]"
+	touch $@
+
+.PRECIOUS: $(VENV)/.%
+
+check: $(VENV)/.check $(VENV)/.test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+format: $(VENV)/.check
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest $(ARGS)
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+notebooks: $(VENV)/.notebooks
+	$(BIN)/python -m pytest --nbmake -c /dev/null --rootdir . -p no:cacheprovider notebooks
+
+bench: $(VENV)/.core
+	$(BIN)/python benchmarks/step.py
+
+# The wheel, by way of the sdist, must hold lofit_lens.analysis and import from anywhere.
+dist: $(VENV)/.dist
+	rm -rf dist build/dist-venv
+	$(BIN)/python -m build --outdir dist
+	$(PYTHON) -m venv --system-site-packages build/dist-venv
+	build/dist-venv/bin/pip install --quiet --no-deps dist/*.whl
+	cd / && $(CURDIR)/build/dist-venv/bin/python -c "import importlib.util as u; \
+	  import lofit_lens.analysis as a; assert 'site-packages' in a.__file__, a.__file__; \
+	  print('wheel imports', a.__name__)" 
+
+clean:
+	rm -rf $(VENV) build dist site .pytest_cache .ruff_cache
