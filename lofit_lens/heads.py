@@ -294,7 +294,7 @@ class HeadScores:
     def frame(self) -> pd.DataFrame:
         """Columns `layer`, `head`, `name`, `score`, `rank` (from 1), best head first."""
         frame = self.top(k=self.scores.numel()).frame()
-        frame["score"] = self.scores[frame["layer"].to_numpy(), frame["head"].to_numpy()].tolist()
+        frame["score"] = self.scores.numpy()[frame["layer"].to_numpy(), frame["head"].to_numpy()]
         return frame[["layer", "head", "name", "score", "rank"]]
 
     def plot(self) -> go.Figure:
