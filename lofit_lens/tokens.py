@@ -119,14 +119,20 @@ class Encoder:
             list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
 
-    def batch(self, texts: Sequence[EncodedText]) -> Batch:
-        """Pad on the left into one batch, on the device of the model."""
-        longest = max(len(text.ids) for text in texts)
-        tokens = torch.full((len(texts), longest), self.pad)
+    def batch(self, texts: Sequence[EncodedText], *, skip: int = 0) -> Batch:
+        """Pad on the left into one batch, on the device of the model.
+
+        Args:
+            texts: The rows.
+            skip: Leave out this many tokens at the start of each; prompt lengths still count them.
+        """
+        rows = [torch.tensor(text.ids[skip:]) for text in texts]
+        longest = max(map(len, rows))
+        tokens = torch.full((len(rows), longest), self.pad)
         mask = torch.zeros_like(tokens)
-        for row, text in enumerate(texts):
-            tokens[row, longest - len(text.ids) :] = torch.tensor(text.ids)
-            mask[row, longest - len(text.ids) :] = 1
+        for row, ids in enumerate(rows):
+            tokens[row, longest - len(ids) :] = ids
+            mask[row, longest - len(ids) :] = 1
         return Batch(
             tokens.to(self._device),
             mask.to(self._device),

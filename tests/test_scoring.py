@@ -250,3 +250,31 @@ def test_answer_logprobs_keep_the_order_of_the_texts(llama: TransformerBridge) -
     alone = torch.cat([answer_logprobs(llama, [text]) for text in texts])
     assert torch.allclose(together, alone, atol=1e-4)
     assert isinstance(texts[0], EncodedText)
+
+
+@pytest.mark.parametrize("scope", ["all", "after_prompt", "iti_compat", "last"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sharing_the_prefix_gives_the_scores_of_whole_texts(
+    family: str, scope: Any, tiny_model: ModelBuilder
+) -> None:
+    model = tiny_model(family)
+    encoder, edit = Encoder(model), an_edit(model).with_scope(scope)
+    texts = [
+        encoder.continuation(f"{SHOTS}Q: Who is {who}?\nA:", answer)
+        for who in ("Anna", "Ben", "Clara, the sister of Ben")
+        for answer in (" The cat.", " A", " The daughter of Anna in the old house.")
+    ]
+    passes = 0
+
+    def count(*_: Any) -> None:
+        nonlocal passes
+        passes += 1
+
+    model.original_model.register_forward_pre_hook(count)
+    shared = answer_logprobs(model, texts, edit, batch_size=4)
+    assert passes == 4  # one for the prefix, three batches
+    whole = answer_logprobs(model, texts, edit, batch_size=4, share_prefix=False)
+    assert passes == 7
+    assert torch.allclose(shared, whole, atol=1e-4)
+    if scope != "iti_compat":  # whose edit cannot reach an answer of one token
+        assert not torch.allclose(whole, answer_logprobs(model, texts), atol=1e-2)

@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lofit_lens.errors import ScoringError
+from lofit_lens.scoring.prefix import Prefix, run_prefix
 from lofit_lens.tokens import Batch, EncodedText, Encoder
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def answer_logprobs(
     intervention: HeadIntervention | None = None,
     *,
     batch_size: int = 32,
+    share_prefix: bool = True,
     progress: bool = False,
 ) -> Float[Tensor, " text"]:
     """Sum of the log-probabilities of each answer's tokens, without length normalisation.
@@ -36,6 +38,8 @@ def answer_logprobs(
         texts: Prompts with answers, from `Encoder.continuation`.
         intervention: The edit in force; None scores the model as it is.
         batch_size: Sequences per forward pass; they are grouped by length.
+        share_prefix: Run the tokens that all texts start with, such as a few-shot primer, once,
+            and keep their keys and values.
         progress: Whether to show a bar.
 
     Returns:
@@ -51,9 +55,10 @@ def answer_logprobs(
         edited(model, intervention) as positions,
         tqdm(total=len(texts), desc="score", leave=False, disable=not progress) as bar,
     ):
+        prefix = run_prefix(model, texts, positions) if share_prefix else None
         for indices in batches_by_length([len(text.ids) for text in texts], batch_size):
-            batch = encoder.batch([texts[i] for i in indices])
-            scores[indices] = batch_logprobs(model, batch, positions).cpu()
+            batch = encoder.batch([texts[i] for i in indices], skip=prefix.length if prefix else 0)
+            scores[indices] = batch_logprobs(model, batch, positions, prefix).cpu()
             bar.update(len(indices))
     if not torch.isfinite(scores).all():
         raise ScoringError(
@@ -65,21 +70,31 @@ def answer_logprobs(
 
 
 def batch_logprobs(
-    model: TransformerBridge, batch: Batch, positions: PositionTracker | None
+    model: TransformerBridge,
+    batch: Batch,
+    positions: PositionTracker | None,
+    prefix: Prefix | None = None,
 ) -> Float[Tensor, " batch"]:
     """Summed answer log-probabilities of one batch; differentiable.
 
     Only the positions that predict an answer token are unembedded.
+
+    Args:
+        model: A bridge.
+        batch: Encoded texts; without the prefix, if there is one.
+        positions: The tracker of the edit in force, if any.
+        prefix: Keys and values that come before every row.
     """
     if positions is not None:
         positions.set_prompt_lengths(batch.prompt_lengths)
     kept = int(batch.answer_lengths.max())
-    logits = model(
-        batch.tokens,
-        attention_mask=batch.attention_mask,
-        logits_to_keep=kept + 1,
-        use_cache=False,
-    )[:, -(kept + 1) : -1]
+    mask, cache = batch.attention_mask, {"use_cache": False}
+    if prefix is not None:
+        rows = mask.shape[0]
+        mask = torch.cat([mask.new_ones(rows, prefix.length), mask], dim=1)
+        cache = {"past_key_values": prefix.repeated(rows)}
+    logits = model(batch.tokens, attention_mask=mask, logits_to_keep=kept + 1, **cache)
+    logits = logits[:, -(kept + 1) : -1]
     targets = batch.tokens[:, -kept:].to(logits.device)
     logprobs = torch.log_softmax(logits.float(), dim=-1)
     picked = logprobs.gather(-1, targets[..., None]).squeeze(-1)

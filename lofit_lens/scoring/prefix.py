@@ -1,0 +1,64 @@
+"""Keys and values of the tokens that all texts of a scoring run start with."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os.path import commonprefix
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import DynamicCache
+
+from lofit_lens.tokens import EncodedText
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    from lofit_lens.positions import PositionTracker
+
+SHORTEST = 8
+"""A shorter prefix is not worth the copying."""
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """A key/value cache of one row.
+
+    Attributes:
+        length: Tokens in it.
+        cache: The cache of `transformers`.
+    """
+
+    length: int
+    cache: DynamicCache
+
+    def repeated(self, rows: int) -> DynamicCache:
+        """A copy for a batch; the model will add to it."""
+        cache = copy.deepcopy(self.cache)
+        cache.batch_repeat_interleave(rows)
+        return cache
+
+
+def run_prefix(
+    model: TransformerBridge, texts: Sequence[EncodedText], positions: PositionTracker | None
+) -> Prefix | None:
+    """Run the common prefix of some texts once, under the edit in force.
+
+    The last token of each prompt is left out, as it predicts the first token of the answer.
+
+    Returns:
+        The prefix, or None if there is none worth keeping or the model's cache cannot be repeated
+        (recurrent and hybrid families).
+    """
+    shared = commonprefix([text.ids[: text.n_prompt - 1] for text in texts])
+    if len(shared) < SHORTEST or len(texts) < 2:
+        return None
+    tokens = torch.tensor([list(shared)], device=model.cfg.device)
+    if positions is not None:
+        # the prompt goes on behind the prefix: scopes that spare it edit nothing here
+        positions.set_prompt_lengths(torch.tensor([len(shared) + 1]))
+    produced: Any = model(tokens, return_type="logits_and_cache", logits_to_keep=1, use_cache=True)
+    cache = produced[1]
+    return Prefix(len(shared), cache) if type(cache) is DynamicCache else None
