@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import lofit_lens
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_every_public_name_can_be_imported() -> None:
+    for name in lofit_lens.__all__:
+        assert getattr(lofit_lens, name) is not None
+
+
+def test_every_public_name_has_a_docstring_and_a_place_in_the_reference() -> None:
+    pages = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "docs").rglob("*.md"))
+    for name in lofit_lens.__all__:
+        value = getattr(lofit_lens, name)
+        if callable(value):
+            assert value.__doc__, name
+        assert name in pages, name
+
+
+def test_analysis_is_part_of_the_package() -> None:
+    assert importlib.import_module("lofit_lens.analysis").__name__ == "lofit_lens.analysis"
+
+
+def test_the_core_never_imports_analysis() -> None:
+    for path in (ROOT / "lofit_lens").glob("[!a]*/**/*.py"):
+        assert "lofit_lens.analysis" not in path.read_text(encoding="utf-8"), path
+    for path in (ROOT / "lofit_lens").glob("*.py"):
+        assert "lofit_lens.analysis" not in path.read_text(encoding="utf-8"), path
+
+
+def test_importing_the_package_or_asking_for_help_loads_no_heavy_library() -> None:
+    code = (
+        "import sys, lofit_lens, lofit_lens.analysis.cli; "
+        "print([m for m in ('torch', 'transformers', 'pandas', 'plotly') if m in sys.modules])"
+    )
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/"
+    )
+    assert done.stdout.strip() == "[]", f"after {time.perf_counter() - started:.1f} s"
+
+
+def test_no_module_of_the_package_prints_or_seeds_globally() -> None:
+    banned = {"manual_seed", "set_seed"}
+    for path in [*(ROOT / "lofit_lens").rglob("*.py"), *(ROOT / "analysis").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                owner = ast.unparse(node.func.value)
+                assert node.func.attr not in banned or "Generator" in owner, path
