@@ -38,7 +38,7 @@ class RowErrors(DataError):
         self.problems = problems
         rows = "\n".join(f"  {problem}" for problem in problems[:shown])
         more = f"\n  … and {len(problems) - shown} more" if len(problems) > shown else ""
-        super().__init__(f"{len(problems)} malformed rows:\n{rows}{more}")
+        super().__init__(f"{len(problems)} problems in malformed rows:\n{rows}{more}")
 
 
 class ModelMismatchError(LofitLensError):

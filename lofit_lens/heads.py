@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -203,11 +205,12 @@ class HeadSet:
         try:
             if path.suffix == ".json":
                 content = json.loads(path.read_text(encoding="utf-8"))
-                rows, shape = content["heads"], (content["n_layers"], content["n_heads"])
+                rows = content["heads"]
+                shape = index(content["n_layers"]), index(content["n_heads"])
             else:
                 rows, shape = np.load(path, allow_pickle=False), (n_layers, n_heads)
-            pairs = [(int(layer), int(head)) for layer, head in rows]
-        except (KeyError, TypeError, ValueError) as error:
+            pairs = [(index(layer), index(head)) for layer, head in rows]
+        except (KeyError, TypeError, ValueError, EOFError, BadZipFile) as error:
             raise LofitLensError(
                 f"{path} is not a head list: {error}. Expected rows of (layer, head)."
             ) from error
@@ -246,7 +249,7 @@ class HeadScores:
     """A score for every head; the higher, the more the task lives there.
 
     Attributes:
-        scores: The scores, on the CPU.
+        scores: The scores; kept in float32 on the CPU.
         method: How they were made, as "lofit" or "random".
         provenance: Model, task, configuration and training curve behind the scores, if any.
 
@@ -259,6 +262,7 @@ class HeadScores:
     provenance: Provenance | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "scores", self.scores.detach().float().cpu())
         if not torch.isfinite(self.scores).all():
             bad = [str(Head(*i)) for i in (~torch.isfinite(self.scores)).nonzero().tolist()]
             raise LofitLensError(f"Scores must be finite; they are not for {', '.join(bad[:8])}.")
@@ -326,12 +330,12 @@ class HeadScores:
         from lofit_lens.provenance import Provenance, read_json
 
         content = read_json(path, schema=SCORES_SCHEMA, what="head scores")
-        origin = content["provenance"]
-        return cls(
-            torch.tensor(content["scores"], dtype=torch.float32),
-            method=content["method"],
-            provenance=Provenance.from_json(origin) if origin else None,
-        )
+        try:
+            scores = torch.tensor(content["scores"], dtype=torch.float32)
+            method, origin = content["method"], content["provenance"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise LofitLensError(f"The head scores in {path} are damaged: {error}.") from error
+        return cls(scores, method, Provenance.from_json(origin) if origin else None)
 
     def __repr__(self) -> str:
         best = ", ".join(
@@ -363,7 +367,9 @@ def number_of_heads(total: int, *, k: int | None = None, fraction: float | None 
     if not 0 < fraction <= 1:
         raise LofitLensError(f"fraction must be in (0, 1], got {fraction}. For 3% give 0.03.")
     step = 16 if total >= 256 else 1
-    return min(total, max(step, round(fraction * total / step) * step))
+    wanted = fraction * total
+    nearest = max(step, round(wanted / step) * step)
+    return total if total - wanted <= abs(nearest - wanted) else nearest
 
 
 def _check_k(k: int, total: int) -> None:

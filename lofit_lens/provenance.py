@@ -24,7 +24,7 @@ class Provenance:
     Attributes:
         fingerprint: The model it was learned on.
         task: Name of the task.
-        data_hash: SHA-256 over the task's training and validation examples.
+        data_hash: SHA-256 over the task's examples.
         config: The configuration, as a dictionary.
         history: Loss by step and by epoch.
         task_source: Keyword arguments that load the task again, if it came from a loader.
@@ -84,7 +84,7 @@ def read_json(path: str | Path, *, schema: int, what: str) -> dict[str, Any]:
     path = Path(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise LofitLensError(f"No {what} at {path}.") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise LofitLensError(f"{path} does not hold {what}: {error}.") from error

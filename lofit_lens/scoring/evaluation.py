@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -61,8 +62,11 @@ class Evaluation:
         Raises:
             LofitLensError: There are no folds, or they have different metrics.
         """
-        if len({(fold.metric_names, fold.split, fold.compat) for fold in folds}) != 1:
-            raise LofitLensError("Folds can be pooled when split, metrics and compat are the same.")
+        alike = {(f.metric_names, f.split, f.compat, tuple(sorted(f.floors))) for f in folds}
+        if len(alike) != 1:
+            raise LofitLensError(
+                "Folds can be pooled when split, metrics, compat and floors are the same."
+            )
         items = sum(len(fold.records) for fold in folds)
         floors = {
             name: sum(fold.floors[name] * len(fold.records) for fold in folds) / items
@@ -112,18 +116,26 @@ class Evaluation:
         """
         try:
             content = json.loads(gzip.decompress(Path(path).read_bytes()))
-        except (OSError, EOFError, ValueError) as error:
-            raise LofitLensError(f"{path} does not hold an evaluation: {error}.") from error
-        found = content.pop("schema", None)
-        if found != EVALUATION_SCHEMA:
-            raise LofitLensError(
-                f"{path} has schema {found!r}; this version reads {EVALUATION_SCHEMA}."
-            )
-        content["metric_names"] = tuple(content["metric_names"])
-        content["records"] = tuple(content["records"])
-        return cls(**content)
+            found = content.pop("schema", None)
+            if found != EVALUATION_SCHEMA:
+                raise ValueError(f"schema {found!r}, expected {EVALUATION_SCHEMA}")
+            content["metric_names"] = tuple(content["metric_names"])
+            content["records"] = tuple(content["records"])
+            return cls(**content)
+        except (
+            OSError,
+            EOFError,
+            zlib.error,
+            ValueError,
+            TypeError,
+            AttributeError,
+            KeyError,
+        ) as e:
+            raise LofitLensError(f"{path} does not hold an evaluation: {e}.") from e
 
     def __repr__(self) -> str:
+        if not self.records:
+            return f"Evaluation({self.task}, {self.split}: no items)"
         numbers = "; ".join(f"{name} {estimate}" for name, estimate in self.metrics.items())
         return f"Evaluation({self.task}, {self.split}: {numbers})"
 

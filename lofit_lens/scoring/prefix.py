@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -52,10 +52,11 @@ def run_prefix(
         The prefix, or None if there is none worth keeping or the model's cache cannot be repeated
         (recurrent and hybrid families).
     """
-    shared = commonprefix([text.ids[: text.n_prompt - 1] for text in texts])
+    columns = zip(*(text.ids[: text.n_prompt - 1] for text in texts), strict=False)
+    shared = [ids[0] for ids in takewhile(lambda ids: len(set(ids)) == 1, columns)]
     if len(shared) < SHORTEST or len(texts) < 2:
         return None
-    tokens = torch.tensor([list(shared)], device=model.cfg.device)
+    tokens = torch.tensor([shared], device=model.cfg.device)
     if positions is not None:
         # the prompt goes on behind the prefix: scopes that spare it edit nothing here
         positions.set_prompt_lengths(torch.tensor([len(shared) + 1]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import string
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -81,6 +82,8 @@ def from_file(
     """
     file = _find(path)
     rows, problems = read_rows(file)
+    if not rows:
+        raise RowErrors(problems)
     columns = list(dict.fromkeys(column for row in rows for column in row.values))
     if not any((prompt, answer, choices, good, bad)) and set(BLIMP_COLUMNS) <= set(columns):
         good, bad = BLIMP_COLUMNS
@@ -97,7 +100,7 @@ def from_file(
 
         def build(row: Row) -> Example:
             better, worse = reader.text(row, good), reader.text(row, bad)
-            if better == worse:
+            if better and better == worse:
                 reader.problem(row, bad, f"the same text as {good!r}, expected another sentence")
             return reader.example(row, template, [better], [worse], glue, group)
 
@@ -114,11 +117,17 @@ def from_file(
 
         scoring = MultipleChoice()
     elif prompt and answer:
+        if not stop:
+            raise LofitLensError("stop must not be empty; for a whole line give a line break.")
         reader.require(answer, accepted, *_fields(prompt), group)
 
         def build(row: Row) -> Example:
             spellings = [reader.text(row, answer)]
             spellings += reader.texts(row, accepted) if accepted else []
+            if any(stop in spelling for spelling in spellings):
+                reader.problem(
+                    row, answer, f"holds the stop text {stop!r}, which ends a prediction"
+                )
             return reader.example(row, prompt, spellings, [], answer_prefix, group)
 
         scoring = ExactMatch(max_new_tokens=max_new_tokens, stop=stop)
@@ -145,7 +154,7 @@ def from_file(
         objective=objective or ("choice" if isinstance(scoring, MultipleChoice) else "sft"),
         scoring=scoring,
         floors=_floors(test, scoring),
-        source={"name": str(file), **arguments},
+        source={"name": str(file), **arguments, "task_name": name},
     )
 
 
@@ -173,18 +182,18 @@ class _RowReader:
     def text(self, row: Row, column: str) -> str:
         """The text of a cell; numbers count as text."""
         value = row.values.get(column)
-        if isinstance(value, str) and value.strip():
-            return value.strip()
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return str(value)
-        self.problem(row, column, f"{_shown(value)}, expected text")
-        return ""
+        text = _as_text(value)
+        if not text:
+            self.problem(row, column, f"{_shown(value)}, expected text")
+        return text
 
     def texts(self, row: Row, column: str) -> list[str]:
         """The texts of a cell that holds a list."""
         value = row.values.get(column)
-        if isinstance(value, list) and all(isinstance(v, str) and v.strip() for v in value):
-            return [v.strip() for v in value]
+        if isinstance(value, list):
+            texts = [_as_text(part) for part in value]
+            if all(texts):
+                return texts
         self.problem(row, column, f"{_shown(value)}, expected a list of texts")
         return []
 
@@ -272,13 +281,15 @@ def _fields(template: str) -> list[str]:
             f"The prompt template {template!r} is malformed: {error}. Write columns as {{column}} "
             "and a brace itself as {{ or }}."
         ) from error
-    names = [field for _, field, _, _ in parsed if field is not None]
-    if any(not name.isidentifier() for name in names):
-        raise LofitLensError(
-            f"The prompt template {template!r} names {names}; expected column names made of "
-            "letters, digits and _."
-        )
-    return list(dict.fromkeys(names))
+    for _, field, specification, conversion in parsed:
+        if field is not None and (
+            specification or conversion or set(field) & set(".[]") or not field
+        ):
+            raise LofitLensError(
+                f"The prompt template {template!r} has {{{field}…}}; expected a column's name alone in "
+                "braces, without format and without the characters . [ ]."
+            )
+    return list(dict.fromkeys(field for _, field, _, _ in parsed if field is not None))
 
 
 def _split(
@@ -303,9 +314,10 @@ def _split(
             splits[place].extend(members[i])
         dealt += len(members[i])
     if not all(splits):
+        largest = max(map(len, members))
         raise DataError(
-            f"{file} has {len(examples)} rows in {len(groups)} groups: too few for the shares "
-            f"{tuple(shares)}."
+            f"{file} has {len(examples)} rows in {len(groups)} groups, the largest of {largest} rows: "
+            f"that cannot be dealt into shares of {tuple(shares)}."
         )
     train, val, test = (tuple(split) for split in splits)
     return train, val, test
@@ -316,6 +328,14 @@ def _floors(test: tuple[Example, ...], scoring: Scoring) -> dict[str, float]:
         return {"chance": sum(1 / (1 + len(e.incorrect)) for e in test) / len(test)}
     most = Counter(example.correct[0] for example in test).most_common(1)[0][1]
     return {"most frequent answer": most / len(test)}
+
+
+def _as_text(value: Any) -> str:
+    """A value as text, numbers included; empty where it is neither."""
+    if isinstance(value, str):
+        return value.strip()
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return str(value) if is_number and math.isfinite(value) else ""
 
 
 def _shown(value: Any) -> str:

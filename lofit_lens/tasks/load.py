@@ -68,6 +68,5 @@ def reload_task(source: Mapping[str, Any], *, data_dir: str | Path | None = None
         return mquake(data_dir=data_dir)
     if name == "clutrr":
         return clutrr(arguments["seed"], data_dir=data_dir)
-    if "split" in arguments:
-        arguments["split"] = tuple(arguments["split"])
-    return from_file(name, **arguments)
+    arguments["split"] = tuple(arguments["split"])
+    return from_file(name, name=arguments.pop("task_name"), **arguments)

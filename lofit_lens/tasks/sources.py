@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pooch
 
@@ -80,7 +81,7 @@ def find_prompts(data_dir: str | Path | None = None) -> dict[str, str]:
     """
     local = _in_folders(PROMPTS, data_dir)
     if local is not None:
-        found = json.loads(local.read_text(encoding="utf-8"))
+        found = _read_object(local)
     else:
         found = {
             part: _string_in_source(_fetch(LOFIT + path, None, PROMPTS), beginning)
@@ -118,17 +119,34 @@ def _fetch(url: str, sha256: str | None, name: str) -> Path:
     try:
         path = pooch.retrieve(url, sha256, path=folder, progressbar=True)
     except Exception as error:  # the network fails in many ways; the remedy is one
-        wanted = f" (SHA-256 {sha256})" if sha256 else ""
+        if sha256:
+            wanted = f"the file (SHA-256 {sha256})"
+        else:
+            wanted = f"a JSON object with {' and '.join(PROMPT_PARTS)}"
         raise DataError(
-            f"Could not fetch {url}: {error}\nWithout a network, put the file{wanted} at "
-            f"FOLDER/{name} and set LOFIT_LENS_DATA=FOLDER, or pass data_dir=FOLDER."
+            f"Could not fetch {url}: {error}\nWithout a network, put {wanted} at FOLDER/{name} and "
+            "set LOFIT_LENS_DATA=FOLDER, or pass data_dir=FOLDER."
         ) from error
     return Path(path)
 
 
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} holds a {type(content).__name__}, expected one JSON object.")
+    return content
+
+
 def _string_in_source(path: Path, beginning: str) -> str:
     """The string literal of a Python file that starts with `beginning`; nothing is executed."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError) as error:
+        raise DataError(f"{path} is not the Python file that was asked for: {error}.") from error
+    for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             text = node.value.strip()
             if text.startswith(beginning):

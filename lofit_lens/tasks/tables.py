@@ -34,18 +34,19 @@ def read_rows(path: Path) -> tuple[list[Row], list[str]]:
     """
     if not path.is_file():
         raise DataError(f"There is no file {path}.")
-    if path.suffix not in FORMATS:
+    kind = path.suffix.lower()
+    if kind not in FORMATS:
         raise DataError(f"{path.name} has none of the known endings {', '.join(FORMATS)}.")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text: {error}. Save it as UTF-8.") from error
-    if path.suffix == ".jsonl":
+    if kind == ".jsonl":
         found = _jsonl_rows(text)
-    elif path.suffix == ".json":
+    elif kind == ".json":
         found = _json_rows(path, text)
     else:
-        found = _csv_rows(path, text, "," if path.suffix == ".csv" else "\t")
+        found = _csv_rows(path, text, "," if kind == ".csv" else "\t")
     rows, problems = [], []
     for row in found:
         if isinstance(row, Row):
@@ -105,6 +106,10 @@ def _json_rows(path: Path, text: str) -> Iterator[Row | str]:
         elif text[place : place + 1] != "]":
             line = text.count("\n", 0, place) + 1
             raise DataError(f"{path} line {line}: expected a comma or the end of the list.")
+    after = _skip_space(text, place + 1)
+    if after < len(text):
+        line = text.count("\n", 0, after) + 1
+        raise DataError(f"{path} line {line}: text after the end of the list.")
 
 
 def _object_row(line: int, value: Any) -> Row | str:

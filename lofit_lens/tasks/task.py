@@ -109,8 +109,7 @@ class Task:
         scoring: How the test is scored.
         compat: Other scoring rules by name, such as the "paper-code" one with its quirks.
         floors: Scores reached without any ability, by name, for the test split.
-        source: Keyword arguments of `load_task` that give this task again; empty if it was built
-            by hand.
+        source: What `reload_task` needs to load this task again; empty if it was built by hand.
 
     Raises:
         DataError: A split is empty, an id repeats, or the examples lack what the objective needs.
