@@ -1,0 +1,59 @@
+"""Both stages on small real models and real task files."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lofit_lens.model import load_model
+from lofit_lens.run import LofitRun, lofit
+from lofit_lens.tasks import Task, clutrr, from_file, mquake, truthfulqa
+from lofit_lens.training import SelectionConfig, TuningConfig
+
+pytestmark = pytest.mark.real
+
+
+def shortened(task: Task) -> Task:
+    return replace(task, train=task.train[:8], val=task.val[:4], test=task.test[:6])
+
+
+@pytest.mark.parametrize("name", ["truthfulqa:0", "truthfulqa:1", "mquake", "clutrr"])
+def test_the_papers_tasks_run_through_both_stages(
+    name: str, data_dir: Path, models_dir: Path, tmp_path: Path
+) -> None:
+    tasks = {
+        "truthfulqa:0": lambda: truthfulqa(0, data_dir=data_dir),
+        "truthfulqa:1": lambda: truthfulqa(1, data_dir=data_dir),
+        "mquake": lambda: mquake(data_dir=data_dir),
+        "clutrr": lambda: clutrr(42, data_dir=data_dir),
+    }
+    model = load_model(models_dir / "stories3M", device="cpu")
+    selection, tuning = SelectionConfig(epochs=1), TuningConfig(epochs=1)
+    run = lofit(
+        model, shortened(tasks[name]()), k=3, selection=selection, tuning=tuning,
+        out=tmp_path, progress=False,
+    )  # fmt: skip
+    assert run.tuned.floors
+    assert all(0 <= e.value <= 1 and e.n == 6 for e in run.tuned.metrics.values())
+    again = LofitRun.load(tmp_path, model)
+    assert again.tuned.records == run.tuned.records
+    assert again.heads == run.heads
+    assert again.scores.top(k=3) == run.heads
+
+
+def test_a_choice_of_three_words_is_learned_from_a_file(data_dir: Path, models_dir: Path) -> None:
+    task = from_file(
+        data_dir / "function_vectors" / "choose_last_of_3.json",
+        prompt="{input}. The last word is",
+        answer="output",
+        choices="input",
+        separator=", ",
+    )
+    model = load_model(models_dir / "stories3M", device="cpu")
+    run = lofit(model, task, k=6, random_draws=1, progress=False)
+    assert run.zero_shot.main.value < 0.45
+    assert run.tuned.main.value >= 0.75
+    assert set(run.evaluations()) == {"zero_shot", "tuned", "random_42"}
+    assert len(run.frame()) == 3
