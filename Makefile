@@ -55,13 +55,12 @@ bench: $(VENV)/.core
 
 # The wheel, by way of the sdist, must hold lofit_lens.analysis and import from anywhere.
 dist: $(VENV)/.dist
-	rm -rf dist build/dist-venv
+	rm -rf dist build/wheel
 	$(BIN)/python -m build --outdir dist
-	$(PYTHON) -m venv --system-site-packages build/dist-venv
-	build/dist-venv/bin/pip install --quiet --no-deps dist/*.whl
-	cd / && $(CURDIR)/build/dist-venv/bin/python -c "import importlib.util as u; \
-	  import lofit_lens.analysis as a; assert 'site-packages' in a.__file__, a.__file__; \
-	  print('wheel imports', a.__name__)" 
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target build/wheel dist/*.whl
+	cd / && PYTHONPATH=$(CURDIR)/build/wheel $(CURDIR)/$(BIN)/python -c "import \
+	  lofit_lens.analysis.cli as cli; assert 'build/wheel' in cli.__file__, cli.__file__; \
+	  print('the wheel imports', cli.__name__)"
 
 clean:
 	rm -rf $(VENV) build dist site .pytest_cache .ruff_cache

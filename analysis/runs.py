@@ -69,7 +69,7 @@ class RunFolder:
         """The model the run was made with, if `run.json` says so."""
         if not (self.path / RUN_FILE).is_file():
             return None
-        return read_json(self.path / RUN_FILE, schema=RUN_SCHEMA, what="a run")["model"]
+        return read_json(self.path / RUN_FILE, schema=RUN_SCHEMA, what="run")["model"]
 
     def files(self) -> list[str]:
         """Every file of the run."""

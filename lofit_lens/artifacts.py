@@ -74,7 +74,7 @@ def load_intervention(
         LofitLensError: The folder holds no intervention, or a damaged one.
     """
     folder = Path(folder)
-    content = read_json(folder / DESCRIPTION, schema=INTERVENTION_SCHEMA, what="an intervention")
+    content = read_json(folder / DESCRIPTION, schema=INTERVENTION_SCHEMA, what="intervention")
     try:
         tensors: dict[str, torch.Tensor] = load_file(folder / TENSORS)
         heads = HeadSet(
@@ -87,7 +87,7 @@ def load_intervention(
             provenance=Provenance.from_json(origin) if origin else None,
             **tensors,
         )
-    except (KeyError, TypeError, OSError, SafetensorError) as error:
+    except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
         raise LofitLensError(f"The intervention in {folder} is damaged: {error}.") from error
     if model is not None and intervention.provenance is not None:
         check_same_model(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lofit_lens.errors import LofitLensError, UnsupportedError
 from lofit_lens.folding import check_foldable, fold_projection
 from lofit_lens.intervention import HeadIntervention
-from lofit_lens.model import check_head_shape, source_of, weights_processed
+from lofit_lens.model import source_of, weights_processed
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -66,7 +66,7 @@ def export_checkpoint(
         1.9e-06
     """
     check_foldable(intervention)
-    check_head_shape(model, intervention.heads)
+    intervention.check_shape(model)
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise LofitLensError(f"{folder} exists already. Name a new folder for the checkpoint.")
@@ -77,6 +77,7 @@ def export_checkpoint(
     stock = _with_bias_allowed(_read_source(model), model, intervention)
     for layer in intervention.heads.layers():
         fold_projection(_projection(stock, model, layer), intervention, layer)
+    made_here = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
         stock.save_pretrained(folder)
@@ -84,6 +85,8 @@ def export_checkpoint(
         return _proved(model, intervention, folder, stock.dtype)
     except BaseException:
         shutil.rmtree(folder)
+        if not made_here:
+            folder.mkdir()
         raise
 
 

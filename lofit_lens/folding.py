@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from lofit_lens.errors import LofitLensError, UnsupportedError
+from lofit_lens.errors import UnsupportedError
 from lofit_lens.intervention import HeadIntervention
-from lofit_lens.model import check_head_shape, output_projection, weights_processed
+from lofit_lens.model import output_projection, weights_processed
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -64,11 +64,7 @@ def fold(model: TransformerBridge, intervention: HeadIntervention) -> Folded:
         ...     model.generate("Q: Can pigs fly? A:")
     """
     check_foldable(intervention)
-    check_head_shape(model, intervention.heads)
-    if intervention.d_head != model.cfg.d_head:
-        raise LofitLensError(
-            f"The intervention has d_head = {intervention.d_head}, the model {model.cfg.d_head}."
-        )
+    intervention.check_shape(model)
     if intervention.scale is not None and weights_processed(model):
         raise UnsupportedError(
             "A scale edit cannot be folded into weights that TransformerLens has processed. Load the "

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lofit_lens.errors import LofitLensError, UnsupportedError
+from lofit_lens.errors import LofitLensError, ModelMismatchError, UnsupportedError
 from lofit_lens.heads import HeadSet
 from lofit_lens.model import check_head_shape, weights_processed
 from lofit_lens.positions import TOKEN_SCOPES, PositionTracker, TokenScope, tracked_positions
@@ -69,6 +69,9 @@ class HeadIntervention:
                 f"scope must be one of {', '.join(TOKEN_SCOPES)}, got {self.scope!r}."
             )
         for name, tensor in (("scale", self.scale), ("bias", self.bias)):
+            if tensor is not None and tensor.dtype != torch.float32:
+                tensor = tensor.float()  # in bfloat16, 1 + scale would round small scales away
+                object.__setattr__(self, name, tensor)
             if tensor is not None and tensor.shape != (len(self.heads), self.d_head):
                 raise LofitLensError(
                     f"{name} has shape {tuple(tensor.shape)}; expected one row for each of "
@@ -134,6 +137,18 @@ class HeadIntervention:
         ):
             yield positions
 
+    def check_shape(self, model: TransformerBridge) -> None:
+        """Refuse a model of another shape.
+
+        Raises:
+            ModelMismatchError: Layers, heads or d_head differ.
+        """
+        check_head_shape(model, self.heads)
+        if self.d_head != model.cfg.d_head:
+            raise ModelMismatchError(
+                f"The intervention has d_head = {self.d_head}, the model {model.cfg.d_head}."
+            )
+
     def with_scope(self, scope: TokenScope) -> HeadIntervention:
         """The same edit at other positions."""
         return replace(self, scope=scope)
@@ -195,11 +210,7 @@ class HeadIntervention:
         return tensor
 
     def _check(self, model: TransformerBridge) -> None:
-        check_head_shape(model, self.heads)
-        if self.d_head != model.cfg.d_head:
-            raise LofitLensError(
-                f"The intervention has d_head = {self.d_head}, the model {model.cfg.d_head}."
-            )
+        self.check_shape(model)
         if self.scale is not None and weights_processed(model):
             raise UnsupportedError(
                 "A scale edit would be wrong on this model: TransformerLens has processed its "

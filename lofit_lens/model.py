@@ -50,6 +50,7 @@ def load_model(
     Example:
         >>> model = load_model("meta-llama/Llama-2-7b-hf", dtype="bfloat16")  # doctest: +SKIP
     """
+    from safetensors import SafetensorError
     from transformer_lens.model_bridge import TransformerBridge
 
     spread = n_devices is not None or device_map is not None
@@ -73,7 +74,7 @@ def load_model(
             n_devices=n_devices,
             device_map=device_map,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise LofitLensError(
             f"Could not load the model {str(name_or_folder)!r}: {error}\nGive a folder in Hugging "
             "Face format (config.json, *.safetensors, tokenizer.json) or a name on the hub."

@@ -67,14 +67,17 @@ class PositionTracker:
 
     def before_forward(self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Work out the mask; a forward pre-hook of the Hugging Face model."""
-        tokens = args[0] if args else kwargs.get("input_ids", kwargs.get("inputs_embeds"))
+        tokens = args[0] if args else kwargs.get("input_ids")
+        if tokens is None:
+            tokens = kwargs.get("inputs_embeds")
         assert isinstance(tokens, Tensor)
         batch, length = tokens.shape[:2]
         cache = kwargs.get("past_key_values")
         past = int(cache.get_seq_length()) if cache is not None else 0
         attention = kwargs.get("attention_mask")
         if attention is None:
-            self._refuse_hidden_padding(tokens)
+            if not past and self._generation_prompts is None:
+                self._refuse_hidden_padding(tokens)
             attention = torch.ones(batch, past + length, device=tokens.device)
         elif attention.ndim != 2:
             raise UnsupportedError(
@@ -110,12 +113,13 @@ class PositionTracker:
     def _refuse_hidden_padding(self, tokens: Tensor) -> None:
         if self._pad_token_id is None or tokens.ndim != 2 or tokens.shape[0] == 1:
             return
-        ends_padded = tokens[:, -1] == self._pad_token_id
-        if ends_padded.any() and not ends_padded.all():
-            raise UnsupportedError(
-                f'Token scope "{self._scope}" needs to know which tokens are padding, and some rows '
-                "of this batch end in the padding token. Pass attention_mask."
-            )
+        for edge in (tokens[:, 0], tokens[:, -1]):
+            padded = edge == self._pad_token_id
+            if padded.any() and not padded.all():
+                raise UnsupportedError(
+                    f'Token scope "{self._scope}" needs to know which tokens are padding, and some '
+                    "rows of this batch start or end with the padding token. Pass attention_mask."
+                )
 
 
 @contextmanager
@@ -128,7 +132,7 @@ def tracked_positions(model: TransformerBridge, scope: TokenScope) -> Iterator[P
                 tracker.before_forward, with_kwargs=True
             )
             stack.callback(handle.remove)
-            for name in ("generate", "hf_generate"):
+            for name in ("generate", "hf_generate", "generate_stream"):
                 stack.enter_context(_announced(model, name, tracker))
         yield tracker
 
@@ -143,7 +147,11 @@ def _announced(model: TransformerBridge, name: str, tracker: PositionTracker) ->
         with tracker.generation():
             return method(*args, **kwargs)
 
-    model.__dict__[name] = announce
+    def announce_stream(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        with tracker.generation():
+            yield from method(*args, **kwargs)
+
+    model.__dict__[name] = announce_stream if name == "generate_stream" else announce
     try:
         yield
     finally:

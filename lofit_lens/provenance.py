@@ -87,10 +87,10 @@ def read_json(path: str | Path, *, schema: int, what: str) -> dict[str, Any]:
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise LofitLensError(f"No {what} at {path}.") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise LofitLensError(f"{path} does not hold {what}: {error}.") from error
+        raise LofitLensError(f"The {what} at {path} cannot be read: {error}.") from error
     found = content.get("schema") if isinstance(content, dict) else None
     if found != schema:
         raise LofitLensError(
-            f"{path} does not hold {what} this version can read: schema {found!r}, expected {schema}."
+            f"The {what} at {path} cannot be read: schema {found!r}, this version reads {schema}."
         )
     return content

@@ -204,7 +204,7 @@ def test_a_description_that_is_not_text_is_refused(
 ) -> None:
     learned_edit(llama).save(tmp_path)
     (tmp_path / "intervention.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(LofitLensError, match="does not hold an intervention"):
+    with pytest.raises(LofitLensError, match="cannot be read"):
         load_intervention(tmp_path)
 
 

@@ -160,6 +160,28 @@ def test_a_streamed_list_of_prompts_gives_what_generate_gives(
 
 
 @pytest.mark.parametrize("scope", TOKEN_SCOPES)
+@pytest.mark.parametrize("method", ["generate", "generate without cache", "hf_generate"])
+def test_rows_of_a_token_batch_may_end_before_others(
+    method: str, scope: Any, llama: TransformerBridge
+) -> None:
+    tokens, edit = draw_tokens(2, 6), steered(llama, scope)
+    with edit.applied(llama):
+        new = greedily(llama, tokens)[:, 6:].tolist()
+    end = next(i for i, token in enumerate(new[0]) if i and token not in new[0][:i] + new[1])
+    tokenizer = llama.tokenizer
+    eos = new[0][end]
+    tokenizer.eos_token = tokenizer.pad_token = tokenizer.convert_ids_to_tokens(eos)
+    options: dict[str, Any] = {"max_new_tokens": N_NEW, "do_sample": False, "eos_token_id": eos}
+    if method == "generate without cache":
+        options["use_past_kv_cache"] = False
+    with edit.applied(llama):
+        found: Any = getattr(llama, method.split()[0])(tokens, return_type="tokens", **options)
+    assert found[1, 6:].tolist() == new[1]
+    assert found[0, 6 : 6 + end + 1].tolist() == new[0][: end + 1]
+    assert set(found[0, 6 + end :].tolist()) == {eos}
+
+
+@pytest.mark.parametrize("scope", TOKEN_SCOPES)
 def test_prompt_lengths_of_an_earlier_scoring_do_not_disturb_generation(
     scope: Any, llama: TransformerBridge
 ) -> None:
