@@ -18,7 +18,7 @@ from lofit_lens.analysis.options import (
 )
 
 if TYPE_CHECKING:
-    from lofit_lens.heads import HeadSet
+    pass
 
 app = typer.Typer(
     name="lofit-lens",
@@ -197,7 +197,7 @@ def tune(
 ) -> None:
     """Stage 2: tune given heads on a task, from a fresh start."""
     with command(as_json) as report:
-        from lofit_lens.analysis.runs import RunFolder
+        from lofit_lens.analysis.runs import RunFolder, read_heads
         from lofit_lens.model import source_of
         from lofit_lens.tuning import tune_heads
 
@@ -208,7 +208,7 @@ def tune(
         for i, task in enumerate(tasks):
             fold = folder.fold(i, len(tasks))
             fold_heads = heads / f"fold-{i}" if (heads / f"fold-{i}").is_dir() else heads
-            head_set = _read_heads(fold_heads, **shape)
+            head_set = read_heads(fold_heads, **shape)
             report.rescue = fold / "stopped"
             config = training.tuning(task, HeadOptions(fraction=head_set.fraction))
             tuned = tune_heads(model, task, head_set, config, progress=not quiet)
@@ -349,9 +349,11 @@ def heads(
 ) -> None:
     """Show, compare or convert sets of heads."""
     with command(as_json) as report:
+        from lofit_lens.analysis.runs import read_heads
+
         shape = {"n_layers": n_layers, "n_heads": n_heads}
         wanted = {"k": head_options.k, "fraction": head_options.fraction}
-        first = _read_heads(source, **shape, **wanted)
+        first = read_heads(source, **shape, **wanted)
         counts = {i: int(n) for i, n in enumerate(first.layer_counts()) if n}
         report.add(
             f"{first!r}\n{first.frame().to_string(index=False)}\nheads per layer: "
@@ -360,7 +362,7 @@ def heads(
             layer_counts=[int(n) for n in first.layer_counts()],
         )
         if other is not None:
-            second = _read_heads(other, n_layers=first.n_layers, n_heads=first.n_heads, **wanted)
+            second = read_heads(other, n_layers=first.n_layers, n_heads=first.n_heads, **wanted)
             common = first & second
             report.add(
                 f"{other}: {second!r}\nin both: {' '.join(map(str, common)) or 'none'}; "
@@ -371,40 +373,6 @@ def heads(
             )
         if out is not None:
             report.add(f"written to {first.save(out)}", paths=[str(out)])
-
-
-def _read_heads(
-    source: Path,
-    *,
-    n_layers: int | None = None,
-    n_heads: int | None = None,
-    k: int | None = None,
-    fraction: float | None = None,
-) -> HeadSet:
-    """Heads of a run folder, a scores file or a head list, cut to a number if one is given."""
-    from lofit_lens.artifacts import DESCRIPTION
-    from lofit_lens.errors import LofitLensError
-    from lofit_lens.heads import HeadScores, HeadSet, number_of_heads
-    from lofit_lens.intervention import HeadIntervention
-
-    cut = k is not None or fraction is not None
-    scored = source / "scores.json" if source.is_dir() else source
-    if source.is_dir() and (source / DESCRIPTION).is_file() and not cut:
-        return HeadIntervention.load(source).heads
-    if scored.name == "scores.json":
-        scores = HeadScores.load(scored)
-        if cut:
-            return scores.top(k=k, fraction=fraction)
-        if not (source / "heads.npy").is_file():
-            raise LofitLensError(
-                f"{scored} scores every head; say how many with --k or --fraction."
-            )
-        source, n_layers, n_heads = source / "heads.npy", scores.n_layers, scores.n_heads
-    found = HeadSet.load(source, n_layers=n_layers, n_heads=n_heads)
-    if cut:
-        total = found.n_layers * found.n_heads
-        found = found.first(number_of_heads(total, k=k, fraction=fraction))
-    return found
 
 
 def main() -> None:

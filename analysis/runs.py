@@ -10,6 +10,9 @@ from typing import Any
 
 from lofit_lens.artifacts import DESCRIPTION
 from lofit_lens.errors import LofitLensError
+from lofit_lens.head_scores import HeadScores
+from lofit_lens.heads import HeadSet, number_of_heads
+from lofit_lens.intervention import HeadIntervention
 from lofit_lens.provenance import library_versions, read_json
 
 RUN_SCHEMA = 1
@@ -74,3 +77,32 @@ class RunFolder:
     def files(self) -> list[str]:
         """Every file of the run."""
         return [str(path) for path in sorted(self.path.rglob("*")) if path.is_file()]
+
+
+def read_heads(
+    source: Path,
+    *,
+    n_layers: int | None = None,
+    n_heads: int | None = None,
+    k: int | None = None,
+    fraction: float | None = None,
+) -> HeadSet:
+    """Heads of a run folder, a scores file or a head list, cut to a number if one is given."""
+    cut = k is not None or fraction is not None
+    scored = source / "scores.json" if source.is_dir() else source
+    if source.is_dir() and (source / DESCRIPTION).is_file() and not cut:
+        return HeadIntervention.load(source).heads
+    if scored.name == "scores.json":
+        scores = HeadScores.load(scored)
+        if cut:
+            return scores.top(k=k, fraction=fraction)
+        if not (source / "heads.npy").is_file():
+            raise LofitLensError(
+                f"{scored} scores every head; say how many with --k or --fraction."
+            )
+        source, n_layers, n_heads = source / "heads.npy", scores.n_layers, scores.n_heads
+    found = HeadSet.load(source, n_layers=n_layers, n_heads=n_heads)
+    if cut:
+        total = found.n_layers * found.n_heads
+        found = found.first(number_of_heads(total, k=k, fraction=fraction))
+    return found

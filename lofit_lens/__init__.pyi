@@ -7,8 +7,8 @@ from .export import ExportReport as ExportReport
 from .export import export_checkpoint as export_checkpoint
 from .folding import Folded as Folded
 from .folding import fold as fold
+from .head_scores import HeadScores as HeadScores
 from .heads import Head as Head
-from .heads import HeadScores as HeadScores
 from .heads import HeadSet as HeadSet
 from .intervention import HeadIntervention as HeadIntervention
 from .model import Fingerprint as Fingerprint

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lofit_lens.heads import HeadScores, HeadSet, number_of_heads
+from lofit_lens.head_scores import HeadScores
+from lofit_lens.heads import HeadSet, number_of_heads
 from lofit_lens.intervention import HeadIntervention
 from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.scoring.evaluation import Evaluation
@@ -160,6 +161,9 @@ def lofit(
         tuned.save(folder)
     zero_shot_result = score(None, "zero_shot")
     tuned_result = score(tuned, "tuned")
+    tuned = _with_metrics(tuned, {"zero_shot": zero_shot_result, "tuned": tuned_result})
+    if folder is not None:
+        tuned.save(folder)
     random = {}
     for seed in range(tuning.seed, tuning.seed + random_draws):
         drawn = HeadSet.random(
@@ -168,6 +172,18 @@ def lofit(
         edit = tune_heads(model, task, drawn, tuning, progress=progress)
         random[seed] = score(edit, f"random_{seed}")
     return LofitRun(scores, tuned, zero_shot_result, tuned_result, random)
+
+
+def _with_metrics(
+    edit: HeadIntervention, evaluations: Mapping[str, Evaluation]
+) -> HeadIntervention:
+    """The edit with its scores in the provenance, so that they travel with it."""
+    assert edit.provenance is not None
+    metrics = {
+        name: {metric: asdict(estimate) for metric, estimate in evaluation.metrics.items()}
+        for name, evaluation in evaluations.items()
+    }
+    return replace(edit, provenance=replace(edit.provenance, metrics=metrics))
 
 
 def _save_scores(folder: Path, scores: HeadScores, heads: HeadSet) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lofit_lens.heads import HeadScores, HeadSet
+from lofit_lens.head_scores import HeadScores
+from lofit_lens.heads import HeadSet
 from lofit_lens.tasks.task import Task
 from lofit_lens.training.config import SelectionConfig
 from lofit_lens.training.loop import train

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lofit_lens.errors import LofitLensError, ModelMismatchError
-from lofit_lens.heads import Head, HeadScores, HeadSet, number_of_heads
+from lofit_lens.head_scores import HeadScores
+from lofit_lens.heads import Head, HeadSet, number_of_heads
 
 LAYERS, HEADS = 4, 3
 Pairs = list[tuple[int, int]]

@@ -101,6 +101,7 @@ class _Run:
         objective: Objective,
     ) -> None:
         self._model = model
+        self._encoder = Encoder(model)
         self._config = config
         self._objective: Objective = objective
         self._generator = torch.Generator().manual_seed(config.seed)
@@ -121,7 +122,7 @@ class _Run:
     def prepare(self, task: Task, split: Literal["train", "val"]) -> list[Item]:
         """Encode a split; for DPO also measure the reference, with the edit off."""
         examples = task.train if split == "train" else task.val
-        items = encode_items(Encoder(self._model), examples, self._objective)
+        items = encode_items(self._encoder, examples, self._objective)
         if self._objective != "dpo":
             return items
         texts = [text for item in items for text in item.texts]
@@ -179,7 +180,7 @@ class _Run:
         return loss
 
     def _summed_loss(self, items: Sequence[Item], positions: PositionTracker) -> Tensor:
-        encoded = Encoder(self._model).batch([text for item in items for text in item.texts])
+        encoded = self._encoder.batch([text for item in items for text in item.texts])
         logprobs = batch_logprobs(self._model, encoded, positions)
         return summed_loss(self._objective, logprobs, items, beta=self._config.beta)
 

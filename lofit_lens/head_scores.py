@@ -1,0 +1,125 @@
+"""A score for every head, from which a set of heads is chosen."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lofit_lens.errors import LofitLensError
+from lofit_lens.heads import Head, HeadSet, number_of_heads
+from lofit_lens.provenance import Provenance, read_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+SCORES_SCHEMA = 1
+
+
+@dataclass(frozen=True, eq=False)
+class HeadScores:
+    """A score for every head; the higher, the more the task lives there.
+
+    Attributes:
+        scores: The scores; kept in float32 on the CPU.
+        method: How they were made, as "lofit" or "random".
+        provenance: Model, task, configuration and training curve behind the scores, if any.
+
+    Raises:
+        LofitLensError: A score is not finite.
+    """
+
+    scores: Float[Tensor, "layer head"]
+    method: str = "lofit"
+    provenance: Provenance | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scores", self.scores.detach().float().cpu())
+        if not torch.isfinite(self.scores).all():
+            bad = [str(Head(*i)) for i in (~torch.isfinite(self.scores)).nonzero().tolist()]
+            raise LofitLensError(f"Scores must be finite; they are not for {', '.join(bad[:8])}.")
+
+    @property
+    def n_layers(self) -> int:
+        """Layers of the model."""
+        return self.scores.shape[0]
+
+    @property
+    def n_heads(self) -> int:
+        """Query heads per layer."""
+        return self.scores.shape[1]
+
+    def top(self, *, k: int | None = None, fraction: float | None = None) -> HeadSet:
+        """The best heads over the whole network; ties go to the lower layer, then head.
+
+        Args:
+            k: Number of heads.
+            fraction: Share of all heads instead, turned into a number by `number_of_heads`.
+
+        Raises:
+            LofitLensError: Not exactly one of the two is given, or it is out of range.
+        """
+        k = number_of_heads(self.scores.numel(), k=k, fraction=fraction)
+        order = np.argsort(-self.scores.double().numpy().ravel(), kind="stable")[:k]
+        return HeadSet(
+            (divmod(int(i), self.n_heads) for i in order),
+            n_layers=self.n_layers,
+            n_heads=self.n_heads,
+        )
+
+    def frame(self) -> pd.DataFrame:
+        """Columns `layer`, `head`, `name`, `score`, `rank` (from 1), best head first."""
+        frame = self.top(k=self.scores.numel()).frame()
+        frame["score"] = self.scores.numpy()[frame["layer"].to_numpy(), frame["head"].to_numpy()]
+        return frame[["layer", "head", "name", "score", "rank"]]
+
+    def plot(self) -> go.Figure:
+        """Layer x head heat map of the scores."""
+        from lofit_lens.plotting import head_grid
+
+        return head_grid(self.scores.numpy(), label="score", title=f"Head scores ({self.method})")
+
+    def save(self, path: str | Path) -> Path:
+        """Write the scores and their provenance as one JSON file."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content: dict[str, Any] = {
+            "schema": SCORES_SCHEMA,
+            "method": self.method,
+            "scores": self.scores.double().tolist(),
+            "provenance": self.provenance.to_json() if self.provenance else None,
+        }
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> HeadScores:
+        """Read scores written by `save`.
+
+        Raises:
+            LofitLensError: The file is missing or of another format.
+        """
+        content = read_json(path, schema=SCORES_SCHEMA, what="head scores")
+        try:
+            scores = torch.tensor(content["scores"], dtype=torch.float32)
+            method, origin = content["method"], content["provenance"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise LofitLensError(f"The head scores in {path} are damaged: {error}.") from error
+        return cls(scores, method, Provenance.from_json(origin) if origin else None)
+
+    def __repr__(self) -> str:
+        best = ", ".join(
+            f"{head} {self.scores[head.layer, head.head]:.3g}"
+            for head in self.top(k=min(5, self.scores.numel()))
+        )
+        return f"HeadScores({self.method}, {self.n_layers}x{self.n_heads}; best: {best})"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{self!r}</p>{self.frame().head(20).to_html(index=False)}"
