@@ -314,7 +314,7 @@ def export(
             raise LofitLensError(
                 f"{intervention} holds {len(folds)} folds; export one, as --intervention {folds[0]}."
             )
-        model = model_options.load(run.model() or RunFolder(intervention.parent).model())
+        model = model_options.load(run.model())
         edit = HeadIntervention.load(folds[0], model)
         done = export_checkpoint(model, edit, out)
         report.add(

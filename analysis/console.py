@@ -38,6 +38,10 @@ def command(as_json: bool) -> Iterator[Report]:
         _fail(message)
     except (LofitLensError, OSError) as error:
         _fail(str(error))
+    except RuntimeError as error:
+        if "out of memory" not in str(error):
+            raise
+        _fail(f"{error}\nGive a smaller --batch-size; in training, --micro-batch-size 1.")
     except KeyboardInterrupt:
         typer.echo("Interrupted.", err=True)
         raise typer.Exit(INTERRUPTED) from None

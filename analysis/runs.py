@@ -69,10 +69,11 @@ class RunFolder:
         (self.path / RUN_FILE).write_text(text + "\n", encoding="utf-8")
 
     def model(self) -> str | None:
-        """The model the run was made with, if `run.json` says so."""
-        if not (self.path / RUN_FILE).is_file():
-            return None
-        return read_json(self.path / RUN_FILE, schema=RUN_SCHEMA, what="run")["model"]
+        """The model the run was made with, if `run.json` here or, for a fold, above says so."""
+        for folder in (self.path, self.path.parent):
+            if (folder / RUN_FILE).is_file():
+                return read_json(folder / RUN_FILE, schema=RUN_SCHEMA, what="run")["model"]
+        return None
 
     def files(self) -> list[str]:
         """Every file of the run."""
