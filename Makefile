@@ -48,7 +48,7 @@ docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 notebooks: $(VENV)/.notebooks
-	$(BIN)/python -m pytest --nbmake -c /dev/null --rootdir . -p no:cacheprovider notebooks
+	$(BIN)/python -m pytest --nbmake -rs -c /dev/null --rootdir . -p no:cacheprovider notebooks
 
 bench: $(VENV)/.core
 	$(BIN)/python benchmarks/step.py

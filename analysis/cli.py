@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -16,9 +16,6 @@ from lofit_lens.analysis.options import (
     TrainingOptions,
     with_options,
 )
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(
     name="lofit-lens",
@@ -78,7 +75,7 @@ def lofit(
     Writes scores.json (every head's score), heads.npy, intervention.safetensors and .json, the
     records of every scored item, and run.json; for TruthfulQA one folder a fold.
     """
-    with command(as_json) as report:
+    with command(as_json, quiet) as report:
         from lofit_lens.analysis.runs import RunFolder
         from lofit_lens.heads import number_of_heads
         from lofit_lens.model import source_of
@@ -87,11 +84,11 @@ def lofit(
 
         folder = RunFolder.new(out, overwrite=overwrite)
         tasks = task_options.load(training.seed)
-        configs = [(training.selection(t), training.tuning(t, head_options)) for t in tasks]
         model = model_options.load()
         total = model.cfg.n_layers * model.cfg.n_heads
         k = number_of_heads(total, k=head_options.k, fraction=head_options.fraction)
-        report.say(f"{model.cfg.model_name}: {k} of {total} heads; task {task_options.task}")
+        configs = [(training.selection(t), training.tuning(t, k / total)) for t in tasks]
+        report.say(f"{Path(source_of(model)[0]).name}: {k} of {total} heads; {task_options.task}")
         runs = []
         for i, (task, (selection, tuning)) in enumerate(zip(tasks, configs, strict=True)):
             fold = folder.fold(i, len(tasks))
@@ -151,7 +148,7 @@ def select(
 
     Writes scores.json and, with --k or --fraction, heads.npy in LoFiT's own format.
     """
-    with command(as_json) as report:
+    with command(as_json, quiet) as report:
         from lofit_lens.analysis.runs import RunFolder
         from lofit_lens.model import source_of
         from lofit_lens.selection import select_heads
@@ -196,7 +193,7 @@ def tune(
     quiet: Quiet = False,
 ) -> None:
     """Stage 2: tune given heads on a task, from a fresh start."""
-    with command(as_json) as report:
+    with command(as_json, quiet) as report:
         from lofit_lens.analysis.runs import RunFolder, read_heads
         from lofit_lens.model import source_of
         from lofit_lens.tuning import tune_heads
@@ -210,7 +207,7 @@ def tune(
             fold_heads = heads / f"fold-{i}" if (heads / f"fold-{i}").is_dir() else heads
             head_set = read_heads(fold_heads, **shape)
             report.rescue = fold / "stopped"
-            config = training.tuning(task, HeadOptions(fraction=head_set.fraction))
+            config = training.tuning(task, head_set.fraction)
             tuned = tune_heads(model, task, head_set, config, progress=not quiet)
             tuned.save(fold)
             assert tuned.provenance is not None
@@ -245,7 +242,7 @@ def evaluate(
 
     Model and task are those of the run, unless others are named.
     """
-    with command(as_json) as report:
+    with command(as_json, quiet) as report:
         from lofit_lens.analysis.runs import RunFolder
         from lofit_lens.errors import LofitLensError
         from lofit_lens.intervention import HeadIntervention

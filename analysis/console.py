@@ -19,7 +19,7 @@ INTERRUPTED = 130
 
 
 @contextmanager
-def command(as_json: bool) -> Iterator[Report]:
+def command(as_json: bool, quiet: bool = False) -> Iterator[Report]:
     """Run the body of a command.
 
     Whatever libraries print goes to standard error. A user's mistake ends the process with a
@@ -30,6 +30,10 @@ def command(as_json: bool) -> Iterator[Report]:
     report = Report(as_json)
     try:
         with redirect_stdout(sys.stderr):
+            if quiet:
+                from transformers.utils.logging import disable_progress_bar
+
+                disable_progress_bar()
             yield report
     except TrainingStopped as error:
         message = str(error)

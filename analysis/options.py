@@ -93,7 +93,17 @@ class TaskOptions:
     group: Annotated[str | None, _option("Column whose equal values stay in one split.", TASK)] = (
         None
     )
+    shares: Annotated[
+        tuple[float, float, float] | None,
+        _option("Shares for training, validation and test. (default: 0.4 0.1 0.5)", TASK),
+    ] = None
     split_seed: Annotated[int | None, _option("Seed of the split. (default: 42)", TASK)] = None
+    max_new_tokens: Annotated[
+        int | None, _option("Length of a generated answer. (default: 16)", TASK)
+    ] = None
+    stop: Annotated[
+        str | None, _option("Text that ends a generated answer. (default: a line break)", TASK)
+    ] = None
 
     def load(self, seed: int) -> list[Task]:
         """The folds of the task."""
@@ -107,6 +117,8 @@ class TaskOptions:
             for f in dataclasses.fields(self)
             if f.name not in ("task", "data_dir") and (value := getattr(self, f.name)) is not None
         }
+        if "shares" in options:
+            options["split"] = options.pop("shares")
         if len(options.get("choices", ())) == 1:
             options["choices"] = options["choices"][0]
         return load_tasks(self.task, seed=seed, data_dir=self.data_dir, options=options)
@@ -173,14 +185,14 @@ class TrainingOptions:
         given = {"learning_rate": self.selection_lr, "l1": self.l1}
         return dataclasses.replace(base, **self._given(given))
 
-    def tuning(self, task: Task, heads: HeadOptions) -> TuningConfig:
-        """The configuration of stage 2."""
+    def tuning(self, task: Task, fraction: float) -> TuningConfig:
+        """The configuration of stage 2 for a share of heads; a preset knows 3% and 10%."""
         from lofit_lens.training import TuningConfig
 
         base = TuningConfig()
         if self.preset:
-            fraction = 0.1 if heads.fraction and heads.fraction > 0.05 else 0.03
-            base = TuningConfig.paper(self.preset, _paper_task(task), fraction=fraction)
+            nearest = 0.1 if fraction > 0.05 else 0.03
+            base = TuningConfig.paper(self.preset, _paper_task(task), fraction=nearest)
         given = {"learning_rate": self.tuning_lr, "component": self.component}
         return dataclasses.replace(base, **self._given(given))
 

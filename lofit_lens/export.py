@@ -61,7 +61,7 @@ def export_checkpoint(
             depends on the position, or the logits do not agree; nothing is left behind.
         LofitLensError: The folder is not empty, or the model was not loaded from a checkpoint.
 
-    Example:
+    Examples:
         >>> export_checkpoint(model, tuned, "llama2-truth/").max_logit_difference  # doctest: +SKIP
         1.9e-06
     """

@@ -59,7 +59,7 @@ def fold(model: TransformerBridge, intervention: HeadIntervention) -> Folded:
             TransformerLens has processed.
         ModelMismatchError: The heads belong to another model shape.
 
-    Example:
+    Examples:
         >>> with fold(model, tuned):  # doctest: +SKIP
         ...     model.generate("Q: Can pigs fly? A:")
     """

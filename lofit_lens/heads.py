@@ -44,7 +44,7 @@ class HeadSet:
     Raises:
         LofitLensError: A head is repeated or lies outside the model.
 
-    Example:
+    Examples:
         >>> heads = HeadSet([(3, 1), (0, 2)], n_layers=4, n_heads=4)
         >>> (3, 1) in heads, len(heads), heads.layer_counts().tolist()
         (True, 2, [1, 0, 0, 1])

@@ -48,7 +48,7 @@ class HeadIntervention:
     Raises:
         LofitLensError: Neither scale nor bias is given, or a shape or the scope is wrong.
 
-    Example:
+    Examples:
         >>> heads = HeadSet([(0, 1)], n_layers=2, n_heads=4)
         >>> edit = HeadIntervention(heads, bias=torch.ones(1, 8))
         >>> (0.5 * edit).bias.max().item()
@@ -126,7 +126,7 @@ class HeadIntervention:
         Raises:
             ModelMismatchError, UnsupportedError: See `hooks`.
 
-        Example:
+        Examples:
             >>> with edit.applied(model):  # doctest: +SKIP
             ...     model.generate("Q: Can pigs fly? A:", max_new_tokens=16)
         """

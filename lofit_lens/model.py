@@ -47,7 +47,7 @@ def load_model(
     Raises:
         LofitLensError: The model cannot be found or read.
 
-    Example:
+    Examples:
         >>> model = load_model("meta-llama/Llama-2-7b-hf", dtype="bfloat16")  # doctest: +SKIP
     """
     from safetensors import SafetensorError

@@ -38,7 +38,7 @@ def select_heads(
     Raises:
         TrainingStopped: Training became unstable.
 
-    Example:
+    Examples:
         >>> heads = select_heads(model, task).top(fraction=0.03)  # doctest: +SKIP
     """
     config = config or SelectionConfig()

@@ -34,7 +34,7 @@ def tune_heads(
     Raises:
         TrainingStopped: Training became unstable.
 
-    Example:
+    Examples:
         >>> tuned = tune_heads(model, task, heads)  # doctest: +SKIP
         >>> with tuned.applied(model):  # doctest: +SKIP
         ...     model.generate("Q: Can pigs fly? A:", max_new_tokens=16)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ def test_every_public_name_has_a_docstring_and_a_place_in_the_reference() -> Non
     pages = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "docs").rglob("*.md"))
     for name in dir(lofit_lens):
         value = getattr(lofit_lens, name)
-        if callable(value):
+        if isinstance(value, type) or inspect.isfunction(value):
             assert value.__doc__, name
         assert name in pages, name
 

@@ -9,8 +9,8 @@ from typing import get_args
 
 import numpy as np
 
-from lofit_lens.errors import DataError, LofitLensError, RowErrors
-from lofit_lens.tasks.rows import AnswerIs, RowReader, template_columns
+from lofit_lens.errors import DataError, LofitLensError
+from lofit_lens.tasks.rows import AnswerIs, RowReader, row_errors, template_columns
 from lofit_lens.tasks.sources import data_folder
 from lofit_lens.tasks.tables import Row, read_rows
 from lofit_lens.tasks.task import ExactMatch, Example, MultipleChoice, Objective, Scoring, Task
@@ -74,13 +74,13 @@ def from_file(
         RowErrors: Rows are malformed; all are listed.
         LofitLensError: The arguments do not describe one of the three kinds.
 
-    Example:
+    Examples:
         >>> task = from_file("colours.csv", prompt="{thing} is", answer="colour")  # doctest: +SKIP
     """
     file = _find(path)
     rows, problems = read_rows(file)
     if not rows:
-        raise RowErrors(problems)
+        raise row_errors(file, problems)
     columns = list(dict.fromkeys(column for row in rows for column in row.values))
     if not any((prompt, answer, choices, good, bad)) and set(BLIMP_COLUMNS) <= set(columns):
         good, bad = BLIMP_COLUMNS

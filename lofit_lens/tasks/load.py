@@ -69,4 +69,4 @@ def reload_task(source: Mapping[str, Any], *, data_dir: str | Path | None = None
     if name == "clutrr":
         return clutrr(arguments["seed"], data_dir=data_dir)
     arguments["split"] = tuple(arguments["split"])
-    return from_file(name, name=arguments.pop("task_name"), **arguments)
+    return from_file(name, name=arguments.pop("task_name", None), **arguments)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from lofit_lens.errors import DataError, LofitLensError, RowErrors
-from lofit_lens.tasks.tables import Row
+from lofit_lens.tasks.tables import Problem, Row
 from lofit_lens.tasks.task import Example
 
 AnswerIs = Literal["text", "letter", "index0", "index1"]
@@ -18,7 +18,7 @@ AnswerIs = Literal["text", "letter", "index0", "index1"]
 class RowReader:
     """Takes values out of rows and collects what is wrong with them."""
 
-    def __init__(self, file: Path, columns: list[str], problems: list[str]) -> None:
+    def __init__(self, file: Path, columns: list[str], problems: list[Problem]) -> None:
         self._file = file
         self._columns = columns
         self._problems = problems
@@ -35,7 +35,7 @@ class RowReader:
 
     def problem(self, row: Row, column: str, what: str) -> None:
         """Note what is wrong with a cell."""
-        self._problems.append(f"{self._file.name} line {row.line}, column {column!r}: {what}")
+        self._problems.append(Problem(row.line, f", column {column!r}: {what}"))
 
     def text(self, row: Row, column: str) -> str:
         """The text of a cell; numbers count as text."""
@@ -115,8 +115,14 @@ class RowReader:
         """Build every example, then refuse the file if any row had a problem."""
         examples = [build(row) for row in rows]
         if self._problems:
-            raise RowErrors(self._problems)
+            raise row_errors(self._file, self._problems)
         return examples
+
+
+def row_errors(file: Path, problems: Sequence[Problem]) -> RowErrors:
+    """One error for all problems of a file, in the order of its lines."""
+    ordered = sorted(problems, key=lambda problem: problem.line)
+    return RowErrors([f"{file.name} line {problem.line}{problem.what}" for problem in ordered])
 
 
 def template_columns(template: str) -> list[str]:

@@ -23,11 +23,19 @@ class Row:
     values: dict[str, Any]
 
 
-def read_rows(path: Path) -> tuple[list[Row], list[str]]:
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with a row, as it goes on behind "line N", and the line it starts on."""
+
+    line: int
+    what: str
+
+
+def read_rows(path: Path) -> tuple[list[Row], list[Problem]]:
     """Read a file by its ending.
 
     Returns:
-        The rows that could be read, and one text per row that could not.
+        The rows that could be read, and a problem for each that could not.
 
     Raises:
         DataError: The file is missing, of an unknown format, or holds no rows.
@@ -47,18 +55,15 @@ def read_rows(path: Path) -> tuple[list[Row], list[str]]:
         found = _json_rows(path, text)
     else:
         found = _csv_rows(path, text, "," if kind == ".csv" else "\t")
-    rows, problems = [], []
-    for row in found:
-        if isinstance(row, Row):
-            rows.append(row)
-        else:
-            problems.append(f"{path.name} {row}")
+    both = list(found)
+    rows = [row for row in both if isinstance(row, Row)]
+    problems = [problem for problem in both if isinstance(problem, Problem)]
     if not rows and not problems:
         raise DataError(f"{path} holds no rows.")
     return rows, problems
 
 
-def _csv_rows(path: Path, text: str, delimiter: str) -> Iterator[Row | str]:
+def _csv_rows(path: Path, text: str, delimiter: str) -> Iterator[Row | Problem]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         header = next(reader, [])
@@ -69,22 +74,23 @@ def _csv_rows(path: Path, text: str, delimiter: str) -> Iterator[Row | str]:
             if len(cells) == len(header):
                 yield Row(line, dict(zip(header, cells, strict=True)))
             elif cells:
-                yield f"line {line}: {len(cells)} cells, expected {len(header)} ({', '.join(header)})"
+                what = f": {len(cells)} cells, expected {len(header)} ({', '.join(header)})"
+                yield Problem(line, what)
             line = reader.line_num + 1
     except csv.Error as error:
         raise DataError(f"{path} line {reader.line_num}: not readable as CSV: {error}.") from error
 
 
-def _jsonl_rows(text: str) -> Iterator[Row | str]:
+def _jsonl_rows(text: str) -> Iterator[Row | Problem]:
     for line, content in enumerate(text.split("\n"), start=1):
         if content.strip():
             try:
                 yield _object_row(line, json.loads(content))
             except json.JSONDecodeError as error:
-                yield f"line {line}: not JSON ({error.msg}), expected one object"
+                yield Problem(line, f": not JSON ({error.msg}), expected one object")
 
 
-def _json_rows(path: Path, text: str) -> Iterator[Row | str]:
+def _json_rows(path: Path, text: str) -> Iterator[Row | Problem]:
     decoder = json.JSONDecoder()
     place = _skip_space(text, 0)
     if text[place : place + 1] != "[":
@@ -112,10 +118,10 @@ def _json_rows(path: Path, text: str) -> Iterator[Row | str]:
         raise DataError(f"{path} line {line}: text after the end of the list.")
 
 
-def _object_row(line: int, value: Any) -> Row | str:
+def _object_row(line: int, value: Any) -> Row | Problem:
     if isinstance(value, dict):
         return Row(line, value)
-    return f"line {line}: {type(value).__name__}, expected an object with columns"
+    return Problem(line, f": {type(value).__name__}, expected an object with columns")
 
 
 def _skip_space(text: str, place: int) -> int:
