@@ -207,7 +207,7 @@ def test_training_that_diverges_saves_what_was_learned(
         "lofit", "--model", tiny_folder("llama"), "--task", pairs, "--k", 3, "--epochs", 30,
         "--train-batch-size", 1, "--selection-lr", "3e37", "--out", "x", cwd=tmp_path,
     )  # fmt: skip
-    assert "stopped at step" in message
+    assert "stopped after" in message
     assert (tmp_path / "x" / "stopped" / "intervention.safetensors").is_file()
 
 

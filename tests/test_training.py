@@ -360,7 +360,9 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_what_was_learned(
     expected = tune_heads(llama, colour_task(), every_head(), config, progress=False)
     with (
         final_residual_times(llama, lambda call: 1.0 if call < 3 else broken),
-        pytest.raises(TrainingStopped, match=r"step 4: the loss is .* below 0\.01") as stopped,
+        pytest.raises(
+            TrainingStopped, match=r"after 3 steps: the loss is .* below 0\.01"
+        ) as stopped,
     ):
         tune_heads(llama, colour_task(), every_head(), config, progress=False)
     learned = stopped.value.learned
@@ -370,6 +372,22 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_what_was_learned(
     assert expected.provenance is not None
     assert learned.provenance.history.loss == expected.provenance.history.loss[:3]
     assert torch.equal(llama(tokens), clean)
+
+
+def test_a_step_that_overflows_is_taken_back(llama: TransformerBridge) -> None:
+    config = TuningConfig(epochs=60, batch_size=1, learning_rate=3e37, validate=False)
+    with pytest.raises(TrainingStopped, match="not finite|is nan|is inf") as stopped:
+        tune_heads(llama, colour_task(), every_head(), config, progress=False)
+    bias = stopped.value.learned.bias
+    assert bias is not None
+    assert torch.isfinite(bias).all()
+    assert float(bias.abs().max()) > 1e36
+
+
+def test_no_heads_cannot_be_trained(llama: TransformerBridge) -> None:
+    none = HeadSet([], n_layers=N_LAYERS, n_heads=N_HEADS)
+    with pytest.raises(LofitLensError, match="no heads to train"):
+        tune_heads(llama, colour_task(), none, progress=False)
 
 
 def test_a_loss_that_diverges_stops_and_says_so(llama: TransformerBridge) -> None:

@@ -60,6 +60,8 @@ def train(
     """
     _check_ready(model)
     check_head_shape(model, heads)
+    if not len(heads):
+        raise LofitLensError("There are no heads to train. Choose at least one.")
     objective = config.objective or task.objective
     task.check_objective(objective)
     run = _Run(model, heads, component, config, objective)
@@ -77,8 +79,8 @@ def train(
         run.fit(train_items, val_items, progress=progress)
     except _Unstable as stop:
         raise TrainingStopped(
-            f"Training on {task.name} stopped at step {len(run.history.loss) + 1}: {stop}. Try a "
-            f"learning rate below {config.learning_rate:g}. The parameters before that step are in "
+            f"Training on {task.name} stopped after {len(run.history.loss)} steps: {stop}. Try a "
+            f"learning rate below {config.learning_rate:g}. The last good parameters are in "
             "`.learned` of this error.",
             replace(run.learned(), provenance=provenance),
         ) from None
@@ -160,11 +162,18 @@ class _Run:
                     self.history.loss.append(loss)
                     self.history.gradient_norm.append(norm)
                     self.history.learning_rate.append(float(schedule.get_last_lr()[0]))
-                    optimizer.step()
+                    self._step(optimizer)
                     schedule.step()
                     bar.update()
                     bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
                 self._validate(val, positions)
+
+    def _step(self, optimizer: torch.optim.Optimizer) -> None:
+        before = self._parameter.detach().clone()
+        optimizer.step()
+        if not torch.isfinite(self._parameter).all():
+            self._parameter.data.copy_(before)
+            raise _Unstable("the step led to parameters that are not finite")
 
     def _backward(self, batch: Sequence[Item], positions: PositionTracker) -> float:
         """Accumulate the gradient of the mean loss of a batch; returns the loss without L1."""
