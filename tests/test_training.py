@@ -376,7 +376,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_what_was_learned(
 
 def test_a_step_that_overflows_is_taken_back(llama: TransformerBridge) -> None:
     config = TuningConfig(epochs=60, batch_size=1, learning_rate=3e37, validate=False)
-    with pytest.raises(TrainingStopped, match="not finite|is nan|is inf") as stopped:
+    with pytest.raises(TrainingStopped, match=r"not finite|is nan|is inf") as stopped:
         tune_heads(llama, colour_task(), every_head(), config, progress=False)
     bias = stopped.value.learned.bias
     assert bias is not None
