@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import ast
+import doctest
 import importlib
 import inspect
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import pytest
 
 import lofit_lens
 
@@ -57,3 +60,10 @@ def test_no_module_of_the_package_prints_or_seeds_globally() -> None:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 owner = ast.unparse(node.func.value)
                 assert node.func.attr not in banned or "Generator" in owner, path
+
+
+@pytest.mark.parametrize("name", ["lofit_lens.heads", "lofit_lens.intervention"])
+def test_the_examples_in_docstrings_run(name: str) -> None:
+    results = doctest.testmod(importlib.import_module(name))
+    assert results.attempted > 0
+    assert results.failed == 0
