@@ -30,6 +30,7 @@ from transformers import PreTrainedTokenizerFast as FastTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 import lofit_lens as ll
+from lofit_lens.positions import known_prompts
 from lofit_lens.scoring.logprobs import answer_logprobs, batch_logprobs
 from lofit_lens.tokens import EncodedText, Encoder
 
@@ -104,8 +105,8 @@ def training_rivals(folder: Path) -> Rivals:
 
         def step() -> None:
             numbers.grad = None
-            with edit.applied(model) as positions:
-                (-batch_logprobs(model, batch, positions).sum() / (BATCH * ANSWER)).backward()
+            with edit.applied(model), known_prompts(model) as announce:
+                (-batch_logprobs(model, batch, announce).sum() / (BATCH * ANSWER)).backward()
 
         return step
 

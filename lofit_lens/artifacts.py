@@ -36,6 +36,7 @@ def save_intervention(intervention: HeadIntervention, folder: str | Path) -> Pat
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / DESCRIPTION).unlink(missing_ok=True)  # never tensors beside the heads of another edit
     tensors = {"scale": intervention.scale, "bias": intervention.bias}
     save_file(
         {

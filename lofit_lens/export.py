@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 """Largest logit difference accepted, relative to the largest logit, by type on disk."""
 
+LOST = 0.2
+"""Largest share of the edit's own effect that may be lost in rounding."""
+
 REHOMED = {"MistralForCausalLM": "sliding_window", "Qwen2ForCausalLM": "use_sliding_window"}
 """Families without a bias in the output projection that are a Llama but for the name, and the
 configuration entry that must be off for this to hold."""
@@ -66,7 +69,7 @@ def export_checkpoint(
         1.9e-06
     """
     check_foldable(intervention)
-    intervention.check_shape(model)
+    intervention.check_model(model)
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise LofitLensError(f"{folder} exists already. Name a new folder for the checkpoint.")
@@ -166,8 +169,10 @@ def _proved(
     from transformers import AutoModelForCausalLM
 
     tokens = _probe_tokens(model)
-    with torch.no_grad(), intervention.applied(model):
-        expected = model(tokens).float().cpu()
+    with torch.no_grad():
+        clean = model(tokens).float().cpu()
+        with intervention.applied(model):
+            expected = model(tokens).float().cpu()
     reloaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=model.cfg.dtype)
     reloaded = reloaded.to(tokens.device).eval()
     with torch.no_grad():
@@ -179,6 +184,13 @@ def _proved(
         raise UnsupportedError(
             f"The reloaded checkpoint differs from the hooked model by {difference:.3g} in a logit, "
             f"more than the {allowed:.3g} allowed; it was removed. Ship the intervention with `save`."
+        )
+    effect = float((expected - clean).abs().max())
+    if difference > LOST * effect:
+        raise UnsupportedError(
+            f"The edit moves a logit by {effect:.3g}, the reloaded checkpoint is off by "
+            f"{difference:.3g}: the edit is lost in the rounding of {dtype}; the checkpoint was removed. "
+            "Ship the intervention with `save`, or export from weights in float32."
         )
     return ExportReport(folder, type(reloaded).__name__, difference, largest)
 

@@ -64,7 +64,7 @@ def fold(model: TransformerBridge, intervention: HeadIntervention) -> Folded:
         ...     model.generate("Q: Can pigs fly? A:")
     """
     check_foldable(intervention)
-    intervention.check_shape(model)
+    intervention.check_model(model)
     if intervention.scale is not None and weights_processed(model):
         raise UnsupportedError(
             "A scale edit cannot be folded into weights that TransformerLens has processed. Load the "
@@ -75,8 +75,12 @@ def fold(model: TransformerBridge, intervention: HeadIntervention) -> Folded:
     originals = [(p, p.weight.data, None if p.bias is None else p.bias.data)
                  for p in projections.values()]  # fmt: skip
     folded = Folded(originals)
-    for layer, projection in projections.items():
-        fold_projection(projection, intervention, layer)
+    try:
+        for layer, projection in projections.items():
+            fold_projection(projection, intervention, layer)
+    except BaseException:
+        folded.undo()
+        raise
     return folded
 
 

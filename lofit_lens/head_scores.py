@@ -109,10 +109,14 @@ class HeadScores:
         content = read_json(path, schema=SCORES_SCHEMA, what="head scores")
         try:
             scores = torch.tensor(content["scores"], dtype=torch.float32)
-            method, origin = content["method"], content["provenance"]
+            if scores.ndim != 2:
+                raise ValueError(f"{scores.ndim} dimensions, expected layer x head")
+            origin = content["provenance"]
+            provenance = Provenance.from_json(origin) if origin else None
+            method = content["method"]
         except (KeyError, TypeError, ValueError) as error:
             raise LofitLensError(f"The head scores in {path} are damaged: {error}.") from error
-        return cls(scores, method, Provenance.from_json(origin) if origin else None)
+        return cls(scores, method, provenance)
 
     def __repr__(self) -> str:
         best = ", ".join(

@@ -76,6 +76,8 @@ class HeadSet:
         """Draw `k` heads uniformly without replacement, from a local generator."""
         total = n_layers * n_heads
         _check_k(k, total)
+        if seed < 0:
+            raise LofitLensError(f"seed must be 0 or greater, got {seed}.")
         drawn = np.random.default_rng(seed).choice(total, size=k, replace=False)
         return cls((divmod(int(i), n_heads) for i in drawn), n_layers=n_layers, n_heads=n_heads)
 

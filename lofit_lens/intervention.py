@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from lofit_lens.errors import LofitLensError, ModelMismatchError, UnsupportedError
 from lofit_lens.heads import HeadSet
-from lofit_lens.model import check_head_shape, weights_processed
+from lofit_lens.model import check_head_shape, check_same_model, weights_processed
 from lofit_lens.positions import TOKEN_SCOPES, PositionTracker, TokenScope, tracked_positions
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ class HeadIntervention:
                     f"{name} has shape {tuple(tensor.shape)}; expected one row for each of "
                     f"{len(self.heads)} heads and d_head = {self.d_head} columns."
                 )
+            if tensor is not None and not torch.isfinite(tensor).all():
+                raise LofitLensError(f"{name} holds numbers that are not finite.")
 
     @property
     def d_head(self) -> int:
@@ -137,27 +140,30 @@ class HeadIntervention:
         ):
             yield positions
 
-    def check_shape(self, model: TransformerBridge) -> None:
-        """Refuse a model of another shape.
+    def check_model(self, model: TransformerBridge) -> None:
+        """Refuse a model of another shape or, for a learned edit, with other weights.
 
         Raises:
-            ModelMismatchError: Layers, heads or d_head differ.
+            ModelMismatchError: They differ; the message says in what.
         """
         check_head_shape(model, self.heads)
         if self.d_head != model.cfg.d_head:
             raise ModelMismatchError(
                 f"The intervention has d_head = {self.d_head}, the model {model.cfg.d_head}."
             )
+        if self.provenance is not None:
+            check_same_model(model, self.provenance.fingerprint, "The intervention")
 
     def with_scope(self, scope: TokenScope) -> HeadIntervention:
-        """The same edit at other positions."""
-        return replace(self, scope=scope)
+        """The same edit at other positions; its measured scores are left behind."""
+        return replace(self, scope=scope, provenance=self._origin())
 
     def __mul__(self, strength: float) -> HeadIntervention:
         return replace(
             self,
             scale=None if self.scale is None else strength * self.scale,
             bias=None if self.bias is None else strength * self.bias,
+            provenance=self._origin(),
         )
 
     __rmul__ = __mul__
@@ -203,6 +209,10 @@ class HeadIntervention:
     def _repr_html_(self) -> str:
         return f"<p>{self!r}</p>{self.frame().head(20).to_html(index=False)}"
 
+    def _origin(self) -> Provenance | None:
+        """The provenance without scores, for an edit made from this one."""
+        return None if self.provenance is None else replace(self.provenance, metrics={})
+
     @property
     def _some_tensor(self) -> Tensor:
         tensor = self.bias if self.scale is None else self.scale
@@ -210,7 +220,7 @@ class HeadIntervention:
         return tensor
 
     def _check(self, model: TransformerBridge) -> None:
-        self.check_shape(model)
+        self.check_model(model)
         if self.scale is not None and weights_processed(model):
             raise UnsupportedError(
                 "A scale edit would be wrong on this model: TransformerLens has processed its "
@@ -219,19 +229,29 @@ class HeadIntervention:
             )
 
     def _hook(self, layer: int, positions: PositionTracker | None) -> HookFunction:
-        device = self._some_tensor.device
         ranked = self.heads.in_layer(layer)
-        rows = torch.tensor([rank for rank, _ in ranked], device=device)
-        heads = torch.tensor([head for _, head in ranked], device=device)
+        rows = torch.tensor([rank for rank, _ in ranked])
+        heads = torch.tensor([head for _, head in ranked])
+        learning = self._some_tensor.requires_grad
+
+        def parts(device: torch.device) -> tuple[Tensor, Tensor | None, Tensor | None]:
+            """Index, scale and bias of this layer on the device of its activations."""
+            scale, bias = (
+                None if t is None else t[rows.to(t.device)].to(device)
+                for t in (self.scale, self.bias)
+            )
+            return heads.to(device), scale, bias
+
+        kept = cache(parts)  # a learned edit is copied to each device once
 
         def edit(z: Float[Tensor, "batch pos head d_head"], hook: object = None) -> Tensor:  # noqa: ARG001
-            index = heads.to(z.device)
+            index, scale, bias = parts(z.device) if learning else kept(z.device)
             before = z.index_select(-2, index)
             after = before.float()
-            if self.scale is not None:
-                after = after * (1 + self.scale[rows].to(z.device))
-            if self.bias is not None:
-                after = after + self.bias[rows].to(z.device)
+            if scale is not None:
+                after = after * (1 + scale)
+            if bias is not None:
+                after = after + bias
             after = after.to(z.dtype)
             mask = positions.mask if positions is not None else None
             if mask is not None:

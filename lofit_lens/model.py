@@ -74,7 +74,11 @@ def load_model(
             n_devices=n_devices,
             device_map=device_map,
         )
-    except (OSError, ValueError, SafetensorError) as error:
+    except (
+        OSError, ValueError, RuntimeError, AssertionError, NotImplementedError, SafetensorError
+    ) as error:  # fmt: skip
+        if "out of memory" in str(error):
+            raise
         raise LofitLensError(
             f"Could not load the model {str(name_or_folder)!r}: {error}\nGive a folder in Hugging "
             "Face format (config.json, *.safetensors, tokenizer.json) or a name on the hub."
@@ -135,8 +139,9 @@ class Fingerprint:
         d_head: Size of a head.
         d_model: Size of the residual stream.
         d_vocab: Size of the vocabulary.
-        weights: SHA-256 over a sample of the embedding and of every attention output projection,
-            rounded to bfloat16 so that one checkpoint loaded in float32 or bfloat16 agrees.
+        weights: SHA-256 over a sample of every parameter, rounded to bfloat16 so that one checkpoint
+            loaded in float32 or bfloat16 agrees (in float16 it counts as another), and over the
+            settings of rotary positions and attention windows.
         processed: Whether TransformerLens has processed the weights.
         name: Folder name or hub name, for people.
         revision: Commit on the hub, if known.
@@ -226,7 +231,7 @@ def output_projection(model: TransformerBridge, layer: int) -> Any:
         UnsupportedError: Its weights are quantised.
     """
     projection = model.blocks[layer].attn.o.original_component
-    if not projection.weight.is_floating_point():
+    if projection.weight.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         raise UnsupportedError(
             "The weights are quantised, so they cannot be read or folded. Keep the intervention as "
             "hooks (`applied`), or load the model in bfloat16."
@@ -244,16 +249,16 @@ def _dtype_from_name(name: str) -> torch.dtype:
 def _hash_weights(model: TransformerBridge) -> str:
     digest = hashlib.sha256()
     hf_model: Any = model.original_model
-    digest.update(_sample(hf_model.get_input_embeddings().weight))
-    for layer in range(model.cfg.n_layers):
-        projection: Any = model.blocks[layer].attn.o.original_component
-        digest.update(_sample(projection.weight))
-        if projection.bias is not None:
-            digest.update(_sample(projection.bias))
+    for setting in ("rope_parameters", "sliding_window", "layer_types"):
+        digest.update(repr(getattr(hf_model.config, setting, None)).encode())
+    for parameter in hf_model.parameters():
+        if not parameter.is_meta:  # offloaded layers are not here to be read
+            digest.update(_sample(parameter))
     return digest.hexdigest()
 
 
-def _sample(weight: Tensor, size: int = 512) -> bytes:
+def _sample(weight: Tensor, size: int = 256) -> bytes:
     flat = weight.detach().flatten()
-    sample = flat[:: max(1, flat.numel() // size)][:size]
+    stride = (flat.numel() // size) | 1  # odd, so that every column of a matrix is reached
+    sample = flat[::stride][:size]
     return sample.to("cpu", torch.bfloat16).contiguous().view(torch.uint8).numpy().tobytes()

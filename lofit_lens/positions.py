@@ -7,9 +7,10 @@ looks at the inputs of each forward pass of the model and works the positions ou
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Literal, get_args
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Bool, Int
@@ -51,6 +52,11 @@ class PositionTracker:
         self._prompt_lengths: Int[Tensor, " batch"] | None = None
         self._generating = False
         self._generation_prompts: Int[Tensor, " batch"] | None = None
+
+    @property
+    def prompt_lengths(self) -> Int[Tensor, " batch"] | None:
+        """What `set_prompt_lengths` said last."""
+        return self._prompt_lengths
 
     def set_prompt_lengths(self, lengths: Int[Tensor, " batch"] | None) -> None:
         """Say how many real tokens of each row are prompt; None: each input is all prompt."""
@@ -122,6 +128,33 @@ class PositionTracker:
                 )
 
 
+_ACTIVE: WeakKeyDictionary[Any, list[PositionTracker]] = WeakKeyDictionary()
+"""The trackers attached to each model at this moment."""
+
+
+@contextmanager
+def known_prompts(
+    model: TransformerBridge,
+) -> Iterator[Callable[[Int[Tensor, " batch"]], None]]:
+    """Tell every edit in force on a model where the prompts end, inside the context.
+
+    Yields:
+        A function to call with the prompt lengths of each batch before its forward pass.
+    """
+    trackers = list(_ACTIVE.get(model, ()))
+    before = [tracker.prompt_lengths for tracker in trackers]
+
+    def announce(lengths: Int[Tensor, " batch"]) -> None:
+        for tracker in trackers:
+            tracker.set_prompt_lengths(lengths)
+
+    try:
+        yield announce
+    finally:
+        for tracker, lengths in zip(trackers, before, strict=True):
+            tracker.set_prompt_lengths(lengths)
+
+
 @contextmanager
 def tracked_positions(model: TransformerBridge, scope: TokenScope) -> Iterator[PositionTracker]:
     """Attach a tracker to a model for the time of the context; scope "all" attaches nothing."""
@@ -132,6 +165,9 @@ def tracked_positions(model: TransformerBridge, scope: TokenScope) -> Iterator[P
                 tracker.before_forward, with_kwargs=True
             )
             stack.callback(handle.remove)
+            active = _ACTIVE.setdefault(model, [])
+            active.append(tracker)
+            stack.callback(active.remove, tracker)
             for name in ("generate", "hf_generate", "generate_stream"):
                 stack.enter_context(_announced(model, name, tracker))
         yield tracker

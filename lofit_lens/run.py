@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lofit_lens.errors import LofitLensError
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet, number_of_heads
 from lofit_lens.intervention import HeadIntervention
@@ -143,6 +144,8 @@ def lofit(
         TrainingStopped: Training became unstable.
     """
     tuning = tuning or TuningConfig()
+    if out is not None and Path(out).is_file():
+        raise LofitLensError(f"{out} is a file; name a folder.")
     number_of_heads(model.cfg.n_layers * model.cfg.n_heads, k=k, fraction=fraction)
     folder = Path(out) if out is not None else None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -56,8 +56,9 @@ class Encoder:
 
     BOS is put in front where TransformerLens does so for the model's family
     (`cfg.default_prepend_bos`) and the tokenizer has one. Prompt and answer are tokenised
-    together; a token belongs to the answer if it ends behind the last character of the prompt.
-    So a token that straddles the border counts as answer, in every candidate alike.
+    together; a token belongs to the answer if it ends behind the last character of the prompt, so
+    one that straddles the border counts as answer. The candidates of one item are all scored from
+    the place where the first of their answers begins.
 
     Raises:
         UnsupportedError: The tokenizer gives no character offsets.
@@ -76,7 +77,12 @@ class Encoder:
         self.bos: int | None = tokenizer.bos_token_id if model.cfg.default_prepend_bos else None
         self.eos: int | None = tokenizer.eos_token_id
         self.pad: int = next(
-            (i for i in (tokenizer.pad_token_id, self.eos, self.bos) if i is not None), 0
+            (
+                i
+                for i in (tokenizer.pad_token_id, self.eos, self.bos)
+                if i is not None and i < model.cfg.d_vocab
+            ),
+            0,
         )
 
     def prompt(self, text: str) -> EncodedText:
@@ -99,6 +105,14 @@ class Encoder:
         ids, ends = self._plain(prompt + answer)
         n_prompt = sum(end_of_token <= len(prompt) for end_of_token in ends)
         return self._continuation(ids, n_prompt, prompt + answer, end=end)
+
+    def candidates(
+        self, prompt: str, answers: Sequence[str], *, end: bool = False
+    ) -> list[EncodedText]:
+        """Encode the candidate answers of one prompt, all scored from the same token on."""
+        texts = [self.continuation(prompt, answer, end=end) for answer in answers]
+        n_prompt = min(text.n_prompt for text in texts)
+        return [replace(text, n_prompt=n_prompt) for text in texts]
 
     def counted_continuation(
         self, prompt: str, lead: str, answer: str, *, lead_tokens: int

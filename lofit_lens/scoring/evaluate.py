@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from lofit_lens.errors import LofitLensError
 from lofit_lens.scoring.evaluation import Evaluation
 from lofit_lens.scoring.generation import generate_greedily
 from lofit_lens.scoring.logprobs import answer_logprobs
 from lofit_lens.scoring.metrics import METRICS
+from lofit_lens.tasks.load import check_not_trained_on
 from lofit_lens.tasks.task import ExactMatch, Example, MultipleChoice, Task
 from lofit_lens.tokens import EncodedText, Encoder
 
@@ -45,9 +47,14 @@ def evaluate(
         progress: Whether to show a bar.
 
     Raises:
-        LofitLensError: The compat rule is unknown, or a text exceeds the context.
+        LofitLensError: The compat rule is unknown, a text exceeds the context, or the edit was
+            learned on another fold or split of the same data.
         ScoringError: A score is not finite.
     """
+    if split not in ("test", "val"):
+        raise LofitLensError(f"split must be test or val, got {split!r}.")
+    if intervention is not None and intervention.provenance is not None:
+        check_not_trained_on(task, intervention.provenance.task_source)
     examples = task.test if split == "test" else task.val_as_test
     rule = task.scoring_rule(compat)
     if isinstance(rule, MultipleChoice):
@@ -74,11 +81,7 @@ def _multiple_choice(
     progress: bool,
 ) -> list[Record]:
     encoder = Encoder(model)
-    texts = [
-        _encode(encoder, example.prompt, answer, rule)
-        for example in examples
-        for answer in example.correct + example.incorrect
-    ]
+    texts = [text for example in examples for text in _encode(encoder, example, rule)]
     scores = iter(
         answer_logprobs(
             model, texts, intervention, batch_size=batch_size, progress=progress
@@ -96,13 +99,16 @@ def _multiple_choice(
     return records
 
 
-def _encode(encoder: Encoder, prompt: str, answer: str, rule: MultipleChoice) -> EncodedText:
+def _encode(encoder: Encoder, example: Example, rule: MultipleChoice) -> list[EncodedText]:
+    answers = example.correct + example.incorrect
     if rule.counted_lead is None:
-        return encoder.continuation(prompt, answer)
+        return encoder.candidates(example.prompt, answers)
     lead, lead_tokens = rule.counted_lead
-    return encoder.counted_continuation(
-        prompt.removesuffix(lead), lead, answer, lead_tokens=lead_tokens
-    )
+    question = example.prompt.removesuffix(lead)
+    return [
+        encoder.counted_continuation(question, lead, answer, lead_tokens=lead_tokens)
+        for answer in answers
+    ]
 
 
 def _exact_match(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tqdm.auto import tqdm
 
+from lofit_lens.errors import LofitLensError, ScoringError
 from lofit_lens.scoring.logprobs import batches_by_length, edited
 from lofit_lens.tokens import Encoder
 
@@ -38,12 +40,18 @@ def generate_greedily(
 
     Returns:
         The continuations, without the prompts and without special tokens.
+
+    Raises:
+        ScoringError: The model gave a logit that is NaN.
     """
+    if max_new_tokens < 1:
+        raise LofitLensError(f"max_new_tokens must be at least 1, got {max_new_tokens}.")
     encoder = Encoder(model)
     encoded = [encoder.prompt(prompt) for prompt in prompts]
     results = [""] * len(prompts)
     with (
         edited(model, intervention),
+        _watched_for_nan(model),
         tqdm(total=len(prompts), desc="generate", leave=False, disable=not progress) as bar,
     ):
         for indices in batches_by_length([len(text.ids) for text in encoded], batch_size):
@@ -63,6 +71,27 @@ def generate_greedily(
                 results[i] = _continuation(encoder, encoded[i].ids, new)
             bar.update(len(indices))
     return results
+
+
+@contextmanager
+def _watched_for_nan(model: TransformerBridge) -> Iterator[None]:
+    """Refuse what was generated if any step had NaN among its logits."""
+    found: list[torch.Tensor] = []
+
+    def watch(_module: object, _args: object, output: Any) -> None:
+        seen = output.logits[:, -1].isnan().any()
+        found[:] = [seen | found[0] if found else seen]
+
+    handle = model.original_model.register_forward_hook(watch)
+    try:
+        yield
+    finally:
+        handle.remove()
+    if found and bool(found[0]):
+        raise ScoringError(
+            "The model gave logits that are not a number, so what it generated means nothing. Check "
+            "the intervention's size and the model's dtype (float16 overflows)."
+        )
 
 
 def _continuation(encoder: Encoder, prompt: Sequence[int], new: list[int]) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from lofit_lens.errors import ScoringError
+from lofit_lens.errors import LofitLensError, ScoringError
+from lofit_lens.positions import known_prompts
 from lofit_lens.scoring.prefix import Prefix, run_prefix
 from lofit_lens.tokens import Batch, EncodedText, Encoder
 
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
     from lofit_lens.intervention import HeadIntervention
-    from lofit_lens.positions import PositionTracker
 
 
 def answer_logprobs(
@@ -48,17 +49,20 @@ def answer_logprobs(
     Raises:
         ScoringError: A log-probability is NaN or infinite.
     """
-    scores = torch.empty(len(texts))
+    scores = torch.full((len(texts),), torch.nan)
     encoder = Encoder(model)
     with (
         torch.no_grad(),
-        edited(model, intervention) as positions,
+        edited(model, intervention),
+        known_prompts(model) as announce,
         tqdm(total=len(texts), desc="score", leave=False, disable=not progress) as bar,
     ):
-        prefix = run_prefix(model, texts, positions) if share_prefix else None
-        for indices in batches_by_length([len(text.ids) for text in texts], batch_size):
+        prefix = run_prefix(model, texts, announce) if share_prefix else None
+        lengths = [len(text.ids) for text in texts]
+        # behind a prefix, padding would lie inside the text and use up a sliding window
+        for indices in batches_by_length(lengths, batch_size, equal=prefix is not None):
             batch = encoder.batch([texts[i] for i in indices], skip=prefix.length if prefix else 0)
-            scores[indices] = batch_logprobs(model, batch, positions, prefix).cpu()
+            scores[indices] = batch_logprobs(model, batch, announce, prefix).cpu()
             bar.update(len(indices))
     if not torch.isfinite(scores).all():
         raise ScoringError(
@@ -72,7 +76,7 @@ def answer_logprobs(
 def batch_logprobs(
     model: TransformerBridge,
     batch: Batch,
-    positions: PositionTracker | None,
+    announce: Callable[[Tensor], None],
     prefix: Prefix | None = None,
 ) -> Float[Tensor, " batch"]:
     """Summed answer log-probabilities of one batch; differentiable.
@@ -82,11 +86,10 @@ def batch_logprobs(
     Args:
         model: A bridge.
         batch: Encoded texts; without the prefix, if there is one.
-        positions: The tracker of the edit in force, if any.
+        announce: Where to say how long the prompts are; from `known_prompts`.
         prefix: Keys and values that come before every row.
     """
-    if positions is not None:
-        positions.set_prompt_lengths(batch.prompt_lengths)
+    announce(batch.prompt_lengths)
     kept = int(batch.answer_lengths.max())
     mask, cache = batch.attention_mask, {"use_cache": False}
     if prefix is not None:
@@ -103,18 +106,30 @@ def batch_logprobs(
     return torch.where(is_answer, picked, 0.0).sum(-1)
 
 
-def batches_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-    """Indices in batches of like length, longest first, so that memory runs out at once or never."""
+def batches_by_length(
+    lengths: Sequence[int], batch_size: int, *, equal: bool = False
+) -> Iterator[list[int]]:
+    """Indices in batches of like length, longest first, so that memory runs out at once or never.
+
+    Args:
+        lengths: Length of each text.
+        batch_size: Largest batch.
+        equal: Whether all texts of a batch must have the same length.
+
+    Raises:
+        LofitLensError: `batch_size` is not a whole number of at least 1.
+    """
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise LofitLensError(f"batch_size must be a whole number of at least 1, got {batch_size}.")
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    for start in range(0, len(order), batch_size):
-        yield order[start : start + batch_size]
+    groups = [list(g) for _, g in groupby(order, key=lengths.__getitem__)] if equal else [order]
+    for group in groups:
+        for start in range(0, len(group), batch_size):
+            yield group[start : start + batch_size]
 
 
 @contextmanager
-def edited(
-    model: TransformerBridge, intervention: HeadIntervention | None
-) -> Iterator[PositionTracker | None]:
+def edited(model: TransformerBridge, intervention: HeadIntervention | None) -> Iterator[None]:
     """Apply an intervention, or none."""
-    context = nullcontext() if intervention is None else intervention.applied(model)
-    with context as positions:
-        yield positions
+    with nullcontext() if intervention is None else intervention.applied(model):
+        yield

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 from transformers import DynamicCache
 
 from lofit_lens.tokens import EncodedText
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
-
-    from lofit_lens.positions import PositionTracker
 
 SHORTEST = 8
 """A shorter prefix is not worth the copying."""
@@ -42,7 +41,7 @@ class Prefix:
 
 
 def run_prefix(
-    model: TransformerBridge, texts: Sequence[EncodedText], positions: PositionTracker | None
+    model: TransformerBridge, texts: Sequence[EncodedText], announce: Callable[[Tensor], None]
 ) -> Prefix | None:
     """Run the common prefix of some texts once, under the edit in force.
 
@@ -57,9 +56,8 @@ def run_prefix(
     if len(shared) < SHORTEST or len(texts) < 2:
         return None
     tokens = torch.tensor([shared], device=model.cfg.device)
-    if positions is not None:
-        # the prompt goes on behind the prefix: scopes that spare it edit nothing here
-        positions.set_prompt_lengths(torch.tensor([len(shared) + 1]))
+    # the prompt goes on behind the prefix: scopes that spare it edit nothing here
+    announce(torch.tensor([len(shared) + 1]))
     produced: Any = model(tokens, return_type="logits_and_cache", logits_to_keep=1, use_cache=True)
     cache = produced[1]
     return Prefix(len(shared), cache) if type(cache) is DynamicCache else None

@@ -171,6 +171,8 @@ def _split(
         raise LofitLensError(
             f"split must be three positive shares that sum to at most 1, got {tuple(shares)}."
         )
+    if seed < 0:
+        raise LofitLensError(f"split_seed must be 0 or greater, got {seed}.")
     groups: dict[str, list[Example]] = {}
     for example in examples:
         groups.setdefault(example.group, []).append(example)

@@ -70,3 +70,30 @@ def reload_task(source: Mapping[str, Any], *, data_dir: str | Path | None = None
         return clutrr(arguments["seed"], data_dir=data_dir)
     arguments["split"] = tuple(arguments["split"])
     return from_file(name, name=arguments.pop("task_name", None), **arguments)
+
+
+def check_not_trained_on(task: Task, trained_on: Mapping[str, Any]) -> None:
+    """Refuse a task whose test items may have been training items of an edit.
+
+    Args:
+        task: The task to score.
+        trained_on: `Task.source` of the task the edit was learned on.
+
+    Raises:
+        LofitLensError: Both are the same data, dealt into splits in another way.
+    """
+    if not trained_on or task.source.get("name") != trained_on.get("name"):
+        return
+    for way in ("fold", "split", "split_seed", "group"):
+        here, there = (_as_listed(source.get(way)) for source in (task.source, trained_on))
+        if here != there:
+            raise LofitLensError(
+                f"The edit was learned on {trained_on['name']} with {way} = {there}, this task has "
+                f"{here}: its test items may have been trained on. Score the split the edit was "
+                "learned with."
+            )
+
+
+def _as_listed(value: Any) -> Any:
+    """A tuple as the list it becomes in a JSON file."""
+    return list(value) if isinstance(value, tuple) else value

@@ -100,7 +100,7 @@ def find_prompts(data_dir: str | Path | None = None) -> dict[str, str]:
 def data_folder() -> Path | None:
     """The folder named by `$LOFIT_LENS_DATA`, if it is set."""
     folder = os.environ.get("LOFIT_LENS_DATA")
-    return Path(folder) if folder else None
+    return Path(folder).expanduser() if folder else None
 
 
 def _in_folders(name: str, data_dir: str | Path | None) -> Path | None:

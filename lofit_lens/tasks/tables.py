@@ -86,8 +86,8 @@ def _jsonl_rows(text: str) -> Iterator[Row | Problem]:
         if content.strip():
             try:
                 yield _object_row(line, json.loads(content))
-            except json.JSONDecodeError as error:
-                yield Problem(line, f": not JSON ({error.msg}), expected one object")
+            except ValueError as error:
+                yield Problem(line, f": not JSON ({error}), expected one object")
 
 
 def _json_rows(path: Path, text: str) -> Iterator[Row | Problem]:

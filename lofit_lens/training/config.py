@@ -63,7 +63,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         positive = ("learning_rate", "epochs", "batch_size", "max_gradient_norm", "beta")
-        at_least_zero = ("l1", "weight_decay", "init_std")
+        at_least_zero = ("l1", "weight_decay", "init_std", "seed")
         for name in positive + at_least_zero:
             value = getattr(self, name)
             if not math.isfinite(value) or value < 0 or (name in positive and value == 0):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
@@ -14,7 +14,7 @@ from lofit_lens.errors import LofitLensError, TrainingStopped
 from lofit_lens.heads import HeadSet
 from lofit_lens.intervention import HeadIntervention
 from lofit_lens.model import check_head_shape, fingerprint
-from lofit_lens.positions import PositionTracker
+from lofit_lens.positions import known_prompts
 from lofit_lens.provenance import Provenance
 from lofit_lens.scoring.logprobs import answer_logprobs, batch_logprobs
 from lofit_lens.tasks.task import Objective, Task
@@ -26,6 +26,8 @@ from lofit_lens.training.objectives import Item, encode_items, summed_loss, tota
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
+
+Announce = Callable[[Tensor], None]
 
 DIVERGED_WINDOW = 10
 DIVERGED_FACTOR = 3.0
@@ -128,7 +130,8 @@ class _Run:
         if self._objective != "dpo":
             return items
         texts = [text for item in items for text in item.texts]
-        scores = iter(answer_logprobs(self._model, texts).tolist())
+        size = self._config.micro_batch_size or self._config.batch_size
+        scores = iter(answer_logprobs(self._model, texts, batch_size=2 * size).tolist())
         return [replace(item, reference=tuple(next(scores) for _ in item.texts)) for item in items]
 
     def learned(self) -> HeadIntervention:
@@ -144,17 +147,18 @@ class _Run:
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / total)
         with (
-            self._edit.applied(self._model) as positions,
+            self._edit.applied(self._model),
+            known_prompts(self._model) as announce,
             checkpointing(self._model, config.gradient_checkpointing),
             tqdm(total=total, desc=f"train {self._component}", disable=not progress) as bar,
         ):
-            self._validate(val, positions)
+            self._validate(val, announce)
             for _ in range(config.epochs):
                 order = torch.randperm(len(train), generator=self._generator).tolist()
                 for start in range(0, len(order), config.batch_size):
                     batch = [train[i] for i in order[start : start + config.batch_size]]
                     optimizer.zero_grad()
-                    loss = self._backward(batch, positions)
+                    loss = self._backward(batch, announce)
                     norm = float(
                         torch.nn.utils.clip_grad_norm_([self._parameter], config.max_gradient_norm)
                     )
@@ -166,7 +170,7 @@ class _Run:
                     schedule.step()
                     bar.update()
                     bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-                self._validate(val, positions)
+                self._validate(val, announce)
 
     def _step(self, optimizer: torch.optim.Optimizer) -> None:
         before = self._parameter.detach().clone()
@@ -175,31 +179,31 @@ class _Run:
             self._parameter.data.copy_(before)
             raise _Unstable("the step led to parameters that are not finite")
 
-    def _backward(self, batch: Sequence[Item], positions: PositionTracker) -> float:
+    def _backward(self, batch: Sequence[Item], announce: Announce) -> float:
         """Accumulate the gradient of the mean loss of a batch; returns the loss without L1."""
         weight = total_weight(self._objective, batch)
         size = self._config.micro_batch_size or len(batch)
         loss = 0.0
         for start in range(0, len(batch), size):
-            part = self._summed_loss(batch[start : start + size], positions) / weight
+            part = self._summed_loss(batch[start : start + size], announce) / weight
             part.backward()
             loss += part.item()
         if self._config.l1:
             (self._config.l1 * self._parameter.abs().sum()).backward()
         return loss
 
-    def _summed_loss(self, items: Sequence[Item], positions: PositionTracker) -> Tensor:
+    def _summed_loss(self, items: Sequence[Item], announce: Announce) -> Tensor:
         encoded = self._encoder.batch([text for item in items for text in item.texts])
-        logprobs = batch_logprobs(self._model, encoded, positions)
+        logprobs = batch_logprobs(self._model, encoded, announce)
         return summed_loss(self._objective, logprobs, items, beta=self._config.beta)
 
-    def _validate(self, items: list[Item], positions: PositionTracker) -> None:
+    def _validate(self, items: list[Item], announce: Announce) -> None:
         if not items:
             return
         size = self._config.micro_batch_size or self._config.batch_size
         with torch.no_grad():
             parts = [
-                self._summed_loss(items[start : start + size], positions).item()
+                self._summed_loss(items[start : start + size], announce).item()
                 for start in range(0, len(items), size)
             ]
         self.history.val_loss.append(sum(parts) / total_weight(self._objective, items))

@@ -53,7 +53,7 @@ def encode_items(encoder: Encoder, examples: Sequence[Example], objective: Objec
         else:
             answers = (example.correct[0], *example.incorrect)
         end = objective != "choice"
-        items.append(Item(tuple(encoder.continuation(example.prompt, a, end=end) for a in answers)))
+        items.append(Item(tuple(encoder.candidates(example.prompt, answers, end=end))))
     return items
 
 
