@@ -117,7 +117,7 @@ def lofit(
         named = "; ".join(" ".join(map(str, run.heads)) for run in runs)
         folder.finish(
             "lofit",
-            source_of(model)[0],
+            model,
             task=name,
             heads=chosen,
             metrics={key: metrics_json(evaluation) for key, evaluation in pooled.items()},
@@ -150,13 +150,15 @@ def select(
     """
     with command(as_json, quiet) as report:
         from lofit_lens.analysis.runs import RunFolder
-        from lofit_lens.model import source_of
+        from lofit_lens.heads import number_of_heads
         from lofit_lens.selection import select_heads
 
         folder = RunFolder.new(out, overwrite=overwrite)
         tasks = task_options.load(training.seed)
         model = model_options.load()
         wanted = {"k": head_options.k, "fraction": head_options.fraction}
+        if any(value is not None for value in wanted.values()):
+            number_of_heads(model.cfg.n_layers * model.cfg.n_heads, **wanted)
         chosen = []
         for i, task in enumerate(tasks):
             fold = folder.fold(i, len(tasks))
@@ -169,7 +171,7 @@ def select(
                 chosen.append([list(head) for head in heads])
                 lines += f"\nheads: {' '.join(map(str, heads))}"
             report.add(lines)
-        folder.finish("select", source_of(model)[0], task=task_options.task, heads=chosen)
+        folder.finish("select", model, task=task_options.task, heads=chosen)
         report.add(f"written to {out}", heads=chosen, out=str(out), paths=folder.files())
 
 
@@ -195,24 +197,31 @@ def tune(
     """Stage 2: tune given heads on a task, from a fresh start."""
     with command(as_json, quiet) as report:
         from lofit_lens.analysis.runs import RunFolder, read_heads
-        from lofit_lens.model import source_of
+        from lofit_lens.errors import LofitLensError
         from lofit_lens.tuning import tune_heads
 
         folder = RunFolder.new(out, overwrite=overwrite)
         tasks = task_options.load(training.seed)
         model = model_options.load()
         shape = {"n_layers": model.cfg.n_layers, "n_heads": model.cfg.n_heads}
-        for i, task in enumerate(tasks):
+        sources = RunFolder(heads).folds() if heads.is_dir() else [heads]
+        if len(sources) == 1:
+            sources *= len(tasks)  # one head set for every fold
+        elif len(sources) != len(tasks):
+            raise LofitLensError(
+                f"{heads} holds {len(sources)} folds, the task has {len(tasks)}. Name the fold, as "
+                f"--heads {sources[0]}: its heads were selected without its own test questions."
+            )
+        for i, (task, source) in enumerate(zip(tasks, sources, strict=True)):
             fold = folder.fold(i, len(tasks))
-            fold_heads = heads / f"fold-{i}" if (heads / f"fold-{i}").is_dir() else heads
-            head_set = read_heads(fold_heads, **shape)
+            head_set = read_heads(source, **shape)
             report.rescue = fold / "stopped"
             config = training.tuning(task, head_set.fraction)
             tuned = tune_heads(model, task, head_set, config, progress=not quiet)
             tuned.save(fold)
             assert tuned.provenance is not None
             report.add(f"{task.name}: {tuned!r}\n{tuned.provenance.history!r}")
-        folder.finish("tune", source_of(model)[0], task=task_options.task)
+        folder.finish("tune", model, task=task_options.task)
         report.add(f"written to {out}", out=str(out), paths=folder.files())
 
 
@@ -252,13 +261,21 @@ def evaluate(
 
         if split not in ("test", "val"):
             raise LofitLensError(f"--split is test or val, got {split!r}.")
+        if out is not None and out.is_dir():
+            raise LofitLensError(f"{out} is a folder; name a file with --out.")
         run = RunFolder(intervention) if intervention else None
-        folds = list(run.folds()) if run else []
-        model = model_options.load(run.model() if run else None)
+        folds = run.folds() if run else []
+        model = model_options.load(run.loaded() if run else None)
         edits = [strength * HeadIntervention.load(fold, model) for fold in folds]
         if task_options.task is None and edits:
             sources = [e.provenance.task_source if e.provenance else {} for e in edits]
             tasks = [reload_task(s, data_dir=task_options.data_dir) for s in sources]
+            for task, edit in zip(tasks, edits, strict=True):
+                if edit.provenance and edit.provenance.data_hash != task.data_hash():
+                    raise LofitLensError(
+                        f"The data of {task.name} changed since {intervention} was made, so test items "
+                        "may have been trained on. Name the data to score with --task."
+                    )
         else:
             tasks = task_options.load(seed)
         if edits and len(edits) != len(tasks):
@@ -282,6 +299,8 @@ def evaluate(
         name = name.partition(":")[0] if len(tasks) > 1 else name
         pooled = Evaluation.pooled(name, results)
         report.add_evaluations({"tuned" if edits else "zero_shot": pooled})
+        if edits:
+            report.add(scope=edits[0].scope, strength=strength)
         if out is not None:
             report.add(f"written to {pooled.save(out)}", paths=[str(out)])
 
@@ -306,12 +325,12 @@ def export(
         from lofit_lens.intervention import HeadIntervention
 
         run = RunFolder(intervention)
-        folds = list(run.folds())
+        folds = run.folds()
         if len(folds) > 1:
             raise LofitLensError(
                 f"{intervention} holds {len(folds)} folds; export one, as --intervention {folds[0]}."
             )
-        model = model_options.load(run.model())
+        model = model_options.load(run.loaded())
         edit = HeadIntervention.load(folds[0], model)
         done = export_checkpoint(model, edit, out)
         report.add(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
+    from lofit_lens.errors import TrainingStopped
     from lofit_lens.scoring import Evaluation
 
 BAD_REQUEST = 1
@@ -36,10 +37,7 @@ def command(as_json: bool, quiet: bool = False) -> Iterator[Report]:
                 disable_progress_bar()
             yield report
     except TrainingStopped as error:
-        message = str(error)
-        if report.rescue is not None:
-            message += f"\nSaved: {error.learned.save(report.rescue)}"
-        _fail(message)
+        _fail(f"{error}\n{report.save_rescue(error)}")
     except (LofitLensError, OSError) as error:
         _fail(str(error))
     except RuntimeError as error:
@@ -89,7 +87,23 @@ class Report:
         rows += [f"{'floor':<12} {name}: {100 * v:.1f}" for name, v in first.floors.items()]
         title = f"{first.task}, {first.split} split, % with 95% interval"
         title += f", scored as {first.compat}" if first.compat else ""
-        self.add("\n".join([title, *rows]), metrics=metrics, floors=dict(first.floors))
+        self.add(
+            "\n".join([title, *rows]),
+            task=first.task,
+            split=first.split,
+            compat=first.compat,
+            metrics=metrics,
+            floors=dict(first.floors),
+        )
+
+    def save_rescue(self, error: TrainingStopped) -> str:
+        """Save what training had learned before it stopped; returns what to tell."""
+        if self.rescue is None:
+            return ""
+        try:
+            return f"Saved: {error.learned.save(self.rescue)}"
+        except OSError as failure:
+            return f"It could not be saved: {failure}."
 
     def print(self) -> None:
         """Print everything to standard output."""

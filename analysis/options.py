@@ -44,15 +44,21 @@ class ModelOptions:
     revision: Annotated[str | None, _option("Branch, tag or commit on the hub.", MODEL)] = None
     batch_size: Annotated[int, _option("Sequences per forward pass in scoring.", MODEL)] = 32
 
-    def load(self, default: str | None = None) -> TransformerBridge:
-        """Load the model; `default` names it where --model is not given."""
+    def load(self, run: Mapping[str, str | None] | None = None) -> TransformerBridge:
+        """Load the model; that of a run, in its revision and dtype, where --model is not given."""
         from lofit_lens.errors import LofitLensError
         from lofit_lens.model import load_model
 
-        name = self.model or default
+        of_run = run if run and self.model is None else {}
+        name = self.model or of_run.get("model")
         if name is None:
             raise LofitLensError("Say which model: --model FOLDER_OR_NAME.")
-        return load_model(name, device=self.device, dtype=self.dtype, revision=self.revision)  # pyright: ignore[reportArgumentType]
+        return load_model(
+            name,
+            device=self.device,
+            dtype=self.dtype or of_run.get("dtype"),  # pyright: ignore[reportArgumentType]
+            revision=self.revision or of_run.get("revision"),
+        )
 
 
 @dataclass(frozen=True)

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lofit_lens.artifacts import DESCRIPTION
+from lofit_lens.artifacts import DESCRIPTION, TENSORS
 from lofit_lens.errors import LofitLensError
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet, number_of_heads
 from lofit_lens.intervention import HeadIntervention
+from lofit_lens.model import source_of
 from lofit_lens.provenance import library_versions, read_json
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
 
 RUN_SCHEMA = 1
 RUN_FILE = "run.json"
+RESULTS = (DESCRIPTION, TENSORS, "scores.json", "heads.npy")
+RESULTS += ("zero_shot.json.gz", "tuned.json.gz", "random_*.json.gz")
+"""Names of the files that commands write beside `run.json`."""
 
 
 @dataclass(frozen=True)
@@ -27,57 +33,74 @@ class RunFolder:
 
     @classmethod
     def new(cls, path: Path, *, overwrite: bool = False) -> RunFolder:
-        """A folder to write to; refused, before any work is done, if it holds a finished run.
+        """A folder to write to; refused, before any work is done, if it holds results.
+
+        With `overwrite` the results of the earlier run are removed, and nothing else.
 
         Raises:
-            LofitLensError: The folder holds a run and `overwrite` is off, or it is a file.
+            LofitLensError: The folder holds results and `overwrite` is off, or it is a file.
         """
-        if path.exists() and not path.is_dir():
+        if path.is_file():
             raise LofitLensError(f"{path} is a file; name a folder with --out.")
-        if (path / RUN_FILE).exists() and not overwrite:
+        folder = cls(path)
+        earlier = folder.files()
+        if earlier and not overwrite:
             raise LofitLensError(
-                f"{path} holds a finished run. Name another folder, or give --overwrite."
+                f"{path} holds the results of a run, such as {earlier[0]}. Name another folder, or give "
+                "--overwrite to remove them."
             )
-        path.mkdir(parents=True, exist_ok=True)
-        return cls(path)
+        for file in earlier:
+            Path(file).unlink()
+        return folder
 
     def fold(self, i: int, n_folds: int) -> Path:
         """The folder of a fold."""
         return self.path if n_folds == 1 else self.path / f"fold-{i}"
 
-    def folds(self) -> Iterator[Path]:
-        """The folders that hold an intervention.
+    def folds(self) -> list[Path]:
+        """The folders that hold results: this one, or one for each fold.
 
         Raises:
             LofitLensError: There is none.
         """
-        if (self.path / DESCRIPTION).is_file():
-            found = [self.path]
-        else:
-            found = sorted(p.parent for p in self.path.glob(f"fold-*/{DESCRIPTION}"))
-        if not found:
+        in_folds = sorted(path for path in self.path.glob("fold-*") if path.is_dir())
+        found = in_folds or [self.path]
+        if not self._own_files():
             raise LofitLensError(
-                f"There is no intervention in {self.path}. Give the --out folder of `lofit` or `tune`."
+                f"There are no results in {self.path}. Give the --out folder of `lofit`, `select` or "
+                "`tune`."
             )
-        yield from found
+        return found
 
-    def finish(self, command: str, model: str, **content: Any) -> None:
+    def finish(self, command: str, model: TransformerBridge, **content: Any) -> None:
         """Write `run.json`, which marks the run as finished."""
-        record = {"schema": RUN_SCHEMA, "command": command, "model": model, **content}
+        source, revision = source_of(model)
+        loaded = {
+            "model": source,
+            "revision": revision,
+            "dtype": str(model.cfg.dtype).removeprefix("torch."),
+        }
+        record = {"schema": RUN_SCHEMA, "command": command, "loaded": loaded, **content}
         record["versions"] = library_versions()
+        self.path.mkdir(parents=True, exist_ok=True)
         text = json.dumps(record, ensure_ascii=False, indent=1)
         (self.path / RUN_FILE).write_text(text + "\n", encoding="utf-8")
 
-    def model(self) -> str | None:
-        """The model the run was made with, if `run.json` here or, for a fold, above says so."""
+    def loaded(self) -> dict[str, str | None]:
+        """Model, revision and dtype of the run, from `run.json` here or, for a fold, above."""
         for folder in (self.path, self.path.parent):
             if (folder / RUN_FILE).is_file():
-                return read_json(folder / RUN_FILE, schema=RUN_SCHEMA, what="run")["model"]
-        return None
+                return read_json(folder / RUN_FILE, schema=RUN_SCHEMA, what="run")["loaded"]
+        return {}
 
     def files(self) -> list[str]:
         """Every file of the run."""
-        return [str(path) for path in sorted(self.path.rglob("*")) if path.is_file()]
+        return [str(path) for path in [self.path / RUN_FILE, *self._own_files()] if path.is_file()]
+
+    def _own_files(self) -> list[Path]:
+        places = [self.path, *self.path.glob("fold-*")]
+        places += [place / "stopped" for place in places]
+        return sorted(p for place in places for name in RESULTS for p in place.glob(name))
 
 
 def read_heads(

@@ -24,6 +24,7 @@ from transformers import (
 )
 
 N_LAYERS, N_HEADS, D_MODEL, VOCAB, CONTEXT = 3, 4, 64, 320, 128
+WINDOW = 16
 HEAD_DIM = 24  # unlike D_MODEL / N_HEADS, where a family allows it
 
 _COMMON: dict[str, Any] = {
@@ -49,6 +50,10 @@ CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
     "qwen3": lambda: Qwen3Config(**_GQA),
     "gemma2": lambda: Gemma2Config(**_GQA, query_pre_attn_scalar=HEAD_DIM, sliding_window=CONTEXT),
     "mistral": lambda: MistralConfig(**_GQA, sliding_window=None),
+    "gemma2-window": lambda: Gemma2Config(
+        **_GQA, query_pre_attn_scalar=HEAD_DIM, sliding_window=WINDOW
+    ),
+    "mistral-window": lambda: MistralConfig(**_GQA, sliding_window=WINDOW),
     "qwen2": lambda: Qwen2Config(**_COMMON, num_key_value_heads=2),
 }  # fmt: skip
 

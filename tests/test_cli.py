@@ -148,6 +148,51 @@ def test_a_finished_run_is_not_overwritten_unless_asked(
     assert (folder / "run" / "run.json").read_bytes() == before
 
 
+def test_overwriting_leaves_nothing_of_the_earlier_run(
+    tmp_path: Path, tiny_folder: Callable[[str], Path], pairs: Path
+) -> None:
+    (tmp_path / "run" / "fold-0").mkdir(parents=True)
+    for stale in ("random_7.json.gz", "fold-0/intervention.json", "heads.npy"):
+        (tmp_path / "run" / stale).write_text("stale")
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    command = (
+        "select", "--model", tiny_folder("llama"), "--task", pairs, "--epochs", 1, "--out", "run",
+    )  # fmt: skip
+    assert "--overwrite" in fail(*command, cwd=tmp_path)
+    succeed(*command, "--overwrite", cwd=tmp_path)
+    left = {path.name for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert left == {"run.json", "scores.json", "notes.txt"}
+
+
+def test_folds_of_heads_must_fit_the_folds_of_the_task(
+    run: tuple[Path, dict[str, Any]], tiny_folder: Callable[[str], Path], pairs: Path
+) -> None:
+    folder, _ = run
+    for i in range(2):
+        (folder / "two" / f"fold-{i}").mkdir(parents=True)
+        for name in ("scores.json", "heads.npy"):
+            (folder / "two" / f"fold-{i}" / name).write_bytes((folder / "run" / name).read_bytes())
+    model = ("--model", tiny_folder("llama"), "--task", pairs, "--epochs", 1, "--out", "from-two")
+    message = fail("tune", *model, "--heads", "two", cwd=folder)
+    assert "holds 2 folds, the task has 1" in message
+
+
+def test_data_that_changed_since_the_run_are_not_scored(
+    tmp_path: Path, tiny_folder: Callable[[str], Path], pairs: Path
+) -> None:
+    rows = pairs.read_text(encoding="utf-8").splitlines()
+    data = tmp_path / "own.jsonl"
+    data.write_text("\n".join(rows), encoding="utf-8")
+    model = ("--model", tiny_folder("llama"), "--task", "own.jsonl", "--epochs", 1)
+    succeed("lofit", *model, "--k", 1, "--out", "run", cwd=tmp_path)
+    other_split = fail(
+        "evaluate", "--intervention", "run", "--task", "own.jsonl", "--split-seed", 7, cwd=tmp_path
+    )
+    assert "may have been trained on" in other_split
+    data.write_text("\n".join(rows[:-2]), encoding="utf-8")
+    assert "changed since" in fail("evaluate", "--intervention", "run", cwd=tmp_path)
+
+
 def test_all_malformed_rows_are_named_at_once(
     tmp_path: Path, tiny_folder: Callable[[str], Path]
 ) -> None:

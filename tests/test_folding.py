@@ -10,7 +10,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from lofit_lens.errors import LofitLensError, ModelMismatchError, UnsupportedError
-from lofit_lens.folding import fold
+from lofit_lens.folding import fold, fold_projection
 from lofit_lens.heads import HeadSet
 from lofit_lens.intervention import HeadIntervention
 from lofit_lens.model import fingerprint, load_model, output_projection
@@ -253,3 +253,22 @@ def test_a_folded_model_generates_what_the_hooked_one_does(llama: TransformerBri
     with fold(llama, edit):
         found: Any = llama.generate(tokens, **options)
     assert torch.equal(found, expected)
+
+
+def test_an_interrupted_fold_restores_every_layer(
+    llama: TransformerBridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = draw_tokens(2, 9)
+    clean = llama(tokens)
+    folded_layers = []
+
+    def interrupted(*args: Any) -> None:
+        if folded_layers:
+            raise KeyboardInterrupt
+        folded_layers.append(args)
+        fold_projection(*args)
+
+    monkeypatch.setattr("lofit_lens.folding.fold_projection", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fold(llama, draw_edit(llama))
+    assert torch.equal(llama(tokens), clean)

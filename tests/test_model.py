@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 from lofit_lens.errors import LofitLensError, ModelMismatchError
 from lofit_lens.heads import HeadSet
 from lofit_lens.model import (
+    _sample,
     check_head_shape,
     check_same_model,
     fingerprint,
@@ -234,3 +235,25 @@ def test_a_change_of_any_output_projection_changes_the_fingerprint(
 def test_a_model_is_the_same_as_itself(llama: TransformerBridge) -> None:
     check_same_model(llama, fingerprint(llama), "The edit")
     check_head_shape(llama, HeadSet([], n_layers=N_LAYERS, n_heads=N_HEADS))
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_the_fingerprint_sees_a_change_of_any_matrix(
+    family: str, tiny_model: Callable[[str], TransformerBridge]
+) -> None:
+    model = tiny_model(family)
+    before = fingerprint(model)
+    hf_model: Any = model.original_model
+    for parameter in hf_model.parameters():
+        original = parameter.data.clone()
+        parameter.data.mul_(1.1)
+        assert fingerprint(model).differences(before), parameter.shape
+        parameter.data.copy_(original)
+    assert fingerprint(model) == before
+
+
+def test_the_fingerprint_reaches_every_head_of_a_wide_projection() -> None:
+    weight = torch.randn(1024, 1024)
+    before = _sample(weight)
+    weight[:, 128:] *= 2
+    assert _sample(weight) != before

@@ -11,18 +11,23 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from lofit_lens.errors import LofitLensError, ScoringError
+from lofit_lens.errors import LofitLensError, ModelMismatchError, ScoringError
+from lofit_lens.export import export_checkpoint
+from lofit_lens.folding import fold
 from lofit_lens.heads import HeadSet
 from lofit_lens.intervention import HeadIntervention
 from lofit_lens.model import load_model
 from lofit_lens.scoring import answer_logprobs, evaluate
 from lofit_lens.tasks import ExactMatch, Example, MultipleChoice, Task
 from lofit_lens.tokens import EncodedText, Encoder
+from lofit_lens.training import TuningConfig
+from lofit_lens.tuning import tune_heads
 from tests.helpers import FAMILIES, N_HEADS, N_LAYERS, load_plain, save_tiny_model
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
+SCOPES = ("all", "after_prompt", "iti_compat", "last")
 ModelBuilder = Callable[[str], "TransformerBridge"]
 SHOTS = "Q: Who lives in the old house?\nA: A grey cat lives in the old house.\n\n"
 
@@ -154,10 +159,11 @@ def test_evaluating_an_edit_equals_evaluating_inside_its_context(
 def test_a_score_that_is_not_a_number_is_an_error_and_leaves_no_hook(
     llama: TransformerBridge,
 ) -> None:
-    heads = HeadSet([(1, 0)], n_layers=N_LAYERS, n_heads=N_HEADS)
-    poison = HeadIntervention(heads, bias=torch.full((1, llama.cfg.d_head), math.nan))
+    hf_model: Any = llama.original_model
+    handle = hf_model.lm_head.register_forward_pre_hook(lambda _, args: (args[0] * math.nan,))
     with pytest.raises(ScoringError, match="not finite"):
-        evaluate(llama, question_task(), poison, progress=False)
+        evaluate(llama, question_task(), an_edit(llama), progress=False)
+    handle.remove()
     assert not any(point.fwd_hooks for point in llama.hook_dict.values())
 
 
@@ -252,9 +258,9 @@ def test_answer_logprobs_keep_the_order_of_the_texts(llama: TransformerBridge) -
     assert isinstance(texts[0], EncodedText)
 
 
-@pytest.mark.parametrize("scope", ["all", "after_prompt", "iti_compat", "last"])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_sharing_the_prefix_gives_the_scores_of_whole_texts(
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("family", [*FAMILIES, "mistral-window", "gemma2-window"])
+def test_sharing_the_prefix_gives_the_scores_of_single_texts(
     family: str, scope: Any, tiny_model: ModelBuilder
 ) -> None:
     model = tiny_model(family)
@@ -264,17 +270,94 @@ def test_sharing_the_prefix_gives_the_scores_of_whole_texts(
         for who in ("Anna", "Ben", "Clara, the sister of Ben")
         for answer in (" The cat.", " A", " The daughter of Anna in the old house.")
     ]
-    passes = 0
+    seen = []
 
-    def count(*_: Any) -> None:
-        nonlocal passes
-        passes += 1
+    def note(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen.append((args[0] if args else kwargs["input_ids"]).shape)
 
-    model.original_model.register_forward_pre_hook(count)
+    handle = model.original_model.register_forward_pre_hook(note, with_kwargs=True)
     shared = answer_logprobs(model, texts, edit, batch_size=4)
-    assert passes == 4  # one for the prefix, three batches
-    whole = answer_logprobs(model, texts, edit, batch_size=4, share_prefix=False)
-    assert passes == 7
-    assert torch.allclose(shared, whole, atol=1e-4)
+    handle.remove()
+    prefix = seen[0]
+    assert prefix[0] == 1
+    assert prefix[1] > 20
+    assert sum(rows * width for rows, width in seen) < 0.7 * sum(len(t.ids) for t in texts)
+    single = torch.cat([answer_logprobs(model, [text], edit) for text in texts])
+    assert torch.allclose(shared, single, atol=1e-4)
     if scope != "iti_compat":  # whose edit cannot reach an answer of one token
-        assert not torch.allclose(whole, answer_logprobs(model, texts), atol=1e-2)
+        assert not torch.allclose(single, answer_logprobs(model, texts), atol=1e-2)
+
+
+@pytest.mark.parametrize("family", ["mistral-window", "gemma2-window"])
+def test_padding_is_harmless_under_a_sliding_window(family: str, tiny_model: ModelBuilder) -> None:
+    model = tiny_model(family)
+    encoder = Encoder(model)
+    texts = [encoder.continuation(f"{i} {SHOTS}" * n, " The cat.") for i, n in enumerate((1, 2, 3))]
+    together = answer_logprobs(model, texts, share_prefix=False)
+    alone = torch.cat([answer_logprobs(model, [text]) for text in texts])
+    assert torch.allclose(together, alone, atol=1e-4)
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("rule", [MultipleChoice(("MC2",)), ExactMatch(max_new_tokens=4)])
+def test_an_edit_of_any_scope_counts_inside_its_open_context(
+    llama: TransformerBridge, scope: Any, rule: MultipleChoice | ExactMatch
+) -> None:
+    task, edit = question_task(rule), an_edit(llama).with_scope(scope)
+    passed = evaluate(llama, task, edit, progress=False)
+    with edit.applied(llama) as positions:
+        inside = evaluate(llama, task, progress=False)
+        assert positions.prompt_lengths is None
+    assert passed.records == inside.records
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_size_below_one_is_refused(llama: TransformerBridge, batch_size: int) -> None:
+    for rule in (MultipleChoice(), ExactMatch()):
+        with pytest.raises(LofitLensError, match="batch_size must be a whole number"):
+            evaluate(llama, question_task(rule), batch_size=batch_size, progress=False)
+
+
+def test_all_candidates_are_scored_from_the_same_token_on(llama: TransformerBridge) -> None:
+    encoder = Encoder(llama)
+    prompt = "The colour of the c"
+    joined, apart = encoder.candidates(prompt, ["at", " is red"])
+    assert (
+        encoder.continuation(prompt, "at").n_prompt < encoder.continuation(prompt, " is").n_prompt
+    )
+    assert joined.n_prompt == apart.n_prompt
+    assert joined.ids[: joined.n_prompt] == apart.ids[: apart.n_prompt]
+
+
+def test_generation_that_meets_nan_is_an_error(llama: TransformerBridge) -> None:
+    hf_model: Any = llama.original_model
+    handle = hf_model.lm_head.register_forward_pre_hook(lambda _, args: (args[0] * math.nan,))
+    with pytest.raises(ScoringError, match="not a number"):
+        evaluate(llama, question_task(ExactMatch()), progress=False)
+    handle.remove()
+    assert not hf_model._forward_hooks
+
+
+def test_an_edit_is_not_scored_on_another_split_of_its_own_data(llama: TransformerBridge) -> None:
+    task = replace(question_task(), source={"name": "q.csv", "split_seed": 1, "split": (0.5, 0.5)})
+    config = TuningConfig(epochs=1)
+    tuned = tune_heads(llama, task, an_edit(llama).heads, config, progress=False)
+    evaluate(llama, task, tuned, progress=False)
+    other = replace(task, source={**task.source, "split_seed": 2})
+    with pytest.raises(LofitLensError, match="may have been trained on"):
+        evaluate(llama, other, tuned, progress=False)
+    elsewhere = replace(task, source={"name": "other.csv", "split_seed": 2})
+    evaluate(llama, elsewhere, tuned, progress=False)
+
+
+def test_a_learned_edit_refuses_other_weights(llama: TransformerBridge, tmp_path: Path) -> None:
+    task = question_task()
+    tuned = tune_heads(llama, task, an_edit(llama).heads, TuningConfig(epochs=1), progress=False)
+    other = load_model(save_tiny_model("llama", tmp_path / "other", seed=9), device="cpu")
+    for use in (
+        lambda: evaluate(other, task, tuned, progress=False),
+        lambda: fold(other, tuned),
+        lambda: export_checkpoint(other, tuned, tmp_path / "export"),
+    ):
+        with pytest.raises(ModelMismatchError, match="weights"):
+            use()
