@@ -90,7 +90,9 @@ class RunFolder:
         """Model, revision and dtype of the run, from `run.json` here or, for a fold, above."""
         for folder in (self.path, self.path.parent):
             if (folder / RUN_FILE).is_file():
-                return read_json(folder / RUN_FILE, schema=RUN_SCHEMA, what="run")["loaded"]
+                return (
+                    read_json(folder / RUN_FILE, schema=RUN_SCHEMA, what="run").get("loaded") or {}
+                )
         return {}
 
     def files(self) -> list[str]:
