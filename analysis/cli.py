@@ -89,6 +89,7 @@ def lofit(
         k = number_of_heads(total, k=head_options.k, fraction=head_options.fraction)
         configs = [(training.selection(t), training.tuning(t, k / total)) for t in tasks]
         report.say(f"{Path(source_of(model)[0]).name}: {k} of {total} heads; {task_options.task}")
+        folder.clear()
         runs = []
         for i, (task, (selection, tuning)) in enumerate(zip(tasks, configs, strict=True)):
             fold = folder.fold(i, len(tasks))
@@ -159,10 +160,12 @@ def select(
         wanted = {"k": head_options.k, "fraction": head_options.fraction}
         if any(value is not None for value in wanted.values()):
             number_of_heads(model.cfg.n_layers * model.cfg.n_heads, **wanted)
+        configs = [training.selection(task) for task in tasks]
+        folder.clear()
         chosen = []
-        for i, task in enumerate(tasks):
+        for i, (task, config) in enumerate(zip(tasks, configs, strict=True)):
             fold = folder.fold(i, len(tasks))
-            scores = select_heads(model, task, training.selection(task), progress=not quiet)
+            scores = select_heads(model, task, config, progress=not quiet)
             scores.save(fold / "scores.json")
             lines = f"{task.name}\n{scores.frame().head(20).to_string(index=False)}"
             if any(value is not None for value in wanted.values()):
@@ -212,11 +215,12 @@ def tune(
                 f"{heads} holds {len(sources)} folds, the task has {len(tasks)}. Name the fold, as "
                 f"--heads {sources[0]}: its heads were selected without its own test questions."
             )
-        for i, (task, source) in enumerate(zip(tasks, sources, strict=True)):
+        head_sets = [read_heads(source, **shape) for source in sources]
+        configs = [training.tuning(t, h.fraction) for t, h in zip(tasks, head_sets, strict=True)]
+        folder.clear()
+        for i, (task, head_set, config) in enumerate(zip(tasks, head_sets, configs, strict=True)):
             fold = folder.fold(i, len(tasks))
-            head_set = read_heads(source, **shape)
             report.rescue = fold / "stopped"
-            config = training.tuning(task, head_set.fraction)
             tuned = tune_heads(model, task, head_set, config, progress=not quiet)
             tuned.save(fold)
             assert tuned.provenance is not None

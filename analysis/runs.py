@@ -35,8 +35,6 @@ class RunFolder:
     def new(cls, path: Path, *, overwrite: bool = False) -> RunFolder:
         """A folder to write to; refused, before any work is done, if it holds results.
 
-        With `overwrite` the results of the earlier run are removed, and nothing else.
-
         Raises:
             LofitLensError: The folder holds results and `overwrite` is off, or it is a file.
         """
@@ -49,9 +47,12 @@ class RunFolder:
                 f"{path} holds the results of a run, such as {earlier[0]}. Name another folder, or give "
                 "--overwrite to remove them."
             )
-        for file in earlier:
-            Path(file).unlink()
         return folder
+
+    def clear(self) -> None:
+        """Remove the results of an earlier run, and nothing else; call when all is ready to run."""
+        for file in self.files():
+            Path(file).unlink()
 
     def fold(self, i: int, n_folds: int) -> Path:
         """The folder of a fold."""
@@ -90,9 +91,8 @@ class RunFolder:
         """Model, revision and dtype of the run, from `run.json` here or, for a fold, above."""
         for folder in (self.path, self.path.parent):
             if (folder / RUN_FILE).is_file():
-                return (
-                    read_json(folder / RUN_FILE, schema=RUN_SCHEMA, what="run").get("loaded") or {}
-                )
+                run = read_json(folder / RUN_FILE, schema=RUN_SCHEMA, what="run")
+                return run.get("loaded") or {}
         return {}
 
     def files(self) -> list[str]:

@@ -159,6 +159,8 @@ def test_overwriting_leaves_nothing_of_the_earlier_run(
         "select", "--model", tiny_folder("llama"), "--task", pairs, "--epochs", 1, "--out", "run",
     )  # fmt: skip
     assert "--overwrite" in fail(*command, cwd=tmp_path)
+    fail(*command, "--overwrite", "--selection-lr", "-1", cwd=tmp_path)
+    assert (tmp_path / "run" / "heads.npy").is_file()
     succeed(*command, "--overwrite", cwd=tmp_path)
     left = {path.name for path in (tmp_path / "run").rglob("*") if path.is_file()}
     assert left == {"run.json", "scores.json", "notes.txt"}
