@@ -57,6 +57,9 @@ CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
     "qwen2": lambda: Qwen2Config(**_COMMON, num_key_value_heads=2),
 }  # fmt: skip
 
+EXPORTABLE = tuple(family for family in CONFIGS if family != "mistral-window")
+"""Families whose edited checkpoint plain `transformers` can hold, bias and all."""
+
 FAMILIES = ("llama", "gpt2", "neox", "qwen3", "gemma2", "mistral")
 """The families every edit is tested on."""
 

@@ -19,6 +19,7 @@ from lofit_lens.intervention import HeadIntervention
 from lofit_lens.model import load_model
 from tests.helpers import (
     CONFIGS,
+    EXPORTABLE,
     TEXT,
     assert_same_logits,
     build_tokenizer,
@@ -57,7 +58,7 @@ def save_with_config(family: str, folder: Path, **changes: Any) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("family", EXPORTABLE)
 @pytest.mark.parametrize(
     ("scale", "bias"), [(True, True), (True, False), (False, True)], ids=["both", "scale", "bias"]
 )
@@ -78,7 +79,7 @@ def test_plain_transformers_gives_the_edited_logits_from_the_exported_folder(
     assert_same_logits(reloaded_logits(report.folder, tokens), expected, rel=EXPORT_REL)
 
 
-@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("family", EXPORTABLE)
 def test_the_report_names_the_class_that_plain_transformers_loads(
     family: str, tiny_model: Loader, tmp_path: Path
 ) -> None:
@@ -96,7 +97,7 @@ def test_a_scale_alone_keeps_the_class(family: str, tiny_model: Loader, tmp_path
     assert report.architecture == model.cfg.architecture
 
 
-@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("family", EXPORTABLE)
 def test_the_exported_checkpoint_generates_what_the_edited_plain_model_does(
     family: str, tiny_folder: Folder, tiny_model: Loader, tmp_path: Path
 ) -> None:
@@ -112,7 +113,7 @@ def test_the_exported_checkpoint_generates_what_the_edited_plain_model_does(
     assert torch.equal(exported.generate(tokens, **options), expected)
 
 
-@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("family", EXPORTABLE)
 def test_the_exported_tokenizer_gives_the_same_ids(
     family: str, tiny_folder: Folder, tiny_model: Loader, tmp_path: Path
 ) -> None:
@@ -126,7 +127,7 @@ def test_the_exported_tokenizer_gives_the_same_ids(
     assert after.special_tokens_map == before.special_tokens_map
 
 
-@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("family", EXPORTABLE)
 def test_exporting_does_not_change_the_model(
     family: str, tiny_model: Loader, tmp_path: Path
 ) -> None:
@@ -137,7 +138,7 @@ def test_exporting_does_not_change_the_model(
         assert torch.equal(model(tokens), expected)
 
 
-@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("family", EXPORTABLE)
 @pytest.mark.parametrize("loaded_as", ["bfloat16", "float32"])
 def test_a_bfloat16_checkpoint_exports_as_bfloat16(
     family: str, loaded_as: Any, tiny_folder: Folder, tmp_path: Path
