@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lofit_lens.errors import UnsupportedError
 from lofit_lens.intervention import HeadIntervention
-from lofit_lens.model import output_projection, weights_processed
+from lofit_lens.model import output_projection
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -65,11 +65,6 @@ def fold(model: TransformerBridge, intervention: HeadIntervention) -> Folded:
     """
     check_foldable(intervention)
     intervention.check_model(model)
-    if intervention.scale is not None and weights_processed(model):
-        raise UnsupportedError(
-            "A scale edit cannot be folded into weights that TransformerLens has processed. Load the "
-            "model with `load_model`."
-        )
     layers = intervention.heads.layers()
     projections = {layer: output_projection(model, layer) for layer in layers}
     originals = [(p, p.weight.data, None if p.bias is None else p.bias.data)

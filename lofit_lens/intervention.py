@@ -105,7 +105,7 @@ class HeadIntervention:
             UnsupportedError: Scale on a model whose weights TransformerLens has processed.
             LofitLensError: Another scope than "all" without a tracker, or another d_head.
         """
-        self._check(model)
+        self.check_model(model)
         if positions is None and self.scope != "all":
             raise LofitLensError(
                 f'hooks() alone cannot follow scope "{self.scope}"; use `with edit.applied(model)`.'
@@ -133,7 +133,6 @@ class HeadIntervention:
             >>> with edit.applied(model):  # doctest: +SKIP
             ...     model.generate("Q: Can pigs fly? A:", max_new_tokens=16)
         """
-        self._check(model)
         with (
             tracked_positions(model, self.scope) as positions,
             model.hooks(fwd_hooks=self.hooks(model, positions)),
@@ -145,6 +144,7 @@ class HeadIntervention:
 
         Raises:
             ModelMismatchError: They differ; the message says in what.
+            UnsupportedError: Scale on a model whose weights TransformerLens has processed.
         """
         check_head_shape(model, self.heads)
         if self.d_head != model.cfg.d_head:
@@ -153,6 +153,12 @@ class HeadIntervention:
             )
         if self.provenance is not None:
             check_same_model(model, self.provenance.fingerprint, "The intervention")
+        if self.scale is not None and weights_processed(model):
+            raise UnsupportedError(
+                "A scale edit would be wrong on this model: TransformerLens has processed its "
+                "weights, which can move value biases out of z. Load it with `load_model`, without "
+                "`enable_compatibility_mode`."
+            )
 
     def with_scope(self, scope: TokenScope) -> HeadIntervention:
         """The same edit at other positions; its measured scores are left behind."""
@@ -218,15 +224,6 @@ class HeadIntervention:
         tensor = self.bias if self.scale is None else self.scale
         assert tensor is not None
         return tensor
-
-    def _check(self, model: TransformerBridge) -> None:
-        self.check_model(model)
-        if self.scale is not None and weights_processed(model):
-            raise UnsupportedError(
-                "A scale edit would be wrong on this model: TransformerLens has processed its "
-                "weights, which can move value biases out of z. Load it with `load_model`, without "
-                "`enable_compatibility_mode`."
-            )
 
     def _hook(self, layer: int, positions: PositionTracker | None) -> HookFunction:
         ranked = self.heads.in_layer(layer)
