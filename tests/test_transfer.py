@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lofit_lens.analysis.transfer import RESAMPLES, TransferMatrix, TransferRun
+from lofit_lens.errors import LofitLensError
+from lofit_lens.heads import HeadSet
+from lofit_lens.scoring.evaluation import Evaluation
+from lofit_lens.statistics import crossed_interval, holm, paired_difference
+
+HEADS = HeadSet([(0, 1), (2, 0)], n_layers=3, n_heads=2)
+TASKS, SOURCES, SEEDS, ITEMS = ("truth", "kin"), ("truth", "kin", "random"), (7, 42), 60
+RATES = {
+    ("truth", "truth"): 0.9,
+    ("kin", "truth"): 0.85,
+    ("random", "truth"): 0.3,
+    ("truth", "kin"): 0.7,
+    ("kin", "kin"): 0.7,
+    ("random", "kin"): 0.4,
+}
+
+
+def evaluation(task: str, values: Sequence[float] | np.ndarray) -> Evaluation:
+    records = tuple(
+        {"id": f"{task} {i}", "group": "g", "MC1": float(v), "MC2": 0.5}
+        for i, v in enumerate(values)
+    )
+    return Evaluation(task, "test", ("MC1", "MC2"), records, {})
+
+
+def run(source: str, task: str, seed: int, values: Sequence[float] | np.ndarray) -> TransferRun:
+    return TransferRun(source, task, seed, HEADS, evaluation(task, values))
+
+
+def matrix() -> TransferMatrix:
+    """Seeds out of order, and two draws of random heads for each seed."""
+    rng = np.random.default_rng(0)
+    runs = []
+    for task in TASKS:
+        for source in ("random", "kin", "truth"):
+            for seed in reversed(SEEDS):
+                for _ in range(2 if source == "random" else 1):
+                    right = rng.uniform(size=ITEMS) < RATES[source, task]
+                    runs.append(run(source, task, seed, right))
+    zero_shot = {task: evaluation(task, np.arange(ITEMS) % 4 == 0) for task in TASKS}
+    return TransferMatrix(tuple(runs), zero_shot)
+
+
+def single(values: dict[tuple[str, str], list[float]]) -> TransferMatrix:
+    """One run a cell."""
+    runs = tuple(run(source, task, 0, v) for (source, task), v in values.items())
+    zero_shot = {r.task: evaluation(r.task, [0.0] * len(r.evaluation.records)) for r in runs}
+    return TransferMatrix(runs, zero_shot)
+
+
+def heat_map(result: TransferMatrix, *, relative: bool = True) -> Any:
+    return result.plot(relative=relative).data[0]
+
+
+def test_sources_follow_the_tasks_with_random_last() -> None:
+    assert matrix().tasks == TASKS
+    assert matrix().sources == SOURCES
+    assert matrix().seeds == SEEDS
+    extra = single({("other", "b"): [1.0], ("random", "a"): [1.0], ("b", "a"): [1.0]})
+    assert extra.tasks == ("b", "a")
+    assert extra.sources == ("b", "other", "random")
+
+
+def test_a_table_has_seeds_in_order_and_the_main_metric_by_item() -> None:
+    result = matrix()
+    table = result.table("kin", "truth")
+    assert table.shape == (len(SEEDS), ITEMS)
+    for row, seed in zip(table, SEEDS, strict=True):
+        (found,) = [r for r in result.runs if (r.source, r.task, r.seed) == ("kin", "truth", seed)]
+        assert row.tolist() == [record["MC1"] for record in found.evaluation.records]
+
+
+def test_draws_of_one_seed_are_averaged() -> None:
+    first, second = [1.0, 0.0, 1.0], [1.0, 1.0, 0.0]
+    own = single({("a", "a"): [1.0] * 3})
+    both = replace(
+        own, runs=(*own.runs, run("random", "a", 0, first), run("random", "a", 0, second))
+    )
+    assert both.table("random", "a").tolist() == [[1.0, 0.5, 0.5]]
+
+
+def test_the_frame_holds_every_cell_with_its_interval() -> None:
+    result = matrix()
+    frame = result.frame()
+    cells = list(zip(frame["source"], frame["task"], strict=True))
+    assert cells == [(source, task) for source in SOURCES for task in TASKS]
+    for cell, row in zip(cells, frame.to_dict("records"), strict=True):
+        estimate = crossed_interval(result.table(*cell))
+        assert (row["value"], row["low"], row["high"]) == (
+            estimate.value,
+            estimate.low,
+            estimate.high,
+        )
+        assert (row["metric"], row["n"], row["seeds"]) == ("MC1", ITEMS, len(SEEDS))
+        own = result.table(cell[1], cell[1]).mean()
+        assert row["relative"] == pytest.approx(result.table(*cell).mean() / own)
+
+
+def test_differences_are_own_heads_minus_these_paired_by_seed_and_item() -> None:
+    result = matrix()
+    for row in result.frame().to_dict("records"):
+        found = [row[c] for c in ("difference", "difference_low", "difference_high", "p")]
+        if row["source"] == row["task"]:
+            assert np.isnan([*found, row["p_holm"]]).all()
+            assert row["mark"] == ""
+        else:
+            own = result.table(row["task"], row["task"])
+            these = result.table(row["source"], row["task"])
+            expected = paired_difference(own, these, resamples=RESAMPLES)
+            assert found == [expected.value, expected.low, expected.high, expected.p]
+            assert row["difference"] == pytest.approx(own.mean() - these.mean())
+
+
+def test_marks_are_of_p_corrected_over_the_cells_off_the_diagonal() -> None:
+    frame = matrix().frame()
+    off = frame[frame["source"] != frame["task"]]
+    assert off["p_holm"].to_numpy() == pytest.approx(holm(off["p"].to_numpy()))
+    assert dict(zip(off["source"] + off["task"], off["mark"], strict=True)) == {
+        "truthkin": "",
+        "kintruth": "",
+        "randomtruth": "*",
+        "randomkin": "*",
+    }
+
+
+def test_a_cell_that_is_significant_only_before_the_correction_gets_no_star() -> None:
+    frame = weak().frame()
+    off = frame[frame["source"] != frame["task"]]
+    assert off["p"].between(0.025, 0.05).all()
+    assert off["p_holm"].between(0.05, 0.1).all()
+    assert off["mark"].tolist() == ["+", "+"]
+
+
+def weak() -> TransferMatrix:
+    """Own heads solve a few more items: p of about 0.03 in each of two cells."""
+    worse = [0.0] * 9 + [1.0] * 2 + [0.0] * 27
+    better = [1.0] * 9 + [0.0] * 2 + [0.0] * 27
+    return single({("a", "a"): better, ("b", "a"): worse, ("b", "b"): better, ("a", "b"): worse})
+
+
+def test_own_heads_that_score_nothing_have_no_relative_accuracy() -> None:
+    result = single({("a", "a"): [0.0, 0.0], ("random", "a"): [0.0, 1.0]})
+    assert result.frame()["relative"].isna().all()
+    assert [list(row) for row in heat_map(result).text] == [["n/a"], ["n/a"]]
+
+
+def test_a_changed_frame_does_not_change_the_matrix() -> None:
+    result = matrix()
+    frame = result.frame()
+    frame["value"] = 0.0
+    assert (result.frame()["value"] > 0).all()
+
+
+def test_the_figure_shows_accuracy_relative_to_own_heads_with_marks() -> None:
+    result = matrix()
+    heat = heat_map(result)
+    frame = result.frame()
+    assert (list(heat.x), list(heat.y)) == (list(TASKS), list(SOURCES))
+    assert heat.z.ravel() == pytest.approx(100 * frame["relative"].to_numpy())
+    expected = [f"{100 * r:.1f}{m}" for r, m in zip(frame["relative"], frame["mark"], strict=True)]
+    assert np.ravel(heat.text).tolist() == expected
+    assert heat.text[0][0] == heat.text[1][1] == "100.0"
+    assert heat.text[2][0].endswith("*")
+
+
+def test_the_absolute_figure_ends_with_the_zero_shot_accuracy() -> None:
+    result = matrix()
+    heat = heat_map(result, relative=False)
+    assert list(heat.y) == [*SOURCES, "zero-shot"]
+    assert heat.z[:3].ravel() == pytest.approx(100 * result.frame()["value"].to_numpy())
+    assert list(heat.text[3]) == ["25.0", "25.0"]
+    assert heat.hovertext[3][0].startswith("zero-shot 25.0 [")
+
+
+def test_the_first_task_is_on_top_and_the_caption_names_the_correction() -> None:
+    layout = matrix().plot().layout
+    assert layout.yaxis.autorange == "reversed"
+    assert (layout.xaxis.title.text, layout.yaxis.title.text) == (
+        "tuned and tested on",
+        "heads from",
+    )
+    assert "Holm-corrected" in layout.title.subtitle.text
+
+
+def test_the_tasks_own_heads_are_outlined() -> None:
+    shapes: Any = matrix().plot(relative=False).layout.shapes
+    assert [(s.x0 + 0.48, s.y0 + 0.48) for s in shapes] == [(0, 0), (1, 1)]
+
+
+def test_hover_tells_accuracy_difference_and_both_p() -> None:
+    result = matrix()
+    hover = heat_map(result).hovertext
+    cell = result.frame().iloc[4]
+    assert (cell["source"], cell["task"]) == ("random", "truth")
+    for part in (
+        "heads from random, tuned on truth",
+        f"MC1 {100 * cell['value']:.1f} [{100 * cell['low']:.1f}, {100 * cell['high']:.1f}]",
+        f"n = {ITEMS}, seeds = 2",
+        "zero-shot 25.0",
+        f"own heads {100 * cell['difference']:+.1f} points",
+        f"p = {cell['p']:.2g}, Holm {cell['p_holm']:.2g}",
+    ):
+        assert part in hover[2][0]
+    assert "p =" not in hover[0][0]
+
+
+def test_the_figure_needs_no_network() -> None:
+    assert 'src="http' not in matrix().plot().to_html(include_plotlyjs=True)
+
+
+def test_it_is_shown_as_a_table_of_accuracy() -> None:
+    assert repr(matrix()) == (
+        "TransferMatrix(heads from truth, kin, random; tuned and tested on truth, kin; seeds 7, 42)"
+    )
+    shown = matrix()._repr_html_()
+    assert "<th>random</th>" in shown and "Holm-corrected" in shown
+    assert f"<td>{100 * matrix().table('truth', 'truth').mean():.1f}</td>" in shown
+
+
+def test_no_runs_are_refused() -> None:
+    with pytest.raises(LofitLensError, match="at least one run"):
+        TransferMatrix((), {})
+
+
+def test_a_cell_without_one_of_the_seeds_is_refused() -> None:
+    whole = matrix()
+    missing = next(r for r in whole.runs if (r.source, r.task, r.seed) == ("kin", "truth", 42))
+    result = replace(whole, runs=tuple(r for r in whole.runs if r is not missing))
+    with pytest.raises(LofitLensError, match=r"'kin' tuned on 'truth' with seed 42.*7, 42"):
+        result.table("kin", "truth")
+    with pytest.raises(LofitLensError, match="seed 42"):
+        result.frame()
+
+
+def test_a_task_without_its_own_heads_is_refused() -> None:
+    with pytest.raises(LofitLensError, match="'a' tuned on 'a'"):
+        single({("random", "a"): [0.0, 1.0]}).frame()
+
+
+def test_a_task_without_zero_shot_scores_is_refused() -> None:
+    with pytest.raises(LofitLensError, match="no zero-shot scores for 'kin', only for truth"):
+        replace(matrix(), zero_shot={"truth": matrix().zero_shot["truth"]}).frame()
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"split": "val"}, "split"),
+        ({"compat": "paper-code"}, "compat rule"),
+        ({"metric_names": ("MC2", "MC1")}, "main metric"),
+        ({"records": evaluation("truth", np.zeros(ITEMS)).records[::-1]}, "items"),
+        ({"records": evaluation("truth", np.zeros(ITEMS)).records[1:]}, "items"),
+    ],
+)
+def test_runs_that_were_scored_differently_are_refused(
+    changes: dict[str, object], what: str
+) -> None:
+    whole = matrix()
+    odd = next(r for r in whole.runs if (r.source, r.task, r.seed) == ("kin", "truth", 42))
+    changed = replace(odd, evaluation=replace(odd.evaluation, **changes))
+    result = replace(whole, runs=tuple(changed if r is odd else r for r in whole.runs))
+    with pytest.raises(LofitLensError, match=f"'kin', seed 42, was scored with other {what}"):
+        result.table("kin", "truth")
