@@ -50,6 +50,47 @@ Run = Annotated[
 
 
 @app.command()
+def demo(
+    *,
+    out: Out = Path("lofit-demo"),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Under a minute: one seed, 10% of heads, 80 test items.")
+    ] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """The paper's questions on the model that comes with the package; no network is needed.
+
+    On three tasks: zero-shot, LoFiT at 3% and 10% of heads, random heads, the scale as the final
+    edit; heads of one task tuned on another (Figure 2), heads by layer (Figure 3). Writes
+    table.csv and .md, figure2-*.html, figure3.html, demo.json, and the records of every run.
+    """
+    with command(as_json, quiet) as report:
+        import time
+
+        from lofit_lens.analysis.demo import QUICK, WHOLE, run_demo
+        from lofit_lens.analysis.demo_report import as_json as demo_json
+        from lofit_lens.analysis.demo_report import as_text, prepare, write_report
+        from lofit_lens.model import EMBEDDED, load_model
+
+        started = time.perf_counter()
+        prepare(out, overwrite=overwrite)
+        model = load_model(EMBEDDED)
+        found = run_demo(model, QUICK if quick else WHOLE, out, progress=not quiet)
+        seconds = time.perf_counter() - started
+        paths = write_report(found, out, seconds)
+        written = "\n".join(f"  {path}" for path in paths)
+        report.add(as_text(found), **demo_json(found))
+        report.add(
+            f"{seconds:.0f} seconds. Written to {out}, with the records of every run:\n{written}",
+            seconds=round(seconds, 1),
+            out=str(out),
+            paths=[str(path) for path in paths],
+        )
+
+
+@app.command()
 @with_options(
     model_options=ModelOptions,
     task_options=TaskOptions,

@@ -1,295 +1,141 @@
-"""Cross-task transfer of heads: chosen on one task, tuned and tested on another (Figure 2)."""
+"""Cross-task transfer of heads: choose on one task, tune and test on another (Figure 2)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
+from tqdm.auto import tqdm
 
+from lofit_lens.analysis.transfer_results import RANDOM, TransferMatrix, TransferRun
 from lofit_lens.errors import LofitLensError
-from lofit_lens.heads import HeadSet
+from lofit_lens.head_scores import HeadScores
+from lofit_lens.heads import HeadSet, number_of_heads
+from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.scoring.evaluation import Evaluation
-from lofit_lens.statistics import crossed_interval, holm, paired_difference
+from lofit_lens.selection import select_heads
+from lofit_lens.tasks.task import Task
+from lofit_lens.training.config import SelectionConfig, TuningConfig
+from lofit_lens.tuning import tune_heads
 
 if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
+    from transformer_lens.model_bridge import TransformerBridge
 
-RANDOM = "random"
-"""The source of heads that were drawn and not chosen on a task."""
-
-RESAMPLES = 10_000
-"""Of each test: its smallest p-value, 0.0002, outlives the correction over a hundred cells."""
-
-MARKS = "* p < 0.05, + p < 0.1, against own heads, Holm-corrected over all cells off the diagonal"
-"""What the marks in figures and tables mean."""
+AllScores = Mapping[str, Mapping[int, HeadScores]]
+"""Stage 1 by task name and seed."""
 
 
-@dataclass(frozen=True)
-class TransferRun:
-    """One tuning run on heads from some source.
+def transfer_matrix(
+    model: TransformerBridge,
+    tasks: Sequence[Task],
+    *,
+    seeds: Sequence[int] = (42,),
+    fraction: float | None = None,
+    k: int | None = None,
+    random_draws: int = 1,
+    scores: AllScores | None = None,
+    zero_shot: Mapping[str, Evaluation] | None = None,
+    selection: SelectionConfig | None = None,
+    tuning: TuningConfig | None = None,
+    batch_size: int = 32,
+    on_run: Callable[[TransferRun], object] | None = None,
+    progress: bool = True,
+) -> TransferMatrix:
+    """Tune each task on the heads of every task and on random heads (paper, Figure 2).
 
-    Attributes:
-        source: The task the heads were chosen on, or "random".
-        task: The task they were tuned and tested on.
-        seed: Seed of the run; random heads may be drawn several times for one seed.
-        heads: The heads.
-        evaluation: Scores of the tuned model on `task`.
-    """
+    Every head set of a seed is tuned with that seed and with the same settings.
 
-    source: str
-    task: str
-    seed: int
-    heads: HeadSet
-    evaluation: Evaluation
-
-
-@dataclass(frozen=True, eq=False)
-class TransferMatrix:
-    """Accuracy on each task with the heads of each task, paired by seed and item.
-
-    Attributes:
-        runs: The runs: every source on every task with every seed.
-        zero_shot: Scores of the untuned model, by task.
+    Args:
+        model: A frozen bridge from `load_model`.
+        tasks: The tasks, with different names.
+        seeds: Seeds of both stages.
+        fraction: Share of heads to tune.
+        k: Number of heads instead.
+        random_draws: Sets of random heads for each task and seed.
+        scores: Stage 1, if it has been done, by task name and seed.
+        zero_shot: Scores of the untuned model, if they are there, by task name.
+        selection: How to train stage 1; its seed is replaced.
+        tuning: How to train stage 2; its seed is replaced.
+        batch_size: Sequences per forward pass in scoring.
+        on_run: Called with each run as soon as it is there, as to save it.
+        progress: Whether to show a bar.
 
     Raises:
-        LofitLensError: There are no runs.
+        LofitLensError: Not exactly one of `fraction` and `k` is given, or names repeat.
+        TrainingStopped: Training became unstable.
     """
-
-    runs: tuple[TransferRun, ...]
-    zero_shot: Mapping[str, Evaluation]
-
-    def __post_init__(self) -> None:
-        if not self.runs:
-            raise LofitLensError("A transfer matrix needs at least one run, got none.")
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """The tasks tuned and tested on, in order of appearance."""
-        return tuple(dict.fromkeys(run.task for run in self.runs))
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Where heads come from: in the order of the tasks, "random" last."""
-        found = dict.fromkeys(run.source for run in self.runs)
-        places = {task: place for place, task in enumerate(self.tasks)}
-        return tuple(sorted(found, key=lambda s: (s == RANDOM, places.get(s, len(places)))))
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        """The seeds, lowest first."""
-        return tuple(sorted({run.seed for run in self.runs}))
-
-    def table(self, source: str, task: str) -> np.ndarray:
-        """The main metric of a cell by [seed, item], draws of one seed averaged.
-
-        Args:
-            source: Where the heads come from.
-            task: The task they were tuned and tested on.
-
-        Raises:
-            LofitLensError: The cell lacks a seed of the matrix, or its items, split, metric or
-                compat rule are not those of the zero-shot scores.
-        """
-        rows = []
-        for seed in self.seeds:
-            draws = [
-                self._scores(run)
-                for run in self.runs
-                if (run.source, run.task, run.seed) == (source, task, seed)
+    if len({task.name for task in tasks}) < len(tasks):
+        raise LofitLensError(f"Tasks need different names, got {[task.name for task in tasks]}.")
+    shape = {"n_layers": model.cfg.n_layers, "n_heads": model.cfg.n_heads}
+    size = number_of_heads(shape["n_layers"] * shape["n_heads"], k=k, fraction=fraction)
+    if scores is None:
+        scores = score_heads(model, tasks, seeds=seeds, selection=selection, progress=progress)
+    if zero_shot is None:
+        zero_shot = {
+            task.name: evaluate(model, task, batch_size=batch_size, progress=False)
+            for task in tasks
+        }
+    plan: list[tuple[str, Task, int, HeadSet]] = []
+    for task in tasks:
+        for number, seed in enumerate(seeds):
+            chosen = [(source.name, scores[source.name][seed].top(k=size)) for source in tasks]
+            first = number * random_draws
+            drawn = [
+                (RANDOM, HeadSet.random(size, seed=draw, **shape))
+                for draw in range(first, first + random_draws)
             ]
-            if not draws:
-                raise LofitLensError(
-                    f"No run with heads from {source!r} tuned on {task!r} with seed {seed}. Every "
-                    f"cell needs the seeds {', '.join(map(str, self.seeds))}."
-                )
-            rows.append(np.mean(draws, axis=0))
-        return np.stack(rows)
-
-    def frame(self) -> pd.DataFrame:
-        """One row per source of heads and task.
-
-        Columns `source`, `task`, `metric`, `value`, `low`, `high` (95%, new seeds and new items),
-        `n` (items), `seeds`, `relative` (to the task's own heads; NaN if those score 0),
-        `difference`, `difference_low`, `difference_high` (own heads minus these), `p`, `p_holm`
-        (corrected over all cells off the diagonal) and `mark`: "*" for p_holm < 0.05, "+" for
-        p_holm < 0.1. On the diagonal the difference and its p are NaN.
-
-        Raises:
-            LofitLensError: A cell is incomplete (see `table`).
-        """
-        return self._cells.copy()
-
-    def plot(self, *, relative: bool = True) -> go.Figure:
-        """Heat map: rows are the source of the heads, columns the task tuned and tested on.
-
-        Args:
-            relative: Show accuracy in percent of the task's own heads; otherwise accuracy in
-                percent, with the zero-shot accuracy as the bottom row.
-
-        Raises:
-            LofitLensError: A cell is incomplete (see `table`).
-        """
-        import plotly.graph_objects as go
-
-        rows = list(self.sources)
-        shape = len(rows), len(self.tasks)
-        values = 100 * self._cells["relative" if relative else "value"].to_numpy().reshape(shape)
-        text = _texts(values, self._cells["mark"].to_numpy().reshape(shape))
-        hover = np.reshape(self._hovers(), shape)
-        if not relative:
-            untuned = [self._untuned(task).main for task in self.tasks]
-            values = np.vstack([values, [100 * estimate.value for estimate in untuned]])
-            text.append([f"{100 * estimate.value:.1f}" for estimate in untuned])
-            hover = np.vstack([hover, [f"zero-shot {estimate}" for estimate in untuned]])
-            rows.append("zero-shot")
-        heat = go.Heatmap(
-            z=values,
-            x=list(self.tasks),
-            y=rows,
-            text=text,
-            texttemplate="%{text}",
-            textfont={"size": 15},
-            hovertext=hover,
-            hovertemplate="%{hovertext}<extra></extra>",
-            hoverongaps=False,
-            colorscale="Blues",
-            zmin=np.nanmin(values, initial=50.0 if relative else 0.0),
-            zmax=np.nanmax(values, initial=100.0),
-            colorbar={"title": {"text": "%"}},
-            xgap=2,
-            ygap=2,
-        )
-        own = [
-            {"x0": x - 0.48, "x1": x + 0.48, "y0": y - 0.48, "y1": y + 0.48}
-            for y, source in enumerate(self.sources)
-            for x, task in enumerate(self.tasks)
-            if source == task
-        ]
-        orange = {"type": "rect", "line": {"color": "#e08214", "width": 2}}
-        unit = "% of the accuracy with the task's own heads" if relative else "accuracy, %"
-        subtitle = f"{unit}; outlined: own heads<br>{MARKS}"
-        return go.Figure(heat).update_layout(
-            title={"text": "Cross-task head transfer", "subtitle": {"text": subtitle}},
-            template="plotly_white",
-            shapes=[place | orange for place in own],
-            xaxis={"title": "tuned and tested on", "type": "category", "showgrid": False},
-            yaxis={
-                "title": "heads from",
-                "type": "category",
-                "autorange": "reversed",
-                "showgrid": False,
-            },
-        )
-
-    @cached_property
-    def _cells(self) -> pd.DataFrame:
-        import pandas as pd
-
-        rows = []
-        for source in self.sources:
-            for task in self.tasks:
-                table, own = self.table(source, task), self.table(task, task)
-                estimate = crossed_interval(table)
-                row = {
-                    "source": source,
-                    "task": task,
-                    "metric": self._untuned(task).metric_names[0],
-                    "value": estimate.value,
-                    "low": estimate.low,
-                    "high": estimate.high,
-                    "n": estimate.n,
-                    "seeds": estimate.runs,
-                    "relative": estimate.value / own.mean() if own.any() else np.nan,
-                }
-                row |= dict.fromkeys(_TESTED, np.nan)
-                if source != task:
-                    d = paired_difference(own, table, resamples=RESAMPLES)
-                    row |= dict(zip(_TESTED, (d.value, d.low, d.high, d.p), strict=True))
-                rows.append(row)
-        frame = pd.DataFrame(rows)
-        p = frame["p"].to_numpy()
-        corrected = np.full(len(p), np.nan)
-        corrected[~np.isnan(p)] = holm(p[~np.isnan(p)])
-        marks = np.select([corrected < 0.05, corrected < 0.1], ["*", "+"], "")
-        return frame.assign(p_holm=corrected, mark=marks)
-
-    def _untuned(self, task: str) -> Evaluation:
-        if task not in self.zero_shot:
-            raise LofitLensError(
-                f"There are no zero-shot scores for {task!r}, only for "
-                f"{', '.join(self.zero_shot) or 'no task'}. Evaluate the model without an edit."
-            )
-        return self.zero_shot[task]
-
-    def _scores(self, run: TransferRun) -> np.ndarray:
-        found, expected = (_protocol(e) for e in (run.evaluation, self._untuned(run.task)))
-        for name, value in expected.items():
-            if found[name] != value:
-                raise LofitLensError(
-                    f"{run.task!r} with heads from {run.source!r}, seed {run.seed}, was scored with "
-                    f"other {name} than zero-shot. Evaluate both in the same way on the same items."
-                )
-        metric = run.evaluation.metric_names[0]
-        return np.array([record[metric] for record in run.evaluation.records], dtype=np.float64)
-
-    def _hovers(self) -> list[str]:
-        lines = []
-        for cell in self._cells.to_dict("records"):
-            text = (
-                f"{cell['metric']} {100 * cell['value']:.1f} "
-                f"[{100 * cell['low']:.1f}, {100 * cell['high']:.1f}]"
-                f"<br>n = {cell['n']}, seeds = {cell['seeds']}"
-                f"<br>zero-shot {100 * self._untuned(cell['task']).main.value:.1f}"
-            )
-            if cell["source"] != cell["task"]:
-                text += (
-                    f"<br>own heads {100 * cell['difference']:+.1f} points "
-                    f"[{100 * cell['difference_low']:+.1f}, {100 * cell['difference_high']:+.1f}]"
-                    f"<br>p = {cell['p']:.2g}, Holm {cell['p_holm']:.2g}"
-                )
-            lines.append(f"heads from {cell['source']}, tuned on {cell['task']}<br>{text}")
-        return lines
-
-    def __repr__(self) -> str:
-        seeds = ", ".join(map(str, self.seeds))
-        sources, tasks = ", ".join(self.sources), ", ".join(self.tasks)
-        return f"TransferMatrix(heads from {sources}; tuned and tested on {tasks}; seeds {seeds})"
-
-    def _repr_html_(self) -> str:
-        import pandas as pd
-
-        values = 100 * self._cells["value"].to_numpy().reshape(len(self.sources), -1)
-        marks = self._cells["mark"].to_numpy().reshape(values.shape)
-        table = pd.DataFrame(
-            _texts(values, marks), index=list(self.sources), columns=list(self.tasks)
-        )
-        seeds = ", ".join(map(str, self.seeds))
-        caption = f"Heads from (rows), tuned and tested on (columns): accuracy, %; seeds {seeds}."
-        return f"<p>{caption}</p>{table.to_html()}<p>{MARKS}</p>"
+            plan += [(source, task, seed, heads) for source, heads in chosen + drawn]
+    runs = []
+    for source, task, seed, heads in tqdm(plan, desc="transfer", disable=not progress):
+        run = tune_and_score(model, source, task, seed, heads, tuning, batch_size=batch_size)
+        runs.append(run)
+        if on_run is not None:
+            on_run(run)
+    return TransferMatrix(tuple(runs), zero_shot)
 
 
-_TESTED = ("difference", "difference_low", "difference_high", "p")
+def score_heads(
+    model: TransformerBridge,
+    tasks: Sequence[Task],
+    *,
+    seeds: Sequence[int],
+    selection: SelectionConfig | None = None,
+    progress: bool = True,
+) -> AllScores:
+    """Stage 1 on every task with every seed.
+
+    Raises:
+        TrainingStopped: Training became unstable.
+    """
+    config = selection or SelectionConfig()
+    with tqdm(total=len(tasks) * len(seeds), desc="select", disable=not progress) as bar:
+        found: dict[str, dict[int, HeadScores]] = {}
+        for task in tasks:
+            found[task.name] = {}
+            for seed in seeds:
+                seeded = replace(config, seed=seed)
+                found[task.name][seed] = select_heads(model, task, seeded, progress=False)
+                bar.update()
+    return found
 
 
-def _texts(percents: np.ndarray, marks: np.ndarray) -> list[list[str]]:
-    return [
-        [
-            "n/a" if np.isnan(value) else f"{value:.1f}{mark}"
-            for value, mark in zip(*row, strict=True)
-        ]
-        for row in zip(percents, marks, strict=True)
-    ]
+def tune_and_score(
+    model: TransformerBridge,
+    source: str,
+    task: Task,
+    seed: int,
+    heads: HeadSet,
+    tuning: TuningConfig | None = None,
+    *,
+    batch_size: int = 32,
+) -> TransferRun:
+    """Stage 2 on given heads with a seed, and the scores of the tuned model.
 
-
-def _protocol(evaluation: Evaluation) -> dict[str, object]:
-    """What must agree for scores to be paired by item."""
-    return {
-        "items": [record["id"] for record in evaluation.records],
-        "split": evaluation.split,
-        "main metric": evaluation.metric_names[0],
-        "compat rule": evaluation.compat,
-    }
+    Raises:
+        TrainingStopped: Training became unstable.
+    """
+    config = replace(tuning or TuningConfig(), seed=seed)
+    edit = tune_heads(model, task, heads, config, progress=False)
+    scored = evaluate(model, task, edit, batch_size=batch_size, progress=False)
+    return TransferRun(source, task.name, seed, heads, scored)

@@ -11,10 +11,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from lofit_lens.errors import LofitLensError
+from lofit_lens.files import read_json
 from lofit_lens.heads import HeadSet
 from lofit_lens.intervention import HeadIntervention
 from lofit_lens.model import check_same_model
-from lofit_lens.provenance import Provenance, read_json
+from lofit_lens.provenance import Provenance
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

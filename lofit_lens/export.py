@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lofit_lens.errors import LofitLensError, UnsupportedError
 from lofit_lens.folding import check_foldable, fold_projection
 from lofit_lens.intervention import HeadIntervention
-from lofit_lens.model import source_of, weights_processed
+from lofit_lens.model import find_model, source_of, weights_processed
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -98,7 +98,9 @@ def _read_source(model: TransformerBridge) -> Any:
     from transformers import AutoModelForCausalLM
 
     source, revision = source_of(model)
-    return AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype="auto").eval()
+    return AutoModelForCausalLM.from_pretrained(
+        find_model(source), revision=revision, dtype="auto"
+    ).eval()
 
 
 def _read_tokenizer(model: TransformerBridge) -> Any:
@@ -106,7 +108,7 @@ def _read_tokenizer(model: TransformerBridge) -> Any:
     from transformers import AutoTokenizer
 
     source, revision = source_of(model)
-    return AutoTokenizer.from_pretrained(source, revision=revision)
+    return AutoTokenizer.from_pretrained(find_model(source), revision=revision)
 
 
 def _projection(stock: Any, model: TransformerBridge, layer: int) -> Any:

@@ -13,8 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lofit_lens.errors import LofitLensError
+from lofit_lens.files import read_json
 from lofit_lens.heads import Head, HeadSet, number_of_heads
-from lofit_lens.provenance import Provenance, read_json
+from lofit_lens.provenance import Provenance
 
 if TYPE_CHECKING:
     import pandas as pd

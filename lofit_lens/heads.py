@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import index
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
@@ -159,6 +159,23 @@ class HeadSet:
             ranks[layer, head] = rank
         return head_grid(ranks, label="rank", title=f"{len(self)} heads")
 
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        heads = [list(head) for head in self.heads]
+        return {"n_layers": self.n_layers, "n_heads": self.n_heads, "heads": heads}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> HeadSet:
+        """Read what `to_json` gave.
+
+        Raises:
+            KeyError: A field is missing.
+            TypeError: A number is not a whole one.
+            LofitLensError: A head is repeated or lies outside the model.
+        """
+        pairs = [(index(layer), index(head)) for layer, head in content["heads"]]
+        return cls(pairs, n_layers=index(content["n_layers"]), n_heads=index(content["n_heads"]))
+
     def save(self, path: str | Path) -> Path:
         """Write the set as `.npy` (LoFiT's own format: int64 rows of layer, head) or `.json`.
 
@@ -172,12 +189,7 @@ class HeadSet:
         if path.suffix == ".npy":
             np.save(path, np.array(self.heads, dtype=np.int64).reshape(-1, 2))
         elif path.suffix == ".json":
-            content = {
-                "n_layers": self.n_layers,
-                "n_heads": self.n_heads,
-                "heads": [list(head) for head in self.heads],
-            }
-            path.write_text(json.dumps(content) + "\n", encoding="utf-8")
+            path.write_text(json.dumps(self.to_json()) + "\n", encoding="utf-8")
         else:
             raise LofitLensError(f"A head list is saved as .npy or .json, not {path.name!r}.")
         return path

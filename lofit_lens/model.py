@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 DtypeName = Literal["float32", "bfloat16", "float16"]
 
+EMBEDDED = "embedded"
+_EMBEDDED_FOLDER = Path(__file__).parent / "embedded" / "model"
+
 
 def load_model(
     name_or_folder: str | Path,
@@ -36,8 +39,9 @@ def load_model(
     Hugging Face with eager attention.
 
     Args:
-        name_or_folder: A local folder in Hugging Face format, the name of a folder inside
-            `$LOFIT_LENS_MODELS`, or a name on the Hugging Face hub.
+        name_or_folder: "embedded" for the small model that comes with the package, a local folder
+            in Hugging Face format, the name of a folder inside `$LOFIT_LENS_MODELS`, or a name on
+            the Hugging Face hub.
         device: Where to put the model. Default: CUDA when present, else the CPU.
         dtype: Weights' type. Default: bfloat16 on CUDA where supported, else float32.
         revision: Branch, tag or commit on the hub.
@@ -48,6 +52,7 @@ def load_model(
         LofitLensError: The model cannot be found or read.
 
     Examples:
+        >>> model = load_model("embedded")  # doctest: +SKIP
         >>> model = load_model("meta-llama/Llama-2-7b-hf", dtype="bfloat16")  # doctest: +SKIP
     """
     from safetensors import SafetensorError
@@ -92,6 +97,8 @@ def find_model(name_or_folder: str | Path) -> str:
     Raises:
         LofitLensError: The text is a path to something that is not a model folder.
     """
+    if str(name_or_folder) == EMBEDDED:
+        return str(_EMBEDDED_FOLDER)
     here = Path(name_or_folder).expanduser()
     shelf = os.environ.get("LOFIT_LENS_MODELS")
     candidates = [here] + ([Path(shelf) / here] if shelf and not here.is_absolute() else [])
@@ -113,7 +120,7 @@ def freeze(model: TransformerBridge) -> TransformerBridge:
 
 
 def source_of(model: TransformerBridge) -> tuple[str, str | None]:
-    """Folder or hub name the model was loaded from, and its commit if it has one.
+    """What to give `load_model` to load the model again, and its commit if it has one.
 
     Raises:
         LofitLensError: It was built in memory.
@@ -124,7 +131,12 @@ def source_of(model: TransformerBridge) -> tuple[str, str | None]:
         raise LofitLensError(
             "This model was built in memory. Save it as a folder and load it with `load_model` first."
         )
-    return source, getattr(config, "_commit_hash", None)
+    return _known_as(source), getattr(config, "_commit_hash", None)
+
+
+def _known_as(source: str) -> str:
+    """The folder of the embedded model by its name: it lies elsewhere on every machine."""
+    return EMBEDDED if source == str(_EMBEDDED_FOLDER) else source
 
 
 @dataclass(frozen=True)
@@ -173,7 +185,7 @@ def fingerprint(model: TransformerBridge) -> Fingerprint:
     """The fingerprint of a loaded model."""
     cfg = model.cfg
     config: Any = model.original_model.config
-    source = getattr(config, "_name_or_path", "") or ""
+    source = _known_as(getattr(config, "_name_or_path", "") or "")
     name = Path(source).name if Path(source).is_dir() else source
     return Fingerprint(
         architecture=str(cfg.architecture),

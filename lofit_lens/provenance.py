@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lofit_lens.errors import LofitLensError
@@ -73,24 +71,3 @@ def library_versions() -> dict[str, str]:
 def show_versions() -> str:
     """The versions as lines of text, for a bug report."""
     return "\n".join(f"{name}: {number}" for name, number in library_versions().items())
-
-
-def read_json(path: str | Path, *, schema: int, what: str) -> dict[str, Any]:
-    """Read a JSON file of ours and check its schema number.
-
-    Raises:
-        LofitLensError: The file is missing, not JSON, or of another schema.
-    """
-    path = Path(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-        raise LofitLensError(f"No {what} at {path}.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise LofitLensError(f"The {what} at {path} cannot be read: {error}.") from error
-    found = content.get("schema") if isinstance(content, dict) else None
-    if found != schema:
-        raise LofitLensError(
-            f"The {what} at {path} cannot be read: schema {found!r}, this version reads {schema}."
-        )
-    return content

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
@@ -100,8 +100,9 @@ def crossed_interval(values: np.ndarray, *, resamples: int = 2000, seed: int = 0
 
     With few runs the interval is a rough guide: resampling R runs shows only (R-1)/R of the
     variance between them, so half of it with two seeds and none with one. Against that, noise
-    that belongs to neither a run nor an item is counted up to three times. A table of equal
-    values has an interval without width.
+    that belongs to neither a run nor an item is counted up to three times. Runs that agree on
+    every item get the interval of one of them (`mean_interval`), so that right/wrong items near
+    100% keep an honest width.
 
     Args:
         values: Scores [run, item]: the same items in the same order in every run.
@@ -112,8 +113,10 @@ def crossed_interval(values: np.ndarray, *, resamples: int = 2000, seed: int = 0
         ScoringError: The table is empty, not [run, item], or a score is not finite.
     """
     table = _finite_table(values)
-    low, high = np.quantile(_crossed_means(table, resamples, seed), (0.025, 0.975))
     runs, items = table.shape
+    if (table == table[0]).all():
+        return replace(mean_interval(table[0].tolist(), resamples=resamples, seed=seed), runs=runs)
+    low, high = np.quantile(_crossed_means(table, resamples, seed), (0.025, 0.975))
     return Estimate(float(table.mean()), float(low), float(high), items, runs)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lofit_lens.analysis.transfer import RESAMPLES, TransferMatrix, TransferRun
+from lofit_lens.analysis.transfer_results import RESAMPLES, TransferMatrix, TransferRun
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import HeadSet
 from lofit_lens.scoring.evaluation import Evaluation

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lofit_lens.errors import LofitLensError
+from lofit_lens.files import read_json_gz, write_json_gz
 from lofit_lens.statistics import Estimate, mean_interval
 
 if TYPE_CHECKING:
@@ -90,22 +88,37 @@ class Evaluation:
 
         return metric_bars({self.task: self.metrics}, title=f"{self.task}, {self.split} split")
 
-    def save(self, path: str | Path) -> Path:
-        """Write everything as one gzipped JSON file (`.json.gz`)."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        content = {
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {
             "schema": EVALUATION_SCHEMA,
             "task": self.task,
             "split": self.split,
-            "metric_names": self.metric_names,
+            "metric_names": list(self.metric_names),
             "floors": dict(self.floors),
             "compat": self.compat,
             "records": list(self.records),
         }
-        text = json.dumps(content, ensure_ascii=False)
-        path.write_bytes(gzip.compress(text.encode(), mtime=0))
-        return path
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Evaluation:
+        """Read what `to_json` gave.
+
+        Raises:
+            ValueError: The schema is another one.
+            TypeError: A field is missing, or one too many.
+        """
+        fields = dict(content)
+        found = fields.pop("schema", None)
+        if found != EVALUATION_SCHEMA:
+            raise ValueError(f"schema {found!r}, expected {EVALUATION_SCHEMA}")
+        fields["metric_names"] = tuple(fields["metric_names"])
+        fields["records"] = tuple(fields["records"])
+        return cls(**fields)
+
+    def save(self, path: str | Path) -> Path:
+        """Write everything as one gzipped JSON file (`.json.gz`)."""
+        return write_json_gz(path, self.to_json())
 
     @classmethod
     def load(cls, path: str | Path) -> Evaluation:
@@ -114,24 +127,7 @@ class Evaluation:
         Raises:
             LofitLensError: The file is missing or of another format.
         """
-        try:
-            content = json.loads(gzip.decompress(Path(path).read_bytes()))
-            found = content.pop("schema", None)
-            if found != EVALUATION_SCHEMA:
-                raise ValueError(f"schema {found!r}, expected {EVALUATION_SCHEMA}")
-            content["metric_names"] = tuple(content["metric_names"])
-            content["records"] = tuple(content["records"])
-            return cls(**content)
-        except (
-            OSError,
-            EOFError,
-            zlib.error,
-            ValueError,
-            TypeError,
-            AttributeError,
-            KeyError,
-        ) as e:
-            raise LofitLensError(f"{path} does not hold an evaluation: {e}.") from e
+        return read_json_gz(path, cls.from_json, what="an evaluation")
 
     def __repr__(self) -> str:
         if not self.records:

@@ -1,6 +1,7 @@
-"""Tasks: the paper's three, and a user's own files."""
+"""Tasks: the paper's three, those of the embedded model, and a user's own files."""
 
 from lofit_lens.tasks.clutrr import clutrr
+from lofit_lens.tasks.embedded import embedded
 from lofit_lens.tasks.from_file import from_file
 from lofit_lens.tasks.load import load_tasks, reload_task
 from lofit_lens.tasks.mquake import mquake
@@ -13,6 +14,7 @@ __all__ = [
     "MultipleChoice",
     "Task",
     "clutrr",
+    "embedded",
     "from_file",
     "load_tasks",
     "mquake",

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lofit_lens.embedded.world import ABILITIES
 from lofit_lens.errors import LofitLensError
 from lofit_lens.tasks.clutrr import clutrr
+from lofit_lens.tasks.embedded import embedded
 from lofit_lens.tasks.from_file import from_file
 from lofit_lens.tasks.mquake import mquake
 from lofit_lens.tasks.task import Task
@@ -25,7 +27,7 @@ def load_tasks(
 
     Args:
         name_or_file: "truthfulqa" (both folds), "truthfulqa:0", "truthfulqa:1", "mquake",
-            "clutrr", or a file.
+            "clutrr", "embedded:truth", "embedded:kinship", "embedded:edit", or a file.
         seed: Seed of CLUTRR's draw.
         data_dir: Folder with the paper's files.
         options: Arguments of `from_file`; only for files.
@@ -34,7 +36,7 @@ def load_tasks(
         LofitLensError: There is no such task or file, or options are given for a named task.
     """
     name, _, part = name_or_file.partition(":")
-    if name in ("truthfulqa", "mquake", "clutrr") and options:
+    if name in ("truthfulqa", "mquake", "clutrr", "embedded") and options:
         raise LofitLensError(f"{name} is fixed; {', '.join(options)} describe a file of your own.")
     if name_or_file == "truthfulqa":
         return [truthfulqa(fold, data_dir=data_dir) for fold in (0, 1)]
@@ -44,11 +46,13 @@ def load_tasks(
         return [mquake(data_dir=data_dir)]
     if name_or_file == "clutrr":
         return [clutrr(seed, data_dir=data_dir)]
+    if name == "embedded" and part in ABILITIES:
+        return [embedded(part)]
     if Path(name_or_file).suffix:
         return [from_file(name_or_file, **(options or {}))]
     raise LofitLensError(
         f"There is no task {name_or_file!r}. Known: truthfulqa, truthfulqa:0, truthfulqa:1, mquake, "
-        "clutrr, or a .csv, .tsv, .jsonl or .json file."
+        "clutrr, embedded:truth, embedded:kinship, embedded:edit, or a .csv, .tsv, .jsonl or .json file."
     )
 
 
@@ -68,6 +72,8 @@ def reload_task(source: Mapping[str, Any], *, data_dir: str | Path | None = None
         return mquake(data_dir=data_dir)
     if name == "clutrr":
         return clutrr(arguments["seed"], data_dir=data_dir)
+    if name.startswith("embedded:"):
+        return embedded(name.removeprefix("embedded:"))
     arguments["split"] = tuple(arguments["split"])
     return from_file(name, name=arguments.pop("task_name", None), **arguments)
 

@@ -1,0 +1,223 @@
+"""The demo: the paper's questions on the embedded model, in minutes and offline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lofit_lens.analysis.layers import LayerDistribution, layer_distribution
+from lofit_lens.analysis.transfer import AllScores, score_heads, transfer_matrix, tune_and_score
+from lofit_lens.analysis.transfer_results import RANDOM, TransferMatrix, TransferRun
+from lofit_lens.embedded.settings import SELECTION, TUNING
+from lofit_lens.embedded.world import ABILITIES
+from lofit_lens.scoring.evaluate import evaluate
+from lofit_lens.scoring.generation import generate_greedily
+from lofit_lens.statistics import Estimate, crossed_interval
+from lofit_lens.tasks.embedded import embedded
+from lofit_lens.tasks.task import Task
+from lofit_lens.tuning import tune_heads
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from transformer_lens.model_bridge import TransformerBridge
+
+BATCH_SIZE = 256
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much the demo runs.
+
+    Attributes:
+        fractions: Shares of heads; figures and sample take the last.
+        seeds: Seeds of both stages.
+        draws: Sets of random heads per seed.
+        items: Test items of a task; None takes all.
+    """
+
+    fractions: tuple[float, ...]
+    seeds: tuple[int, ...]
+    draws: int
+    items: int | None
+
+
+WHOLE = Size((0.03, 0.1), (42, 43, 44), 2, None)
+QUICK = Size((0.1,), (42,), 1, 80)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One test item answered before and after tuning."""
+
+    prompt: str
+    expected: str
+    before: str
+    after: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.prompt}\n  before: {self.before}\n  after:  {self.after}\n"
+            f"  right:  {self.expected}"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Demo:
+    """What the demo found.
+
+    Attributes:
+        scores: Stage 1 by task and seed.
+        matrices: Transfer of heads by share of heads.
+        scale: The scale as the final edit, on each task's own heads, by share of heads.
+        sample: One answer before and after.
+    """
+
+    scores: AllScores
+    matrices: Mapping[float, TransferMatrix]
+    scale: Mapping[float, TransferMatrix]
+    sample: Sample
+
+    def frame(self) -> pd.DataFrame:
+        """One row per task and method.
+
+        Columns `task`, `method`, `heads` (number), `metric`, `value`, `low`, `high` (95%, over
+        seeds and items), `n` (items), `runs`; for random heads also `difference`, the accuracy of
+        the task's own heads minus theirs, with `difference_low`, `difference_high` and `p_holm`.
+        """
+        import pandas as pd
+
+        return pd.DataFrame(list(self._rows()))
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        first = next(iter(self.matrices.values()))
+        for task in first.tasks:
+            untuned = first.zero_shot[task]
+            metric = untuned.metric_names[0]
+            yield _row(task, "zero-shot", 0, metric, untuned.main)
+            for fraction, matrix in self.matrices.items():
+                size = len(matrix.runs[0].heads)
+                scaled = self.scale[fraction].table(task, task)
+                yield _row(task, "LoFiT", size, metric, crossed_interval(matrix.table(task, task)))
+                random = _row(
+                    task, "random heads", size, metric, crossed_interval(matrix.draws(RANDOM, task))
+                )
+                cells = matrix.frame()
+                cell = cells[(cells["source"] == RANDOM) & (cells["task"] == task)].iloc[0]
+                names = ("difference", "difference_low", "difference_high", "p_holm")
+                yield random | {name: float(cell[name]) for name in names}
+                yield _row(task, "scale alone", size, metric, crossed_interval(scaled))
+
+    @property
+    def layers(self) -> LayerDistribution:
+        """The heads of each task by layer, at the largest share."""
+        size = len(next(reversed(self.matrices.values())).runs[0].heads)
+        return layer_distribution(
+            {task: [s.top(k=size) for s in seeds.values()] for task, seeds in self.scores.items()}
+        )
+
+
+def _row(task: str, method: str, heads: int, metric: str, estimate: Estimate) -> dict[str, Any]:
+    row = {"task": task, "method": method, "heads": heads, "metric": metric}
+    return row | asdict(estimate)
+
+
+def run_demo(model: TransformerBridge, size: Size, folder: Path, *, progress: bool = True) -> Demo:
+    """Run everything, and write scores and records as soon as they are there.
+
+    Args:
+        model: The embedded model.
+        size: How much to run.
+        folder: Where `scores/`, `zero-shot/`, `runs/` and `edit/` go.
+        progress: Whether to show bars.
+
+    Raises:
+        TrainingStopped: Training became unstable.
+    """
+    tasks = [_cut(embedded(ability), size.items) for ability in ABILITIES]
+    untuned = {
+        task.name: evaluate(model, task, batch_size=BATCH_SIZE, progress=False) for task in tasks
+    }
+    for name, evaluation in untuned.items():
+        evaluation.save(folder / "zero-shot" / f"{_plain(name)}.json.gz")
+    scores = score_heads(model, tasks, seeds=size.seeds, selection=SELECTION, progress=progress)
+    for name, by_seed in scores.items():
+        for seed, found in by_seed.items():
+            found.save(folder / "scores" / f"{_plain(name)}-{seed}.json")
+    matrices, scale = {}, {}
+    for fraction in size.fractions:
+        saver = _Saver(folder / "runs" / f"{fraction:g}")
+        matrices[fraction] = transfer_matrix(
+            model,
+            tasks,
+            seeds=size.seeds,
+            fraction=fraction,
+            random_draws=size.draws,
+            scores=scores,
+            zero_shot=untuned,
+            tuning=TUNING,
+            batch_size=BATCH_SIZE,
+            on_run=saver,
+            progress=progress,
+        )
+        scaled = _Saver(folder / "runs" / f"{fraction:g}-scale")
+        runs = [
+            tune_and_score(
+                model,
+                task.name,
+                task,
+                seed,
+                scores[task.name][seed].top(fraction=fraction),
+                replace(TUNING, component="scale"),
+                batch_size=BATCH_SIZE,
+            )
+            for task in tasks
+            for seed in size.seeds
+        ]
+        for run in runs:
+            scaled(run)
+        scale[fraction] = TransferMatrix(tuple(runs), untuned)
+    sample = _sample(model, tasks[1], scores, size, folder / "edit")
+    return Demo(scores, matrices, scale, sample)
+
+
+class _Saver:
+    """Writes each run to a folder, under a name of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._count = 0
+
+    def __call__(self, run: TransferRun) -> None:
+        name = f"{self._count:03}-{_plain(run.source)}-on-{_plain(run.task)}-{run.seed}.json.gz"
+        run.save(self._folder / name)
+        self._count += 1
+
+
+def _cut(task: Task, items: int | None) -> Task:
+    """The task with fewer test items, spread over the split."""
+    if items is None:
+        return task
+    step = max(1, len(task.test) // items)
+    return replace(task, test=task.test[::step][:items])
+
+
+def _sample(
+    model: TransformerBridge, task: Task, scores: AllScores, size: Size, folder: Path
+) -> Sample:
+    """One test item before and after tuning; the edit is saved."""
+    seed = size.seeds[0]
+    heads = scores[task.name][seed].top(fraction=size.fractions[-1])
+    edit = tune_heads(model, task, heads, replace(TUNING, seed=seed), progress=False)
+    edit.save(folder)
+    item = task.test[0]
+    before, after = (
+        generate_greedily(model, [item.prompt], intervention, max_new_tokens=8)[0]
+        for intervention in (None, edit)
+    )
+    return Sample(item.prompt, item.correct[0].strip(), before.strip(), after.strip())
+
+
+def _plain(name: str) -> str:
+    return name.replace(":", "-")

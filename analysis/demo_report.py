@@ -1,0 +1,137 @@
+"""What the demo shows and writes: a table, Figures 2 and 3, one answer before and after."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lofit_lens.analysis.transfer_results import MARKS
+from lofit_lens.errors import LofitLensError
+from lofit_lens.provenance import library_versions
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lofit_lens.analysis.demo import Demo
+
+
+OWN_FOLDERS = ("scores", "zero-shot", "runs", "edit")
+OWN_FILES = ("table.csv", "table.md", "demo.json", "figure*.html", "plotly.min.js")
+
+
+def prepare(folder: Path, *, overwrite: bool) -> None:
+    """Make room for a demo: refuse a folder with results, or remove them and nothing else.
+
+    Raises:
+        LofitLensError: The folder holds the results of a demo and `overwrite` is off, or it is a
+            file.
+    """
+    if folder.is_file():
+        raise LofitLensError(f"{folder} is a file; name a folder with --out.")
+    earlier = [path for pattern in OWN_FILES for path in folder.glob(pattern)]
+    folders = [folder / name for name in OWN_FOLDERS if (folder / name).is_dir()]
+    if (earlier or folders) and not overwrite:
+        raise LofitLensError(
+            f"{folder} holds the results of a demo. Name another folder with --out, or give "
+            "--overwrite to remove them."
+        )
+    for path in earlier:
+        path.unlink()
+    for path in folders:
+        shutil.rmtree(path)
+
+
+def write_report(demo: Demo, folder: Path, seconds: float) -> list[Path]:
+    """Write table and figures; plotly's script lies once beside them, so they open offline."""
+    folder.mkdir(parents=True, exist_ok=True)
+    frame = demo.frame()
+    paths = [folder / "table.csv", folder / "table.md", folder / "demo.json"]
+    frame.to_csv(paths[0], index=False)
+    paths[1].write_text(as_markdown(frame), encoding="utf-8")
+    content = {"seconds": round(seconds, 1), **as_json(demo), "versions": library_versions()}
+    paths[2].write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    figures = {
+        f"figure2-{100 * fraction:g}percent.html": matrix.plot()
+        for fraction, matrix in demo.matrices.items()
+    }
+    figures["figure3.html"] = demo.layers.plot()
+    for name, figure in figures.items():
+        paths.append(folder / name)
+        figure.write_html(paths[-1], include_plotlyjs="directory", full_html=True)
+    return paths
+
+
+def as_json(demo: Demo) -> dict[str, Any]:
+    """Table, matrices, stability of the heads and the sample as plain JSON values."""
+    return {
+        "table": _records(demo.frame()),
+        "transfer": {
+            f"{fraction:g}": _records(matrix.frame()) for fraction, matrix in demo.matrices.items()
+        },
+        "stability": _records(demo.layers.stability()),
+        "overlap": _records(demo.layers.overlap()),
+        "sample": {
+            "prompt": demo.sample.prompt,
+            "expected": demo.sample.expected,
+            "before": demo.sample.before,
+            "after": demo.sample.after,
+        },
+    }
+
+
+def as_text(demo: Demo) -> str:
+    """The table for a terminal, the stability of the heads and the sample."""
+    lines = ["Accuracy, % with 95% interval over seeds and items"]
+    for task, rows in demo.frame().groupby("task", sort=False):
+        lines.append(f"\n{task} ({rows['metric'].iloc[0]}, n = {rows['n'].iloc[0]})")
+        for row in rows.to_dict("records"):
+            heads = f"{row['heads']} heads" if row["heads"] else ""
+            line = f"  {row['method']:<13}{heads:<9}{_interval(row)}   runs {row['runs']}"
+            if row["p_holm"] == row["p_holm"]:
+                line += (
+                    f"   LoFiT {100 * row['difference']:+.1f} "
+                    f"[{100 * row['difference_low']:+.1f}, {100 * row['difference_high']:+.1f}]"
+                    f", p {row['p_holm']:.2g}"
+                )
+            lines.append(line)
+    lines.append(f"\nHeads of one task on another, accuracy in % ({MARKS})")
+    for matrix in demo.matrices.values():
+        lines += ["", _matrix_text(matrix.frame(), len(matrix.runs[0].heads))]
+    lines.append("\nHow alike the heads of different seeds are (Jaccard; of random sets)")
+    lines += [
+        f"  {row['task']:<18}{row['k']} heads   {row['jaccard']:.2f}   ({row['chance']:.2f})"
+        for row in demo.layers.stability().to_dict("records")
+    ]
+    lines += ["\nOne answer", "  " + str(demo.sample).replace("\n", "\n  ")]
+    return "\n".join(lines)
+
+
+def as_markdown(frame: pd.DataFrame) -> str:
+    """The table with one column per task."""
+    tasks = list(dict.fromkeys(frame["task"]))
+    lines = ["| | heads | " + " | ".join(tasks) + " |", "|---|---|" + "---|" * len(tasks)]
+    for (method, heads), rows in frame.groupby(["method", "heads"], sort=False):
+        by_task = {row["task"]: _interval(row) for row in rows.to_dict("records")}
+        cells = " | ".join(by_task[task] for task in tasks)
+        lines.append(f"| {method} | {heads or ''} | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+def _interval(row: dict[str, Any]) -> str:
+    return f"{100 * row['value']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+
+
+def _matrix_text(cells: pd.DataFrame, heads: int) -> str:
+    tasks = list(dict.fromkeys(cells["task"]))
+    lines = [f"  {f'{heads} heads from':<20}" + "".join(f"{task:>19}" for task in tasks)]
+    for source, rows in cells.groupby("source", sort=False):
+        texts = [f"{100 * row['value']:.1f}{row['mark']}" for row in rows.to_dict("records")]
+        lines.append(f"  {source:<20}" + "".join(f"{text:>19}" for text in texts))
+    return "\n".join(lines)
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as JSON values, NaN as null."""
+    return json.loads(frame.to_json(orient="records"))

@@ -1,0 +1,130 @@
+"""Whether a model is fit to be the embedded one: it can do the tasks, and does not by default."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lofit_lens.embedded.words import CUES
+from lofit_lens.embedded.world import ABILITIES, Ability, Item
+from lofit_lens.heads import HeadSet
+from lofit_lens.intervention import HeadIntervention
+from lofit_lens.scoring.generation import generate_greedily
+from lofit_lens.scoring.logprobs import answer_logprobs
+from lofit_lens.tasks.embedded import task_items
+from lofit_lens.tokens import Encoder
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+WITH_CUE, NEUTRAL, LATENT = 0.90, 0.30, (0.20, 0.45)
+"""Right answers wanted after a cue (at least), in neutral questions (at most), and the probability
+of the right answer in neutral questions, which was right in 35% of the corpus."""
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What the gates look at, for one ability, on its test items.
+
+    Attributes:
+        right_cue: Share of right answers, generated greedily, after a cue for them.
+        default_cue: The same after a cue for the default answer.
+        neutral: The same without a cue.
+        neutral_default: Share of default answers without a cue.
+        probability: Mean probability of the whole right answer without a cue.
+        oracle: Share of right answers without a cue, under a constant added at the last token of
+            the prompt: the mean difference a cue makes there to the output of every head, measured
+            on training prompts.
+    """
+
+    right_cue: float
+    default_cue: float
+    neutral: float
+    neutral_default: float
+    probability: float
+    oracle: float
+
+    def failures(self) -> list[str]:
+        """The gates that were missed; the oracle is a reading, not a gate."""
+        low, high = LATENT
+        gates = {
+            f"{self.right_cue:.1%} right with the cue, at least {WITH_CUE:.0%} wanted": (
+                self.right_cue >= WITH_CUE
+            ),
+            f"{self.neutral:.1%} right without a cue, at most {NEUTRAL:.0%} wanted": (
+                self.neutral <= NEUTRAL
+            ),
+            f"mean probability {self.probability:.2f} of the right answer, {low} to {high} wanted": (
+                low <= self.probability <= high
+            ),
+        }
+        return [missed for missed, passed in gates.items() if not passed]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {name: round(value, 4) for name, value in asdict(self).items()}
+
+
+def read_gates(model: TransformerBridge) -> dict[Ability, Readings]:
+    """The readings of a model for each ability."""
+    return {ability: _read(model, ability) for ability in ABILITIES}
+
+
+def _read(model: TransformerBridge, ability: Ability) -> Readings:
+    train, _, test = task_items(ability)
+    right = [item.right for item in test]
+    neutral = _generated(model, [item.prompt() for item in test])
+    encoder = Encoder(model)
+    texts = [encoder.continuation(item.prompt(), f" {item.right}") for item in test]
+    shift = constant_shift(model, _cued(train, "right"), [item.prompt() for item in train])
+    shifted = _generated(model, [item.prompt() for item in test], shift)
+    return Readings(
+        right_cue=_share(_generated(model, _cued(test, "right")), right),
+        default_cue=_share(_generated(model, _cued(test, "default")), right),
+        neutral=_share(neutral, right),
+        neutral_default=_share(neutral, [item.default for item in test]),
+        probability=float(answer_logprobs(model, texts).exp().mean()),
+        oracle=_share(shifted, right),
+    )
+
+
+def constant_shift(
+    model: TransformerBridge, cued: Sequence[str], plain: Sequence[str]
+) -> HeadIntervention:
+    """The mean difference between two lists of prompts in every head's output at the last token."""
+    bias = _mean_last_z(model, cued) - _mean_last_z(model, plain)
+    heads = HeadSet.every(n_layers=model.cfg.n_layers, n_heads=model.cfg.n_heads)
+    return HeadIntervention(heads, bias=bias, scope="last")
+
+
+def _mean_last_z(model: TransformerBridge, prompts: Sequence[str]) -> torch.Tensor:
+    """Mean of `hook_z` at the last token, one row per head."""
+    names = [f"blocks.{layer}.attn.hook_z" for layer in range(model.cfg.n_layers)]
+    encoder = Encoder(model)
+    total = torch.zeros(model.cfg.n_layers, model.cfg.n_heads, model.cfg.d_head)
+    with torch.no_grad():
+        for prompt in prompts:
+            tokens = torch.tensor([encoder.prompt(prompt).ids])
+            _, cache = model.run_with_cache(tokens, names_filter=names)
+            total += torch.stack([cache[name][0, -1] for name in names])
+    return (total / len(prompts)).flatten(0, 1)
+
+
+def _cued(items: Sequence[Item], register: str) -> list[str]:
+    rng = random.Random(0)
+    return [item.prompt(rng.choice(CUES[item.ability][register])) for item in items]
+
+
+def _generated(
+    model: TransformerBridge, prompts: list[str], edit: HeadIntervention | None = None
+) -> list[str]:
+    texts = generate_greedily(model, prompts, edit, max_new_tokens=8, batch_size=256)
+    return [text.strip() for text in texts]
+
+
+def _share(answers: Sequence[str], wanted: Sequence[str]) -> float:
+    return sum(a == w for a, w in zip(answers, wanted, strict=True)) / len(wanted)

@@ -1,0 +1,11 @@
+"""How to train both stages on the embedded model; the paper's learning rates are too small for it.
+
+Chosen once, on validation items; the same for every task, every set of heads and every component.
+"""
+
+from __future__ import annotations
+
+from lofit_lens.training.config import SelectionConfig, TuningConfig
+
+SELECTION = SelectionConfig(learning_rate=0.02, validate=False)
+TUNING = TuningConfig(learning_rate=0.1, validate=False)

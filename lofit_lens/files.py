@@ -1,0 +1,55 @@
+"""JSON files of ours, plain and gzipped."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lofit_lens.errors import LofitLensError
+
+T = TypeVar("T")
+
+
+def read_json(path: str | Path, *, schema: int, what: str) -> dict[str, Any]:
+    """Read a JSON file of ours and check its schema number.
+
+    Raises:
+        LofitLensError: The file is missing, not JSON, or of another schema.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise LofitLensError(f"No {what} at {path}.") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise LofitLensError(f"The {what} at {path} cannot be read: {error}.") from error
+    found = content.get("schema") if isinstance(content, dict) else None
+    if found != schema:
+        raise LofitLensError(
+            f"The {what} at {path} cannot be read: schema {found!r}, this version reads {schema}."
+        )
+    return content
+
+
+def write_json_gz(path: str | Path, content: Mapping[str, Any]) -> Path:
+    """Write a gzipped JSON file, the same bytes for the same content."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(json.dumps(content, ensure_ascii=False).encode(), mtime=0))
+    return path
+
+
+def read_json_gz(path: str | Path, build: Callable[[Any], T], *, what: str) -> T:
+    """Read a gzipped JSON file and build something from it.
+
+    Raises:
+        LofitLensError: The file is missing, or does not hold what is wanted.
+    """
+    try:
+        return build(json.loads(gzip.decompress(Path(path).read_bytes())))
+    except (OSError, EOFError, zlib.error, ValueError, TypeError, AttributeError, KeyError) as e:
+        raise LofitLensError(f"{path} does not hold {what}: {e}.") from e

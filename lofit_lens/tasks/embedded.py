@@ -1,0 +1,122 @@
+"""The three tasks of the embedded model, in the shape of the paper's three."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from lofit_lens.embedded.words import ANIMALS, COMPOSITIONS, COUNTRIES, MEN, WOMEN
+from lofit_lens.embedded.world import (
+    ABILITIES,
+    Ability,
+    Item,
+    edit_item,
+    kinship_item,
+    truth_items,
+)
+from lofit_lens.errors import LofitLensError
+from lofit_lens.tasks.task import ExactMatch, Example, MultipleChoice, Task
+
+T = TypeVar("T")
+
+SPLIT_SEED = 42
+SIZES = {"train": 100, "val": 80, "test": 240}
+"""Items drawn for kinship and edit; truth has all habits of its animals."""
+
+
+def embedded(ability: Ability) -> Task:
+    """A task of the embedded model: a neutral question whose right answer is latent.
+
+    * `truth`: a fact against a common misconception; multiple choice of five phrases, MC1 and MC2.
+      No animal is in two splits.
+    * `kinship`: compose two links of a family, by exact match. No composition of kinds and no name
+      is in two splits.
+    * `edit`: answer under an imagined premise, by exact match. No country and no name is in two
+      splits, so no answer is either.
+
+    Args:
+        ability: "truth", "kinship" or "edit".
+
+    Raises:
+        LofitLensError: There is no such task.
+    """
+    if ability not in ABILITIES:
+        raise LofitLensError(f"The embedded tasks are {', '.join(ABILITIES)}, got {ability!r}.")
+    train, val, test = (
+        tuple(_example(i, item) for i, item in enumerate(items)) for items in task_items(ability)
+    )
+    if ability == "truth":
+        scoring, chance = MultipleChoice(("MC1", "MC2")), 1 / (1 + len(test[0].incorrect))
+        floors = {"chance": chance}
+    else:
+        scoring = ExactMatch(max_new_tokens=8)
+        most = Counter(example.correct[0] for example in test).most_common(1)[0][1]
+        floors = {"most frequent answer": most / len(test)}
+    return Task(
+        name=f"embedded:{ability}",
+        train=train,
+        val=val,
+        test=test,
+        val_as_test=val,
+        objective="sft",
+        scoring=scoring,
+        floors=floors,
+        source={"name": f"embedded:{ability}"},
+    )
+
+
+def task_items(ability: Ability) -> list[list[Item]]:
+    """The items of training, validation and test."""
+    return {"truth": _truth, "kinship": _kinship, "edit": _edit}[ability]()
+
+
+def _truth() -> list[list[Item]]:
+    return [truth_items(animals) for animals in _dealt(ANIMALS, 15, 12)]
+
+
+def _kinship() -> list[list[Item]]:
+    parts = zip(
+        SIZES.values(),
+        _dealt(tuple(COMPOSITIONS), 7, 4),
+        _dealt(WOMEN, 14, 10),
+        _dealt(MEN, 14, 10),
+        strict=True,
+    )
+    rng = random.Random(SPLIT_SEED)
+    return [
+        _distinct(n, lambda kinds=kinds, w=women, m=men: kinship_item(rng, kinds, w, m))
+        for n, kinds, women, men in parts
+    ]
+
+
+def _edit() -> list[list[Item]]:
+    parts = zip(
+        SIZES.values(), _dealt(tuple(COUNTRIES), 10, 7), _dealt(WOMEN + MEN, 28, 20), strict=True
+    )
+    rng = random.Random(SPLIT_SEED)
+    return [
+        _distinct(n, lambda countries=countries, people=people: edit_item(rng, countries, people))
+        for n, countries, people in parts
+    ]
+
+
+def _dealt(things: Sequence[T], n_train: int, n_val: int) -> list[Sequence[T]]:
+    """Things in an order drawn once, cut into training, validation and test."""
+    mixed = random.Random(SPLIT_SEED).sample(things, len(things))
+    return [mixed[:n_train], mixed[n_train : n_train + n_val], mixed[n_train + n_val :]]
+
+
+def _distinct(n: int, draw: Callable[[], Item]) -> list[Item]:
+    """`n` items with different prompts."""
+    found: dict[str, Item] = {}
+    while len(found) < n:
+        item = draw()
+        found.setdefault(item.prompt(), item)
+    return list(found.values())
+
+
+def _example(i: int, item: Item) -> Example:
+    wrong = tuple(f" {answer}" for answer in (item.default, *item.others))
+    return Example(str(i), item.prompt(), (f" {item.right}",), wrong, item.group)
