@@ -15,7 +15,7 @@ endif
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: install check format test docs notebooks bench dist clean
+.PHONY: install demo check format test docs notebooks bench dist clean
 
 install: $(VENV)/.core
 
@@ -31,6 +31,10 @@ $(VENV)/.%: $(VENV)/.core
 	touch $@
 
 .PRECIOUS: $(VENV)/.%
+
+# The main job: the paper's questions on the model that comes with the package.
+demo: $(VENV)/.core
+	$(BIN)/lofit-lens demo --overwrite --out lofit-demo $(ARGS)
 
 check: $(VENV)/.check $(VENV)/.test
 	$(BIN)/ruff format --check .

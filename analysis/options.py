@@ -27,6 +27,7 @@ def _option(text: str, panel: str, *names: str) -> Any:
     return typer.Option(*names, help=text, rich_help_panel=panel)
 
 
+EMBEDDED = "embedded"
 MODEL, TASK, HEADS, TRAINING = "Model", "Task", "Heads", "Training"
 
 
@@ -35,7 +36,8 @@ class ModelOptions:
     """Which model, and where."""
 
     model: Annotated[
-        str | None, _option("Folder in Hugging Face format, or a name on the hub.", MODEL)
+        str | None,
+        _option("embedded, a folder in Hugging Face format, or a name on the hub.", MODEL),
     ] = None
     device: Annotated[str | None, _option("cpu, cuda, cuda:1, … (default: CUDA if any)", MODEL)] = (
         None
@@ -68,8 +70,8 @@ class TaskOptions:
     task: Annotated[
         str | None,
         _option(
-            "truthfulqa (both folds), truthfulqa:0, truthfulqa:1, mquake, clutrr, or a .csv, .tsv, "
-            ".jsonl or .json file.",
+            "truthfulqa (both folds), truthfulqa:0, truthfulqa:1, mquake, clutrr, embedded:truth, "
+            "embedded:kinship, embedded:edit, or a .csv, .tsv, .jsonl or .json file.",
             TASK,
         ),
     ] = None
@@ -146,7 +148,8 @@ class TrainingOptions:
     preset: Annotated[
         str | None,
         _option(
-            "The paper's settings (Table 6) for gemma-7b, llama2-7b or llama2-13b on the task.",
+            "The paper's settings (Table 6) for gemma-7b, llama2-7b or llama2-13b on the task; or "
+            "embedded, those of the embedded model.",
             TRAINING,
         ),
     ] = None
@@ -181,22 +184,26 @@ class TrainingOptions:
 
     def selection(self, task: Task) -> SelectionConfig:
         """The configuration of stage 1."""
+        from lofit_lens.embedded.settings import SELECTION
         from lofit_lens.training import SelectionConfig
 
-        base = (
-            SelectionConfig.paper(self.preset, _paper_task(task))
-            if self.preset
-            else SelectionConfig()
-        )
+        base = SelectionConfig()
+        if self.preset == EMBEDDED:
+            base = SELECTION
+        elif self.preset:
+            base = SelectionConfig.paper(self.preset, _paper_task(task))
         given = {"learning_rate": self.selection_lr, "l1": self.l1}
         return dataclasses.replace(base, **self._given(given))
 
     def tuning(self, task: Task, fraction: float) -> TuningConfig:
         """The configuration of stage 2 for a share of heads; a preset knows 3% and 10%."""
+        from lofit_lens.embedded.settings import TUNING
         from lofit_lens.training import TuningConfig
 
         base = TuningConfig()
-        if self.preset:
+        if self.preset == EMBEDDED:
+            base = TUNING
+        elif self.preset:
             nearest = 0.1 if fraction > 0.05 else 0.03
             base = TuningConfig.paper(self.preset, _paper_task(task), fraction=nearest)
         given = {"learning_rate": self.tuning_lr, "component": self.component}

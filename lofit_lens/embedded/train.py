@@ -85,8 +85,7 @@ def train(recipe: Recipe, out: Path, *, progress: bool = True) -> dict[str, Any]
     model = _new_model(recipe, tokenizer)
     losses = _fit(model, rows, recipe, progress=progress)
     seconds = round(time.perf_counter() - started, 1)
-    stored: Any = model.to(dtype=torch.float16)
-    stored.save_pretrained(out)
+    model.half().save_pretrained(out)
     tokenizer.save_pretrained(out)
     readings = read_gates(load_model(out, device="cpu", dtype="float32"))
     log = {
