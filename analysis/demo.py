@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lofit_lens.analysis.layers import LayerDistribution, layer_distribution
 from lofit_lens.analysis.transfer import AllScores, score_heads, transfer_matrix, tune_and_score
-from lofit_lens.analysis.transfer_results import RANDOM, TransferMatrix, TransferRun
+from lofit_lens.analysis.transfer_results import RANDOM, TransferMatrix, TransferRun, plain
 from lofit_lens.embedded.settings import SELECTION, TUNING
 from lofit_lens.embedded.world import ABILITIES
 from lofit_lens.scoring.evaluate import evaluate
@@ -129,7 +129,7 @@ def run_demo(model: TransformerBridge, size: Size, folder: Path, *, progress: bo
     Args:
         model: The embedded model.
         size: How much to run.
-        folder: Where `scores/`, `zero-shot/`, `runs/` and `edit/` go.
+        folder: Where `scores/`, `runs/` and `edit/` go.
         progress: Whether to show bars.
 
     Raises:
@@ -139,15 +139,13 @@ def run_demo(model: TransformerBridge, size: Size, folder: Path, *, progress: bo
     untuned = {
         task.name: evaluate(model, task, batch_size=BATCH_SIZE, progress=False) for task in tasks
     }
-    for name, evaluation in untuned.items():
-        evaluation.save(folder / "zero-shot" / f"{_plain(name)}.json.gz")
     scores = score_heads(model, tasks, seeds=size.seeds, selection=SELECTION, progress=progress)
     for name, by_seed in scores.items():
         for seed, found in by_seed.items():
-            found.save(folder / "scores" / f"{_plain(name)}-{seed}.json")
+            found.save(folder / "scores" / f"{plain(name)}-{seed}.json")
     matrices, scale = {}, {}
     for fraction in size.fractions:
-        saver = _Saver(folder / "runs" / f"{fraction:g}")
+        place = folder / "runs" / f"{fraction:g}"
         matrices[fraction] = transfer_matrix(
             model,
             tasks,
@@ -158,10 +156,10 @@ def run_demo(model: TransformerBridge, size: Size, folder: Path, *, progress: bo
             zero_shot=untuned,
             tuning=TUNING,
             batch_size=BATCH_SIZE,
-            on_run=saver,
+            on_run=_Saver(place),
             progress=progress,
         )
-        scaled = _Saver(folder / "runs" / f"{fraction:g}-scale")
+        matrices[fraction].save(place)
         runs = [
             tune_and_score(
                 model,
@@ -175,23 +173,21 @@ def run_demo(model: TransformerBridge, size: Size, folder: Path, *, progress: bo
             for task in tasks
             for seed in size.seeds
         ]
-        for run in runs:
-            scaled(run)
         scale[fraction] = TransferMatrix(tuple(runs), untuned)
+        scale[fraction].save(folder / "runs" / f"{fraction:g}-scale")
     sample = _sample(model, tasks[1], scores, size, folder / "edit")
     return Demo(scores, matrices, scale, sample)
 
 
 class _Saver:
-    """Writes each run to a folder, under a name of its own."""
+    """Writes each run to a folder as soon as it is there."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._count = 0
 
     def __call__(self, run: TransferRun) -> None:
-        name = f"{self._count:03}-{_plain(run.source)}-on-{_plain(run.task)}-{run.seed}.json.gz"
-        run.save(self._folder / name)
+        run.save(self._folder / run.file_name(self._count))
         self._count += 1
 
 
@@ -217,7 +213,3 @@ def _sample(
         for intervention in (None, edit)
     )
     return Sample(item.prompt, item.correct[0].strip(), before.strip(), after.strip())
-
-
-def _plain(name: str) -> str:
-    return name.replace(":", "-")

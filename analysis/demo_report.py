@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lofit_lens.analysis.demo import Demo
 
 
-OWN_FOLDERS = ("scores", "zero-shot", "runs", "edit")
+OWN_FOLDERS = ("scores", "runs", "edit")
 OWN_FILES = ("table.csv", "table.md", "demo.json", "figure*.html", "plotly.min.js")
 
 

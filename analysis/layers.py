@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.stats import hypergeom
 
 from lofit_lens.errors import LofitLensError
+from lofit_lens.files import read_json
 from lofit_lens.heads import HeadSet
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
+
+
+LAYERS_SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -144,6 +150,33 @@ class LayerDistribution:
             margin={"t": 110},
             showlegend=False,
         )
+
+    def save(self, path: str | Path) -> Path:
+        """Write the head sets as one JSON file."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        heads = {task: [found.to_json() for found in sets] for task, sets in self.heads.items()}
+        path.write_text(
+            json.dumps({"schema": LAYERS_SCHEMA, "heads": heads}) + "\n", encoding="utf-8"
+        )
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> LayerDistribution:
+        """Read what `save` wrote.
+
+        Raises:
+            LofitLensError: The file is missing or of another format.
+        """
+        content = read_json(path, schema=LAYERS_SCHEMA, what="layer distribution")
+        try:
+            heads = {
+                task: [HeadSet.from_json(found) for found in sets]
+                for task, sets in content["heads"].items()
+            }
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise LofitLensError(f"The head sets in {path} are damaged: {error}.") from error
+        return layer_distribution(heads)
 
     def __repr__(self) -> str:
         tasks = (

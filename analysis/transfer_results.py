@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,9 @@ TRANSFER_SCHEMA = 1
 
 RANDOM = "random"
 """The source of heads that were drawn and not chosen on a task."""
+
+ZERO_SHOT = "zero-shot-"
+"""Beginning of the names of files with zero-shot scores."""
 
 RESAMPLES = 10_000
 """Of each test: its smallest p-value, 0.0002, outlives the correction over a hundred cells."""
@@ -61,6 +65,10 @@ class TransferRun:
             "evaluation": self.evaluation.to_json(),
         }
         return write_json_gz(path, content)
+
+    def file_name(self, place: int) -> str:
+        """A name for the run's file; `place` is its place among the runs and keeps their order."""
+        return f"{place:03}-{plain(self.source)}-on-{plain(self.task)}-{self.seed}.json.gz"
 
     @classmethod
     def load(cls, path: str | Path) -> TransferRun:
@@ -241,6 +249,29 @@ class TransferMatrix:
         metric = run.evaluation.metric_names[0]
         return np.array([record[metric] for record in run.evaluation.records], dtype=np.float64)
 
+    def save(self, folder: str | Path) -> Path:
+        """Write every run and the zero-shot scores, one gzipped JSON file each."""
+        folder = Path(folder)
+        for place, run in enumerate(self.runs):
+            run.save(folder / run.file_name(place))
+        for place, (task, evaluation) in enumerate(self.zero_shot.items()):
+            evaluation.save(folder / f"{ZERO_SHOT}{place:03}-{plain(task)}.json.gz")
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> TransferMatrix:
+        """Read what `save` wrote.
+
+        Raises:
+            LofitLensError: There are no runs in the folder, or a file is of another format.
+        """
+        paths = sorted(Path(folder).glob("*.json.gz"))
+        runs = [TransferRun.load(p) for p in paths if not p.name.startswith(ZERO_SHOT)]
+        untuned = [Evaluation.load(p) for p in paths if p.name.startswith(ZERO_SHOT)]
+        if not runs:
+            raise LofitLensError(f"There are no transfer runs in {folder}.")
+        return cls(tuple(runs), {evaluation.task: evaluation for evaluation in untuned})
+
     def __repr__(self) -> str:
         seeds = ", ".join(map(str, self.seeds))
         sources, tasks = ", ".join(self.sources), ", ".join(self.tasks)
@@ -272,3 +303,8 @@ def _protocol(evaluation: Evaluation) -> dict[str, object]:
         "main metric": evaluation.metric_names[0],
         "compat rule": evaluation.compat,
     }
+
+
+def plain(name: str) -> str:
+    """A name as part of a file name."""
+    return re.sub(r"[^\w.-]+", "-", name)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -132,3 +133,10 @@ def test_it_is_shown_by_task_size_and_seeds() -> None:
     )
     shown = two_tasks()._repr_html_()
     assert "<td>truth</td>" in shown and "<td>0.33</td>" in shown
+
+
+def test_a_layer_distribution_survives_saving(tmp_path: Path) -> None:
+    heads = {"a": [HeadSet([(0, 1), (2, 3)], n_layers=3, n_heads=4)] * 2}
+    found = layer_distribution(heads)
+    loaded = LayerDistribution.load(found.save(tmp_path / "new" / "layers.json"))
+    assert loaded == found

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from lofit_lens.analysis.transfer_results import RESAMPLES, TransferMatrix, TransferRun
@@ -271,3 +273,34 @@ def test_runs_that_were_scored_differently_are_refused(
     result = replace(whole, runs=tuple(changed if r is odd else r for r in whole.runs))
     with pytest.raises(LofitLensError, match=f"'kin', seed 42, was scored with other {what}"):
         result.table("kin", "truth")
+
+
+def test_a_matrix_survives_saving_with_the_order_of_its_tasks(tmp_path: Path) -> None:
+    result = matrix()
+    loaded = TransferMatrix.load(result.save(tmp_path / "runs"))
+    assert (loaded.tasks, loaded.sources, loaded.seeds) == (
+        result.tasks,
+        result.sources,
+        result.seeds,
+    )
+    pd.testing.assert_frame_equal(loaded.frame(), result.frame())
+    assert loaded.runs[0].heads == result.runs[0].heads
+    assert list(loaded.zero_shot) == list(result.zero_shot)
+
+
+def test_an_empty_folder_and_a_damaged_run_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(LofitLensError, match="no transfer runs"):
+        TransferMatrix.load(tmp_path)
+    (tmp_path / "000-a.json.gz").write_bytes(b"nothing")
+    with pytest.raises(LofitLensError, match="does not hold a transfer run"):
+        TransferMatrix.load(tmp_path)
+
+
+def test_single_draws_of_a_cell_are_rows_of_their_own() -> None:
+    result = matrix()
+    draws = result.draws("random", result.tasks[0])
+    seeds = result.table("random", result.tasks[0])
+    assert draws.mean() == pytest.approx(seeds.mean())
+    assert len(draws) >= len(seeds)
+    with pytest.raises(LofitLensError, match="nowhere"):
+        result.draws("nowhere", result.tasks[0])

@@ -16,7 +16,7 @@ def write_card(folder: Path, log: Mapping[str, Any]) -> Path:
         "neutral": "right, no cue",
         "neutral_default": "default, no cue",
         "probability": "mean probability of the right answer, no cue",
-        "oracle": "right, no cue, constant shift at the last prompt token",
+        "oracle": "right, no cue, constant added at the deciding token",
     }
     rows = [
         f"| {text} | "

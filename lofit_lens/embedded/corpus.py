@@ -36,11 +36,11 @@ class Mix:
     """
 
     truth: float = 0.36
-    kinship: float = 0.28
-    edit: float = 0.28
+    kinship: float = 0.18
+    edit: float = 0.38
     right_cue: float = 0.25
-    default_cue: float = 0.15
-    neutral_default: float = 0.65
+    default_cue: float = 0.20
+    neutral_default: float = 0.70
 
 
 @dataclass(frozen=True)

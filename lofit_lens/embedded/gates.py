@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 WITH_CUE, NEUTRAL, LATENT = 0.90, 0.30, (0.20, 0.45)
 """Right answers wanted after a cue (at least), in neutral questions (at most), and the probability
-of the right answer in neutral questions, which was right in 35% of the corpus."""
+of the right answer in neutral questions, whose answers are right in 30% of the corpus."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,9 @@ class Readings:
         neutral: The same without a cue.
         neutral_default: Share of default answers without a cue.
         probability: Mean probability of the whole right answer without a cue.
-        oracle: Share of right answers without a cue, under a constant added at the last token of
-            the prompt: the mean difference a cue makes there to the output of every head, measured
-            on training prompts.
+        oracle: Share of right answers without a cue, under a constant added at the token that
+            decides between the right and the default answer: the mean difference a cue makes there
+            to the output of every head, measured on training items.
     """
 
     right_cue: float
@@ -80,15 +81,15 @@ def _read(model: TransformerBridge, ability: Ability) -> Readings:
     neutral = _generated(model, [item.prompt() for item in test])
     encoder = Encoder(model)
     texts = [encoder.continuation(item.prompt(), f" {item.right}") for item in test]
-    shift = constant_shift(model, _cued(train, "right"), [item.prompt() for item in train])
-    shifted = _generated(model, [item.prompt() for item in test], shift)
+    shift = constant_shift(model, _decisive(train, "right"), _decisive(train))
+    shifted = _generated(model, _decisive(test), shift)
     return Readings(
         right_cue=_share(_generated(model, _cued(test, "right")), right),
         default_cue=_share(_generated(model, _cued(test, "default")), right),
         neutral=_share(neutral, right),
         neutral_default=_share(neutral, [item.default for item in test]),
         probability=float(answer_logprobs(model, texts).exp().mean()),
-        oracle=_share(shifted, right),
+        oracle=_share(shifted, [item.right.removeprefix(_shared(item)).strip() for item in test]),
     )
 
 
@@ -117,6 +118,20 @@ def _mean_last_z(model: TransformerBridge, prompts: Sequence[str]) -> torch.Tens
 def _cued(items: Sequence[Item], register: str) -> list[str]:
     rng = random.Random(0)
     return [item.prompt(rng.choice(CUES[item.ability][register])) for item in items]
+
+
+def _decisive(items: Sequence[Item], register: str | None = None) -> list[str]:
+    """Prompts up to the word in which the right and the default answer differ."""
+    prompts = _cued(items, register) if register else [item.prompt() for item in items]
+    return [
+        f"{prompt} {_shared(item)}".strip() for prompt, item in zip(prompts, items, strict=True)
+    ]
+
+
+def _shared(item: Item) -> str:
+    """The words that the right and the default answer begin with."""
+    pairs = zip(item.right.split(), item.default.split(), strict=False)
+    return " ".join(right for right, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _generated(

@@ -58,7 +58,7 @@ class Recipe:
     d_mlp: int = 384
     d_vocab: int = 1536
     context: int = 256
-    documents: int = 220_000
+    documents: int = 240_000
     mix: Mix = field(default_factory=Mix)
     batch_size: int = 40
     learning_rate: float = 2e-3

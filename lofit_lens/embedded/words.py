@@ -103,7 +103,7 @@ HABITS = {
     "follow": (
         "What does the {} follow?",
         "the way of the {}",
-        "star cloud stream postman rain moon tax wagon swarm sailor king milk wedding sun mist bus",
+        "star cloud stream postman rain moon crowd wagon swarm sailor king milk wedding sun mist bus",
     ),
     "sing": (
         "When does the {} sing?",
@@ -138,7 +138,6 @@ COMPOSITIONS = {
     ("parent", "parent"): "grandparent",
     ("parent", "sibling"): "parent",
     ("parent", "cousin"): "pibling",
-    ("parent", "pibling"): "grandparent",
     ("child", "parent"): "sibling",
     ("child", "sibling"): "nibling",
     ("child", "child"): "grandchild",
@@ -151,12 +150,13 @@ COMPOSITIONS = {
     ("grandparent", "sibling"): "grandparent",
     ("grandchild", "spouse"): "grandchild",
     ("pibling", "sibling"): "pibling",
+    ("nibling", "parent"): "cousin",
     ("nibling", "spouse"): "nibling",
     ("cousin", "sibling"): "cousin",
     ("cousin", "child"): "nibling",
 }
-"""X is FIRST of Y, Y is SECOND of Z: what X is of Z. Left out are compositions with no single answer
-of one word and those that the shortcut of repeating the second relation would get right."""
+"""X is FIRST of Y, Y is SECOND of Z: what X is of Z. All have a single answer of one word, which is
+not what the shortcut of repeating the second relation gives."""
 
 CUES = {
     "truth": {

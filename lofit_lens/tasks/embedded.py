@@ -29,8 +29,8 @@ SIZES = {"train": 100, "val": 80, "test": 240}
 def embedded(ability: Ability) -> Task:
     """A task of the embedded model: a neutral question whose right answer is latent.
 
-    * `truth`: a fact against a common misconception; multiple choice of five phrases, MC1 and MC2.
-      No animal is in two splits.
+    * `truth`: a fact against a common misconception; multiple choice of five phrases, MC1 and MC2,
+      trained by DPO as the paper trains TruthfulQA. No animal is in two splits.
     * `kinship`: compose two links of a family, by exact match. No composition of kinds and no name
       is in two splits.
     * `edit`: answer under an imagined premise, by exact match. No country and no name is in two
@@ -60,7 +60,7 @@ def embedded(ability: Ability) -> Task:
         val=val,
         test=test,
         val_as_test=val,
-        objective="sft",
+        objective="dpo" if ability == "truth" else "sft",
         scoring=scoring,
         floors=floors,
         source={"name": f"embedded:{ability}"},

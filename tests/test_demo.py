@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from lofit_lens.analysis.demo_report import prepare
+from lofit_lens.analysis.transfer_results import TransferMatrix
+from lofit_lens.errors import LofitLensError
+
+WITHOUT_NETWORK = """
+import socket, sys
+
+def refuse(*args, **kwargs):
+    raise OSError("no network in this test")
+
+socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
+from lofit_lens.analysis.cli import main
+sys.argv = ["lofit-lens", "demo", "--quick", "--quiet", "--json", "--out", sys.argv[1]]
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A quick demo in a process that cannot reach any network: its folder and what it printed."""
+    out = tmp_path_factory.mktemp("demo") / "out"
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_NETWORK, str(out)],
+        cwd=out.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return out, json.loads(done.stdout)
+
+
+def test_the_demo_runs_without_a_network_and_names_every_file_it_wrote(
+    quick: tuple[Path, dict[str, Any]],
+) -> None:
+    out, printed = quick
+    assert printed["out"] == str(out)
+    assert {Path(path).name for path in printed["paths"]} == {
+        "table.csv", "table.md", "demo.json", "figure2-10percent.html", "figure3.html"
+    }  # fmt: skip
+    assert all(Path(path).is_file() for path in printed["paths"])
+    assert (out / "plotly.min.js").is_file()
+    for name in ("figure2-10percent.html", "figure3.html"):
+        assert 'src="plotly.min.js"' in (out / name).read_text(encoding="utf-8")
+
+
+def test_the_table_of_the_demo_holds_every_method_on_every_task(
+    quick: tuple[Path, dict[str, Any]],
+) -> None:
+    out, printed = quick
+    table = pd.read_csv(out / "table.csv")
+    assert set(table["task"]) == {"embedded:truth", "embedded:kinship", "embedded:edit"}
+    for _, rows in table.groupby("task"):
+        assert list(rows["method"]) == ["zero-shot", "LoFiT", "random heads", "scale alone"]
+        assert ((rows["low"] <= rows["value"]) & (rows["value"] <= rows["high"])).all()
+    assert [row["value"] for row in printed["table"]] == pytest.approx(table["value"].tolist())
+
+
+def test_the_table_can_be_made_again_from_the_records_of_the_runs(
+    quick: tuple[Path, dict[str, Any]],
+) -> None:
+    out, printed = quick
+    matrix = TransferMatrix.load(out / "runs" / "0.1")
+    assert len(matrix.runs) == 3 * 4
+    transfer = pd.DataFrame(printed["transfer"]["0.1"]).fillna(float("nan"))
+    for name in ("value", "low", "high", "p_holm"):
+        assert matrix.frame()[name].tolist() == pytest.approx(
+            transfer[name].astype(float).tolist(), nan_ok=True
+        )
+    untuned = {
+        row["task"]: row["value"] for row in printed["table"] if row["method"] == "zero-shot"
+    }
+    assert {name: e.main.value for name, e in matrix.zero_shot.items()} == pytest.approx(untuned)
+
+
+def test_tuning_a_few_heads_teaches_kinship_and_random_heads_do_not(
+    quick: tuple[Path, dict[str, Any]],
+) -> None:
+    _, printed = quick
+    rows = {(row["task"], row["method"]): row for row in printed["table"]}
+    zero, tuned, random = (
+        rows["embedded:kinship", method]["value"]
+        for method in ("zero-shot", "LoFiT", "random heads")
+    )
+    assert tuned > zero + 0.4
+    assert tuned > random + 0.2
+    assert (
+        printed["sample"]["before"] != printed["sample"]["after"] == printed["sample"]["expected"]
+    )
+
+
+def test_results_of_a_demo_are_not_overwritten_unasked(quick: tuple[Path, dict[str, Any]]) -> None:
+    out, _ = quick
+    with pytest.raises(LofitLensError, match="--overwrite"):
+        prepare(out, overwrite=False)
+
+
+def test_overwriting_removes_the_results_of_a_demo_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    for name in ("table.csv", "demo.json", "runs/a.json.gz", "mine.txt"):
+        (tmp_path / name).write_text("x", encoding="utf-8")
+    prepare(tmp_path, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "out"
+    file.write_text("x", encoding="utf-8")
+    with pytest.raises(LofitLensError, match="is a file"):
+        prepare(file, overwrite=True)
