@@ -69,14 +69,23 @@ def demo(
     with command(as_json, quiet) as report:
         import time
 
+        import torch
+
         from lofit_lens.analysis.demo import QUICK, WHOLE, run_demo
         from lofit_lens.analysis.demo_report import as_json as demo_json
-        from lofit_lens.analysis.demo_report import as_text, prepare, write_report
+        from lofit_lens.analysis.demo_report import as_text, clear, results_in, write_report
+        from lofit_lens.errors import LofitLensError
         from lofit_lens.model import EMBEDDED, load_model
 
         started = time.perf_counter()
-        prepare(out, overwrite=overwrite)
+        if results_in(out) and not overwrite:
+            raise LofitLensError(
+                f"{out} holds the results of a demo. Name another folder with --out, or give "
+                "--overwrite to remove them."
+            )
+        torch.set_num_threads(1)  # matrices this small are slower with more
         model = load_model(EMBEDDED)
+        clear(out)
         found = run_demo(model, QUICK if quick else WHOLE, out, progress=not quiet)
         seconds = time.perf_counter() - started
         paths = write_report(found, out, seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,26 +22,25 @@ OWN_FOLDERS = ("scores", "runs", "edit")
 OWN_FILES = ("table.csv", "table.md", "demo.json", "figure*.html", "plotly.min.js")
 
 
-def prepare(folder: Path, *, overwrite: bool) -> None:
-    """Make room for a demo: refuse a folder with results, or remove them and nothing else.
+def results_in(folder: Path) -> list[Path]:
+    """The files and folders of an earlier demo in a folder.
 
     Raises:
-        LofitLensError: The folder holds the results of a demo and `overwrite` is off, or it is a
-            file.
+        LofitLensError: The folder is a file.
     """
     if folder.is_file():
         raise LofitLensError(f"{folder} is a file; name a folder with --out.")
-    earlier = [path for pattern in OWN_FILES for path in folder.glob(pattern)]
-    folders = [folder / name for name in OWN_FOLDERS if (folder / name).is_dir()]
-    if (earlier or folders) and not overwrite:
-        raise LofitLensError(
-            f"{folder} holds the results of a demo. Name another folder with --out, or give "
-            "--overwrite to remove them."
-        )
-    for path in earlier:
-        path.unlink()
-    for path in folders:
-        shutil.rmtree(path)
+    found = [path for pattern in OWN_FILES for path in folder.glob(pattern)]
+    return found + [folder / name for name in OWN_FOLDERS if (folder / name).is_dir()]
+
+
+def clear(folder: Path) -> None:
+    """Remove the results of an earlier demo and nothing else."""
+    for path in results_in(folder):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def write_report(demo: Demo, folder: Path, seconds: float) -> list[Path]:
@@ -89,7 +89,7 @@ def as_text(demo: Demo) -> str:
         for row in rows.to_dict("records"):
             heads = f"{row['heads']} heads" if row["heads"] else ""
             line = f"  {row['method']:<13}{heads:<9}{_interval(row)}   runs {row['runs']}"
-            if row["p_holm"] == row["p_holm"]:
+            if not math.isnan(row["p_holm"]):
                 line += (
                     f"   LoFiT {100 * row['difference']:+.1f} "
                     f"[{100 * row['difference_low']:+.1f}, {100 * row['difference_high']:+.1f}]"
@@ -101,7 +101,7 @@ def as_text(demo: Demo) -> str:
         lines += ["", _matrix_text(matrix.frame(), len(matrix.runs[0].heads))]
     lines.append("\nHow alike the heads of different seeds are (Jaccard; of random sets)")
     lines += [
-        f"  {row['task']:<18}{row['k']} heads   {row['jaccard']:.2f}   ({row['chance']:.2f})"
+        f"  {row['task']:<18}{row['k']} heads   {_number(row['jaccard'])}   ({row['chance']:.2f})"
         for row in demo.layers.stability().to_dict("records")
     ]
     lines += ["\nOne answer", "  " + str(demo.sample).replace("\n", "\n  ")]
@@ -117,6 +117,10 @@ def as_markdown(frame: pd.DataFrame) -> str:
         cells = " | ".join(by_task[task] for task in tasks)
         lines.append(f"| {method} | {heads or ''} | {cells} |")
     return "\n".join(lines) + "\n"
+
+
+def _number(value: float) -> str:
+    return "one seed" if math.isnan(value) else f"{value:.2f}"
 
 
 def _interval(row: dict[str, Any]) -> str:

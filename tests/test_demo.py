@@ -8,8 +8,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
-from lofit_lens.analysis.demo_report import prepare
+from lofit_lens.analysis.cli import app
+from lofit_lens.analysis.demo_report import clear, results_in
 from lofit_lens.analysis.transfer_results import TransferMatrix
 from lofit_lens.errors import LofitLensError
 
@@ -100,17 +102,19 @@ def test_tuning_a_few_heads_teaches_kinship_and_random_heads_do_not(
     )
 
 
-def test_results_of_a_demo_are_not_overwritten_unasked(quick: tuple[Path, dict[str, Any]]) -> None:
-    out, _ = quick
-    with pytest.raises(LofitLensError, match="--overwrite"):
-        prepare(out, overwrite=False)
+def test_results_of_a_demo_are_not_overwritten_unasked(tmp_path: Path) -> None:
+    (tmp_path / "demo.json").write_text("mine", encoding="utf-8")
+    refused = CliRunner().invoke(app, ["demo", "--out", str(tmp_path)])
+    assert refused.exit_code == 1
+    assert "--overwrite" in refused.output
+    assert (tmp_path / "demo.json").read_text(encoding="utf-8") == "mine"
 
 
 def test_overwriting_removes_the_results_of_a_demo_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     for name in ("table.csv", "demo.json", "runs/a.json.gz", "mine.txt"):
         (tmp_path / name).write_text("x", encoding="utf-8")
-    prepare(tmp_path, overwrite=True)
+    clear(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
@@ -118,4 +122,4 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "out"
     file.write_text("x", encoding="utf-8")
     with pytest.raises(LofitLensError, match="is a file"):
-        prepare(file, overwrite=True)
+        results_in(file)

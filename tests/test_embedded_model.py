@@ -13,7 +13,7 @@ from lofit_lens.embedded.words import COMPOSITIONS, COUNTRIES, HABITS, KIN, MEN,
 from lofit_lens.model import find_model
 
 FOLDER = Path(find_model("embedded"))
-WEIGHTS = "0" * 64
+WEIGHTS = "8c4c540f20834cbdc9ee56aac58e6b8354a65bc9f5ceb269d9ec65977bf16ad1"
 
 
 def test_the_shipped_weights_are_the_ones_the_documentation_speaks_of() -> None:
