@@ -202,12 +202,12 @@ def _cut(task: Task, items: int | None) -> Task:
 def _sample(
     model: TransformerBridge, task: Task, scores: AllScores, size: Size, folder: Path
 ) -> Sample:
-    """One test item before and after tuning; the edit is saved."""
+    """A test item whose answer is not in its prompt, before and after; the edit is saved."""
     seed = size.seeds[0]
     heads = scores[task.name][seed].top(fraction=size.fractions[-1])
     edit = tune_heads(model, task, heads, replace(TUNING, seed=seed), progress=False)
     edit.save(folder)
-    item = task.test[0]
+    item = next(item for item in task.test if item.correct[0] not in item.prompt)
     before, after = (
         generate_greedily(model, [item.prompt], intervention, max_new_tokens=8)[0]
         for intervention in (None, edit)

@@ -54,6 +54,9 @@ def embedded(ability: Ability) -> Task:
         scoring = ExactMatch(max_new_tokens=8)
         most = Counter(example.correct[0] for example in test).most_common(1)[0][1]
         floors = {"most frequent answer": most / len(test)}
+    if ability == "kinship":
+        first = sum(f" the{example.correct[0]} of " in example.prompt for example in test)
+        floors["repeating the first relation"] = first / len(test)
     return Task(
         name=f"embedded:{ability}",
         train=train,
