@@ -65,6 +65,8 @@ dist: $(VENV)/.dist
 	cd / && PYTHONPATH=$(CURDIR)/build/wheel $(CURDIR)/$(BIN)/python -c "import \
 	  lofit_lens.analysis.cli as cli; assert 'build/wheel' in cli.__file__, cli.__file__; \
 	  print('the wheel imports', cli.__name__)"
+	cd build && PYTHONPATH=wheel ../$(BIN)/python -c \
+	  "from lofit_lens.analysis.cli import main; main()" demo --quick --quiet --overwrite --out demo
 
 clean:
 	rm -rf $(VENV) build dist site .pytest_cache .ruff_cache

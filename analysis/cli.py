@@ -73,22 +73,17 @@ def demo(
 
         from lofit_lens.analysis.demo import QUICK, WHOLE, run_demo
         from lofit_lens.analysis.demo_report import as_json as demo_json
-        from lofit_lens.analysis.demo_report import as_text, clear, results_in, write_report
-        from lofit_lens.errors import LofitLensError
+        from lofit_lens.analysis.demo_report import as_text, open_folder, write_report
         from lofit_lens.model import EMBEDDED, load_model
 
         started = time.perf_counter()
-        if results_in(out) and not overwrite:
-            raise LofitLensError(
-                f"{out} holds the results of a demo. Name another folder with --out, or give "
-                "--overwrite to remove them."
-            )
-        torch.set_num_threads(1)  # matrices this small are slower with more
-        model = load_model(EMBEDDED)
-        clear(out)
-        found = run_demo(model, QUICK if quick else WHOLE, out, progress=not quiet)
+        size = QUICK if quick else WHOLE
+        open_folder(out, size, overwrite=overwrite)
+        torch.set_num_threads(1)  # matrices this small are slower with more threads or on a GPU
+        model = load_model(EMBEDDED, device="cpu", dtype="float32")
+        found = run_demo(model, size, out, progress=not quiet)
         seconds = time.perf_counter() - started
-        paths = write_report(found, out, seconds)
+        paths = write_report(found, size, out, seconds)
         written = "\n".join(f"  {path}" for path in paths)
         report.add(as_text(found), **demo_json(found))
         report.add(
@@ -135,6 +130,7 @@ def lofit(
         folder = RunFolder.new(out, overwrite=overwrite)
         tasks = task_options.load(training.seed)
         model = model_options.load()
+        training.hint(model_options.model, report)
         total = model.cfg.n_layers * model.cfg.n_heads
         k = number_of_heads(total, k=head_options.k, fraction=head_options.fraction)
         configs = [(training.selection(t), training.tuning(t, k / total)) for t in tasks]
@@ -207,6 +203,7 @@ def select(
         folder = RunFolder.new(out, overwrite=overwrite)
         tasks = task_options.load(training.seed)
         model = model_options.load()
+        training.hint(model_options.model, report)
         wanted = {"k": head_options.k, "fraction": head_options.fraction}
         if any(value is not None for value in wanted.values()):
             number_of_heads(model.cfg.n_layers * model.cfg.n_heads, **wanted)
@@ -256,6 +253,7 @@ def tune(
         folder = RunFolder.new(out, overwrite=overwrite)
         tasks = task_options.load(training.seed)
         model = model_options.load()
+        training.hint(model_options.model, report)
         shape = {"n_layers": model.cfg.n_layers, "n_heads": model.cfg.n_heads}
         sources = RunFolder(heads).folds() if heads.is_dir() else [heads]
         if len(sources) == 1:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from lofit_lens.analysis.layers import LayerDistribution, layer_distribution
 from lofit_lens.analysis.transfer import AllScores, score_heads, transfer_matrix, tune_and_score
@@ -14,7 +16,7 @@ from lofit_lens.embedded.settings import SELECTION, TUNING
 from lofit_lens.embedded.world import ABILITIES
 from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.scoring.generation import generate_greedily
-from lofit_lens.statistics import Estimate, crossed_interval
+from lofit_lens.statistics import crossed_interval
 from lofit_lens.tasks.embedded import embedded
 from lofit_lens.tasks.task import Task
 from lofit_lens.tuning import tune_heads
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 BATCH_SIZE = 256
+RECORDS = "records"
+"""Name of the folder with the scores of stage 1, the runs item by item, and one edit."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Size:
     """How much the demo runs.
 
     Attributes:
-        fractions: Shares of heads; figures and sample take the last.
+        fractions: Shares of heads; the sample takes the last.
         seeds: Seeds of both stages.
         draws: Sets of random heads per seed.
         items: Test items of a task; None takes all.
@@ -70,7 +74,7 @@ class Demo:
     Attributes:
         scores: Stage 1 by task and seed.
         matrices: Transfer of heads by share of heads.
-        scale: The scale as the final edit, on each task's own heads, by share of heads.
+        scale: The scale as the final edit, on each task's own heads and random ones, likewise.
         sample: One answer before and after.
     """
 
@@ -80,47 +84,53 @@ class Demo:
     sample: Sample
 
     def frame(self) -> pd.DataFrame:
-        """One row per task and method.
+        """One row per task and method, floors included.
 
         Columns `task`, `method`, `heads` (number), `metric`, `value`, `low`, `high` (95%, over
-        seeds and items), `n` (items), `runs`; for random heads also `difference`, the accuracy of
-        the task's own heads minus theirs, with `difference_low`, `difference_high` and `p_holm`.
+        seeds and groups of items), `n` (items), `runs`; beside random heads also `difference`,
+        what the task's own heads have more, with `difference_low`, `difference_high` and `p_holm`.
         """
         import pandas as pd
 
-        return pd.DataFrame(list(self._rows()))
+        return pd.DataFrame([row for task in self._first.tasks for row in self._rows(task)])
 
-    def _rows(self) -> Iterator[dict[str, Any]]:
-        first = next(iter(self.matrices.values()))
-        for task in first.tasks:
-            untuned = first.zero_shot[task]
-            metric = untuned.metric_names[0]
-            yield _row(task, "zero-shot", 0, metric, untuned.main)
-            for fraction, matrix in self.matrices.items():
-                size = len(matrix.runs[0].heads)
-                scaled = self.scale[fraction].table(task, task)
-                yield _row(task, "LoFiT", size, metric, crossed_interval(matrix.table(task, task)))
-                random = _row(
-                    task, "random heads", size, metric, crossed_interval(matrix.draws(RANDOM, task))
-                )
-                cells = matrix.frame()
-                cell = cells[(cells["source"] == RANDOM) & (cells["task"] == task)].iloc[0]
-                names = ("difference", "difference_low", "difference_high", "p_holm")
-                yield random | {name: float(cell[name]) for name in names}
-                yield _row(task, "scale alone", size, metric, crossed_interval(scaled))
+    def _rows(self, task: str) -> Iterator[dict[str, Any]]:
+        untuned, groups = self._first.zero_shot[task], self._first.groups(task)
+        metric = untuned.metric_names[0]
+
+        def row(method: str, heads: int, table: np.ndarray) -> dict[str, Any]:
+            start = {"task": task, "method": method, "heads": heads, "metric": metric}
+            return start | asdict(crossed_interval(table, groups=groups))
+
+        for name, floor in untuned.floors.items():
+            yield {"task": task, "method": f"floor: {name}", "metric": metric, "value": floor}
+        yield row("zero-shot", 0, np.array([[record[metric] for record in untuned.records]]))
+        for fraction, matrix in self.matrices.items():
+            scale, size = self.scale[fraction], len(matrix.runs[0].heads)
+            yield row("LoFiT", size, matrix.table(task, task))
+            yield row("random heads", size, matrix.draws(RANDOM, task)) | _behind(matrix, task)
+            yield row("scale alone", size, scale.table(task, task))
+            yield row("scale, random", size, scale.draws(RANDOM, task))
+
+    @property
+    def _first(self) -> TransferMatrix:
+        return next(iter(self.matrices.values()))
 
     @property
     def layers(self) -> LayerDistribution:
         """The heads of each task by layer, at the largest share."""
-        size = len(next(reversed(self.matrices.values())).runs[0].heads)
+        size = max(len(matrix.runs[0].heads) for matrix in self.matrices.values())
         return layer_distribution(
             {task: [s.top(k=size) for s in seeds.values()] for task, seeds in self.scores.items()}
         )
 
 
-def _row(task: str, method: str, heads: int, metric: str, estimate: Estimate) -> dict[str, Any]:
-    row = {"task": task, "method": method, "heads": heads, "metric": metric}
-    return row | asdict(estimate)
+def _behind(matrix: TransferMatrix, task: str) -> dict[str, float]:
+    """What the task's own heads have more than random ones."""
+    cells = matrix.frame()
+    cell = cells[(cells["source"] == RANDOM) & (cells["task"] == task)].iloc[0]
+    names = ("difference", "difference_low", "difference_high", "p_holm")
+    return {name: float(cell[name]) for name in names}
 
 
 def run_demo(model: TransformerBridge, size: Size, folder: Path, *, progress: bool = True) -> Demo:
@@ -129,12 +139,13 @@ def run_demo(model: TransformerBridge, size: Size, folder: Path, *, progress: bo
     Args:
         model: The embedded model.
         size: How much to run.
-        folder: Where `scores/`, `runs/` and `edit/` go.
+        folder: Where `records/` goes, with the scores of stage 1, the runs and one edit.
         progress: Whether to show bars.
 
     Raises:
         TrainingStopped: Training became unstable.
     """
+    folder = folder / RECORDS
     tasks = [_cut(embedded(ability), size.items) for ability in ABILITIES]
     untuned = {
         task.name: evaluate(model, task, batch_size=BATCH_SIZE, progress=False) for task in tasks
@@ -160,23 +171,30 @@ def run_demo(model: TransformerBridge, size: Size, folder: Path, *, progress: bo
             progress=progress,
         )
         matrices[fraction].save(place)
-        runs = [
-            tune_and_score(
-                model,
-                task.name,
-                task,
-                seed,
-                scores[task.name][seed].top(fraction=fraction),
-                replace(TUNING, component="scale"),
-                batch_size=BATCH_SIZE,
-            )
-            for task in tasks
-            for seed in size.seeds
-        ]
-        scale[fraction] = TransferMatrix(tuple(runs), untuned)
-        scale[fraction].save(folder / "runs" / f"{fraction:g}-scale")
+        scale[fraction] = _tune_scale(model, tasks, matrices[fraction], Path(f"{place}-scale"))
     sample = _sample(model, tasks[1], scores, size, folder / "edit")
     return Demo(scores, matrices, scale, sample)
+
+
+def _tune_scale(
+    model: TransformerBridge, tasks: Sequence[Task], matrix: TransferMatrix, folder: Path
+) -> TransferMatrix:
+    """The scale as the final edit, on each task's own heads and on the random ones of a matrix."""
+    by_name = {task.name: task for task in tasks}
+    config = replace(TUNING, component="scale")
+    save = _Saver(folder)
+    runs = []
+    for run in matrix.runs:
+        if run.source in (run.task, RANDOM):
+            task = by_name[run.task]
+            scaled = tune_and_score(
+                model, run.source, task, run.seed, run.heads, config, batch_size=BATCH_SIZE
+            )
+            save(scaled)
+            runs.append(scaled)
+    result = TransferMatrix(tuple(runs), matrix.zero_shot)
+    result.save(folder)
+    return result
 
 
 class _Saver:

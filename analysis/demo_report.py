@@ -5,53 +5,66 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lofit_lens.analysis.demo import RECORDS
 from lofit_lens.analysis.transfer_results import MARKS
+from lofit_lens.embedded.settings import SELECTION, TUNING
 from lofit_lens.errors import LofitLensError
 from lofit_lens.provenance import library_versions
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lofit_lens.analysis.demo import Demo
+    from lofit_lens.analysis.demo import Demo, Size
 
 
-OWN_FOLDERS = ("scores", "runs", "edit")
-OWN_FILES = ("table.csv", "table.md", "demo.json", "figure*.html", "plotly.min.js")
+RECORD = "demo.json"
+"""Written first, so that a folder of a demo is known by it, and again with the results."""
+
+TABLES = ("table.csv", "table.md")
 
 
-def results_in(folder: Path) -> list[Path]:
-    """The files and folders of an earlier demo in a folder.
+def open_folder(folder: Path, size: Size, *, overwrite: bool) -> None:
+    """Make a folder for a demo; with `overwrite`, remove an earlier demo in it, and only that.
 
     Raises:
-        LofitLensError: The folder is a file.
+        LofitLensError: The folder holds a demo and `overwrite` is off, it holds anything else, or
+            it is a file.
     """
     if folder.is_file():
         raise LofitLensError(f"{folder} is a file; name a folder with --out.")
-    found = [path for pattern in OWN_FILES for path in folder.glob(pattern)]
-    return found + [folder / name for name in OWN_FOLDERS if (folder / name).is_dir()]
+    if folder.is_dir() and any(folder.iterdir()):
+        if not (folder / RECORD).is_file():
+            raise LofitLensError(
+                f"{folder} is not empty and does not hold a demo. Name another folder with --out."
+            )
+        if not overwrite:
+            raise LofitLensError(
+                f"{folder} holds a demo. Name another folder with --out, or give --overwrite to "
+                "remove it."
+            )
+        _remove(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(folder / RECORD, _settings(size))
 
 
-def clear(folder: Path) -> None:
-    """Remove the results of an earlier demo and nothing else."""
-    for path in results_in(folder):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder / RECORDS, ignore_errors=True)
+    for pattern in (*TABLES, RECORD, "figure2-*percent.html", "figure3.html", "plotly.min.js"):
+        for path in folder.glob(pattern):
             path.unlink()
 
 
-def write_report(demo: Demo, folder: Path, seconds: float) -> list[Path]:
+def write_report(demo: Demo, size: Size, folder: Path, seconds: float) -> list[Path]:
     """Write table and figures; plotly's script lies once beside them, so they open offline."""
-    folder.mkdir(parents=True, exist_ok=True)
     frame = demo.frame()
-    paths = [folder / "table.csv", folder / "table.md", folder / "demo.json"]
+    paths = [folder / name for name in (*TABLES, RECORD)]
     frame.to_csv(paths[0], index=False)
     paths[1].write_text(as_markdown(frame), encoding="utf-8")
-    content = {"seconds": round(seconds, 1), **as_json(demo), "versions": library_versions()}
-    paths[2].write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    _write_json(paths[2], {**_settings(size), "seconds": round(seconds, 1), **as_json(demo)})
     figures = {
         f"figure2-{100 * fraction:g}percent.html": matrix.plot(relative=False)
         for fraction, matrix in demo.matrices.items()
@@ -83,19 +96,19 @@ def as_json(demo: Demo) -> dict[str, Any]:
 
 def as_text(demo: Demo) -> str:
     """The table for a terminal, the stability of the heads and the sample."""
+    several = len(next(iter(demo.matrices.values())).seeds) > 1
     lines = [
-        "Accuracy, % with 95% interval over seeds and items; beside random heads what LoFiT has more,",
-        "paired by seed and item, with p Holm-corrected over the cells of its transfer matrix",
+        f"Accuracy, % with 95% interval over {'seeds and ' if several else ''}groups of items"
+        + ("" if several else "; one seed, so nothing here tells how seeds differ"),
+        "Beside random heads: what LoFiT has more, paired by seed and item, with p Holm-corrected over",
+        "the cells of the transfer matrix",
     ]
-    untuned = next(iter(demo.matrices.values())).zero_shot
     for task, rows in demo.frame().groupby("task", sort=False):
-        floors = "".join(
-            f"; {name} {100 * value:.1f}" for name, value in untuned[str(task)].floors.items()
-        )
-        lines.append(f"\n{task} ({rows['metric'].iloc[0]}, n = {rows['n'].iloc[0]}{floors})")
+        n = rows["n"].max()
+        lines.append(f"\n{task} ({rows['metric'].iloc[0]}, n = {n:.0f})")
         for row in rows.to_dict("records"):
-            heads = f"{row['heads']} heads" if row["heads"] else ""
-            line = f"  {row['method']:<13}{heads:<9}{_interval(row)}   runs {row['runs']}"
+            heads = f"{row['heads']:.0f} heads" if row["heads"] > 0 else ""
+            line = f"  {row['method']:<15}{heads:<9}{_interval(row)}"
             if not math.isnan(row["p_holm"]):
                 line += (
                     f"   LoFiT {100 * row['difference']:+.1f} "
@@ -119,10 +132,12 @@ def as_markdown(frame: pd.DataFrame) -> str:
     """The table with one column per task."""
     tasks = list(dict.fromkeys(frame["task"]))
     lines = ["| | heads | " + " | ".join(tasks) + " |", "|---|---|" + "---|" * len(tasks)]
-    for (method, heads), rows in frame.groupby(["method", "heads"], sort=False):
-        by_task = {row["task"]: _interval(row) for row in rows.to_dict("records")}
-        cells = " | ".join(by_task[task] for task in tasks)
-        lines.append(f"| {method} | {heads or ''} | {cells} |")
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for row in frame.to_dict("records"):
+        heads = f"{row['heads']:.0f}" if row["heads"] > 0 else ""
+        rows.setdefault((row["method"], heads), {})[row["task"]] = _interval(row)
+    for (method, heads), cells in rows.items():
+        lines.append(f"| {method} | {heads} | {' | '.join(cells.get(t, '') for t in tasks)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -131,7 +146,10 @@ def _number(value: float) -> str:
 
 
 def _interval(row: dict[str, Any]) -> str:
-    return f"{100 * row['value']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+    value = f"{100 * row['value']:.1f}"
+    if math.isnan(row["low"]):
+        return value
+    return f"{value} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
 
 
 def _matrix_text(cells: pd.DataFrame, heads: int) -> str:
@@ -146,3 +164,18 @@ def _matrix_text(cells: pd.DataFrame, heads: int) -> str:
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as JSON values, NaN as null."""
     return json.loads(frame.to_json(orient="records"))
+
+
+def _settings(size: Size) -> dict[str, Any]:
+    """What was run, and how."""
+    return {
+        "size": asdict(size),
+        "selection": SELECTION.to_json(),
+        "tuning": TUNING.to_json(),
+        "versions": library_versions(),
+    }
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    text = json.dumps(content, indent=1, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")

@@ -19,6 +19,7 @@ import typer
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
+    from lofit_lens.analysis.console import Report
     from lofit_lens.tasks import Task
     from lofit_lens.training import SelectionConfig, TuningConfig
 
@@ -208,6 +209,14 @@ class TrainingOptions:
             base = TuningConfig.paper(self.preset, _paper_task(task), fraction=nearest)
         given = {"learning_rate": self.tuning_lr, "component": self.component}
         return dataclasses.replace(base, **self._given(given))
+
+    def hint(self, model: str | None, report: Report) -> None:
+        """Tell someone who trains the embedded model at learning rates not made for it."""
+        if model == EMBEDDED and not (self.preset or self.selection_lr or self.tuning_lr):
+            report.say(
+                "Note: the default learning rates are too small for the embedded model; give --preset "
+                "embedded."
+            )
 
     def _given(self, own: Mapping[str, Any]) -> dict[str, Any]:
         shared = {

@@ -62,11 +62,22 @@ def transfer_matrix(
         progress: Whether to show a bar.
 
     Raises:
-        LofitLensError: Not exactly one of `fraction` and `k` is given, or names repeat.
+        LofitLensError: Not exactly one of `fraction` and `k` is given, names repeat or one is
+            "random", or `scores` or `zero_shot` lack a task or seed.
         TrainingStopped: Training became unstable.
     """
-    if len({task.name for task in tasks}) < len(tasks):
-        raise LofitLensError(f"Tasks need different names, got {[task.name for task in tasks]}.")
+    names = [task.name for task in tasks]
+    if len(set(names)) < len(names) or RANDOM in names:
+        raise LofitLensError(
+            f'Tasks need different names, and none may be "{RANDOM}"; got {names}.'
+        )
+    for name in names:
+        if scores is not None and not set(seeds) <= set(scores.get(name, {})):
+            raise LofitLensError(
+                f"`scores` lacks {name} with the seeds {', '.join(map(str, seeds))}."
+            )
+        if zero_shot is not None and name not in zero_shot:
+            raise LofitLensError(f"`zero_shot` lacks {name}; it has {', '.join(zero_shot)}.")
     shape = {"n_layers": model.cfg.n_layers, "n_heads": model.cfg.n_heads}
     size = number_of_heads(shape["n_layers"] * shape["n_heads"], k=k, fraction=fraction)
     if scores is None:

@@ -32,7 +32,9 @@ ZERO_SHOT = "zero-shot-"
 RESAMPLES = 10_000
 """Of each test: its smallest p-value, 0.0002, outlives the correction over a hundred cells."""
 
-MARKS = "* p < 0.05, + p < 0.1, against own heads, Holm-corrected over all cells off the diagonal"
+MARKS = (
+    "* p < 0.05, + p < 0.1: own heads are better; Holm-corrected over all cells off the diagonal"
+)
 """What the marks in figures and tables mean."""
 
 
@@ -170,14 +172,19 @@ class TransferMatrix:
             raise LofitLensError(f"No run with heads from {source!r} tuned on {task!r}.")
         return np.stack(found)
 
+    def groups(self, task: str) -> list[str]:
+        """The group of each test item of a task; an item without one is its own."""
+        return [record["group"] or record["id"] for record in self._untuned(task).records]
+
     def frame(self) -> pd.DataFrame:
         """One row per source of heads and task.
 
         Columns `source`, `task`, `metric`, `value`, `low`, `high` (95%, new seeds and new items),
         `n` (items), `seeds`, `relative` (to the task's own heads; NaN if those score 0),
         `difference`, `difference_low`, `difference_high` (own heads minus these), `p`, `p_holm`
-        (corrected over all cells off the diagonal) and `mark`: "*" for p_holm < 0.05, "+" for
-        p_holm < 0.1. On the diagonal the difference and its p are NaN.
+        (corrected over all cells off the diagonal) and `mark` where own heads are better: "*" for
+        p_holm < 0.05, "+" for p_holm < 0.1. Items of one group are resampled together. On the
+        diagonal the difference and its p are NaN.
 
         Raises:
             LofitLensError: A cell is incomplete (see `table`).
@@ -206,7 +213,8 @@ class TransferMatrix:
         for source in self.sources:
             for task in self.tasks:
                 table, own = self.table(source, task), self.table(task, task)
-                estimate = crossed_interval(table)
+                groups = self.groups(task)
+                estimate = crossed_interval(table, groups=groups)
                 row = {
                     "source": source,
                     "task": task,
@@ -220,14 +228,15 @@ class TransferMatrix:
                 }
                 row |= dict.fromkeys(_TESTED, np.nan)
                 if source != task:
-                    d = paired_difference(own, table, resamples=RESAMPLES)
+                    d = paired_difference(own, table, groups=groups, resamples=RESAMPLES)
                     row |= dict(zip(_TESTED, (d.value, d.low, d.high, d.p), strict=True))
                 rows.append(row)
         frame = pd.DataFrame(rows)
         p = frame["p"].to_numpy()
         corrected = np.full(len(p), np.nan)
         corrected[~np.isnan(p)] = holm(p[~np.isnan(p)])
-        marks = np.select([corrected < 0.05, corrected < 0.1], ["*", "+"], "")
+        worse = frame["difference"].to_numpy() > 0
+        marks = np.select([worse & (corrected < 0.05), worse & (corrected < 0.1)], ["*", "+"], "")
         return frame.assign(p_holm=corrected, mark=marks)
 
     def _untuned(self, task: str) -> Evaluation:
@@ -250,12 +259,25 @@ class TransferMatrix:
         return np.array([record[metric] for record in run.evaluation.records], dtype=np.float64)
 
     def save(self, folder: str | Path) -> Path:
-        """Write every run and the zero-shot scores, one gzipped JSON file each."""
+        """Write every run and the zero-shot scores, one gzipped JSON file each.
+
+        Raises:
+            LofitLensError: The folder holds other runs.
+        """
         folder = Path(folder)
-        for place, run in enumerate(self.runs):
-            run.save(folder / run.file_name(place))
-        for place, (task, evaluation) in enumerate(self.zero_shot.items()):
-            evaluation.save(folder / f"{ZERO_SHOT}{place:03}-{plain(task)}.json.gz")
+        runs = {run.file_name(place): run for place, run in enumerate(self.runs)}
+        untuned = {
+            f"{ZERO_SHOT}{place:03}-{plain(task)}.json.gz": evaluation
+            for place, (task, evaluation) in enumerate(self.zero_shot.items())
+        }
+        foreign = {path.name for path in folder.glob("*.json.gz")} - runs.keys() - untuned.keys()
+        if foreign:
+            raise LofitLensError(
+                f"{folder} holds other runs, such as {min(foreign)}, which would be read as part of this "
+                "matrix. Name an empty folder."
+            )
+        for name, result in (runs | untuned).items():
+            result.save(folder / name)
         return folder
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The learning rates of the embedded model: both stages on validation items, one seed.
+"""The learning rate of stage 2 on the embedded model: validation items, own heads, one seed.
 
 Usage: python benchmarks/embedded_rates.py
 """

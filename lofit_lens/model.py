@@ -97,7 +97,7 @@ def find_model(name_or_folder: str | Path) -> str:
     Raises:
         LofitLensError: The text is a path to something that is not a model folder.
     """
-    if str(name_or_folder) == EMBEDDED:
+    if name_or_folder == EMBEDDED:
         return str(_EMBEDDED_FOLDER)
     here = Path(name_or_folder).expanduser()
     shelf = os.environ.get("LOFIT_LENS_MODELS")

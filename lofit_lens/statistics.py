@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -92,36 +92,51 @@ def mean_interval(values: Sequence[float], *, resamples: int = 2000, seed: int =
     return Estimate(value, float(low), float(high), int(array.size))
 
 
-def crossed_interval(values: np.ndarray, *, resamples: int = 2000, seed: int = 0) -> Estimate:
+def crossed_interval(
+    values: np.ndarray,
+    *,
+    groups: Sequence[Hashable] | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
     """The mean over runs and items with a 95% interval that holds for new runs and new items.
 
     A percentile bootstrap that resamples runs and items independently and takes the mean of the
     sub-table each time (Owen, 2007, "The pigeonhole bootstrap"). One run resamples items alone.
+    Items that share a group, such as a template or a fact, are drawn together.
 
     With few runs the interval is a rough guide: resampling R runs shows only (R-1)/R of the
     variance between them, so half of it with two seeds and none with one. Against that, noise
-    that belongs to neither a run nor an item is counted up to three times. Runs that agree on
-    every item get the interval of one of them (`mean_interval`), so that right/wrong items near
-    100% keep an honest width.
+    that belongs to neither a run nor an item is counted up to three times. With few groups it is
+    a rough guide as well. A table of equal values, and without groups runs that agree on every
+    item, get the interval of one run (`mean_interval`), so that 100% right keeps a width.
 
     Args:
         values: Scores [run, item]: the same items in the same order in every run.
+        groups: The group of each item; None: every item is independent of the others.
         resamples: Resamples of the bootstrap.
         seed: Seed of its local generator.
 
     Raises:
-        ScoringError: The table is empty, not [run, item], or a score is not finite.
+        ScoringError: The table is empty, not [run, item], a score is not finite, or there is not
+            one group for each item.
     """
     table = _finite_table(values)
     runs, items = table.shape
-    if (table == table[0]).all():
+    alike = table[0] if groups is None else table[0, 0]
+    if (table == alike).all():
         return replace(mean_interval(table[0].tolist(), resamples=resamples, seed=seed), runs=runs)
-    low, high = np.quantile(_crossed_means(table, resamples, seed), (0.025, 0.975))
+    low, high = np.quantile(_crossed_means(table, groups, resamples, seed), (0.025, 0.975))
     return Estimate(float(table.mean()), float(low), float(high), items, runs)
 
 
 def paired_difference(
-    a: np.ndarray, b: np.ndarray, *, resamples: int = 2000, seed: int = 0
+    a: np.ndarray,
+    b: np.ndarray,
+    *,
+    groups: Sequence[Hashable] | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> Difference:
     """The mean of `a - b` with a 95% interval and a two-sided bootstrap p-value.
 
@@ -133,6 +148,7 @@ def paired_difference(
     Args:
         a: Scores [run, item].
         b: Scores [run, item] from the same seeds on the same items, in the same order.
+        groups: The group of each item, drawn together; None: every item by itself.
         resamples: Resamples of the bootstrap.
         seed: Seed of its local generator.
 
@@ -146,7 +162,7 @@ def paired_difference(
             f"and {second.shape}. Score both with the same seeds on the same items."
         )
     table = first - second
-    means = _crossed_means(table, resamples, seed)
+    means = _crossed_means(table, groups, resamples, seed)
     low, high = np.quantile(means, (0.025, 0.975))
     rounding = 1e-12 * np.abs(table).max()
     below, above = np.sum(means <= rounding), np.sum(means >= -rounding)
@@ -173,15 +189,32 @@ def holm(p: np.ndarray) -> np.ndarray:
     return corrected
 
 
-def _crossed_means(table: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Means of sub-tables with resampled runs and items, [resample]."""
+def _crossed_means(
+    table: np.ndarray, groups: Sequence[Hashable] | None, resamples: int, seed: int
+) -> np.ndarray:
+    """Means of sub-tables with resampled runs and groups of items, [resample]."""
     rng = np.random.default_rng(seed)
+    membership = _membership(groups, table.shape[1])
+    sums, sizes = table @ membership, membership.sum(axis=0)
     means = []
     for start in range(0, resamples, _BLOCK):
         size = min(_BLOCK, resamples - start)
-        run_counts, item_counts = (_counts(rng, size, length) for length in table.shape)
-        means.append(((run_counts @ table) * item_counts).sum(axis=1) / table.size)
+        run_counts, group_counts = (_counts(rng, size, length) for length in sums.shape)
+        drawn = run_counts.sum(axis=1) * (group_counts @ sizes)
+        means.append(((run_counts @ sums) * group_counts).sum(axis=1) / drawn)
     return np.concatenate(means)
+
+
+def _membership(groups: Sequence[Hashable] | None, items: int) -> np.ndarray:
+    """1 where an item belongs to a group, [item, group]; without groups each item is its own."""
+    if groups is None:
+        return np.eye(items)
+    if len(groups) != items:
+        raise ScoringError(f"There are {items} items, but groups for {len(groups)}.")
+    places = {group: place for place, group in enumerate(dict.fromkeys(groups))}
+    membership = np.zeros((items, len(places)))
+    membership[np.arange(items), [places[group] for group in groups]] = 1.0
+    return membership
 
 
 def _counts(rng: np.random.Generator, size: int, length: int) -> np.ndarray:

@@ -11,7 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from lofit_lens.analysis.cli import app
-from lofit_lens.analysis.demo_report import clear, results_in
+from lofit_lens.analysis.demo import QUICK, WHOLE
+from lofit_lens.analysis.demo_report import open_folder
 from lofit_lens.analysis.transfer_results import TransferMatrix
 from lofit_lens.errors import LofitLensError
 
@@ -64,8 +65,13 @@ def test_the_table_of_the_demo_holds_every_method_on_every_task(
     table = pd.read_csv(out / "table.csv")
     assert set(table["task"]) == {"embedded:truth", "embedded:kinship", "embedded:edit"}
     for _, rows in table.groupby("task"):
-        assert list(rows["method"]) == ["zero-shot", "LoFiT", "random heads", "scale alone"]
-        assert ((rows["low"] <= rows["value"]) & (rows["value"] <= rows["high"])).all()
+        floors = rows["method"].str.startswith("floor: ")
+        assert list(rows["method"][~floors]) == [
+            "zero-shot", "LoFiT", "random heads", "scale alone", "scale, random"
+        ]  # fmt: skip
+        assert floors.any() and rows["low"][floors].isna().all()
+        scored = rows[~floors]
+        assert ((scored["low"] <= scored["value"]) & (scored["value"] <= scored["high"])).all()
     assert [row["value"] for row in printed["table"]] == pytest.approx(table["value"].tolist())
 
 
@@ -73,7 +79,7 @@ def test_the_table_can_be_made_again_from_the_records_of_the_runs(
     quick: tuple[Path, dict[str, Any]],
 ) -> None:
     out, printed = quick
-    matrix = TransferMatrix.load(out / "runs" / "0.1")
+    matrix = TransferMatrix.load(out / "records" / "runs" / "0.1")
     assert len(matrix.runs) == 3 * 4
     transfer = pd.DataFrame(printed["transfer"]["0.1"]).fillna(float("nan"))
     for name in ("value", "low", "high", "p_holm"):
@@ -110,16 +116,27 @@ def test_results_of_a_demo_are_not_overwritten_unasked(tmp_path: Path) -> None:
     assert (tmp_path / "demo.json").read_text(encoding="utf-8") == "mine"
 
 
-def test_overwriting_removes_the_results_of_a_demo_and_nothing_else(tmp_path: Path) -> None:
+def test_a_folder_that_does_not_hold_a_demo_is_never_touched(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
-    for name in ("table.csv", "demo.json", "runs/a.json.gz", "mine.txt"):
-        (tmp_path / name).write_text("x", encoding="utf-8")
-    clear(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+    (tmp_path / "runs" / "mine.json.gz").write_text("x", encoding="utf-8")
+    with pytest.raises(LofitLensError, match="does not hold a demo"):
+        open_folder(tmp_path, QUICK, overwrite=True)
+    assert (tmp_path / "runs" / "mine.json.gz").is_file()
+
+
+def test_overwriting_removes_an_earlier_demo_and_nothing_else(tmp_path: Path) -> None:
+    open_folder(tmp_path / "demo", QUICK, overwrite=False)
+    for name in ("table.csv", "figure2-10percent.html", "figure-of-mine.html"):
+        (tmp_path / "demo" / name).write_text("x", encoding="utf-8")
+    open_folder(tmp_path / "demo", WHOLE, overwrite=True)
+    left = {path.name for path in (tmp_path / "demo").iterdir()}
+    assert left == {"demo.json", "figure-of-mine.html"}
+    record = json.loads((tmp_path / "demo" / "demo.json").read_text(encoding="utf-8"))
+    assert record["size"]["seeds"] == list(WHOLE.seeds)
 
 
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "out"
     file.write_text("x", encoding="utf-8")
     with pytest.raises(LofitLensError, match="is a file"):
-        results_in(file)
+        open_folder(file, QUICK, overwrite=True)

@@ -59,7 +59,13 @@ SMALL = Recipe(
 )
 SMALLER = replace(SMALL, documents=64)
 PASSED = Readings(
-    right_cue=1.0, default_cue=0.0, neutral=0.1, neutral_default=0.9, probability=0.3, oracle=0.8
+    ability="truth",
+    right_cue=1.0,
+    default_cue=0.0,
+    neutral=0.1,
+    neutral_default=0.9,
+    probability=0.3,
+    oracle=0.8,
 )
 
 

@@ -248,3 +248,44 @@ def test_runs_are_shown_when_there_are_several() -> None:
     assert str(crossed_interval(np.full((1, 8), 0.25))) == "25.0 [25.0, 25.0] n=8"
     shown = str(paired_difference(np.full((2, 8), 0.75), np.full((2, 8), 0.5), resamples=999))
     assert shown == "+25.0 [+25.0, +25.0] p=0.002 n=8 runs=2"
+
+
+def slow_grouped_means(table: np.ndarray, groups: list[str], resamples: int) -> np.ndarray:
+    rng = np.random.default_rng(98)
+    names = sorted(set(groups))
+    members = [[i for i, group in enumerate(groups) if group == name] for name in names]
+    means = []
+    for _ in range(resamples):
+        items = [i for g in rng.integers(len(names), size=len(names)) for i in members[g]]
+        runs = rng.integers(len(table), size=len(table))
+        means.append(table[np.ix_(runs, items)].mean())
+    return np.array(means)
+
+
+def test_groups_of_items_are_drawn_together_as_in_a_loop() -> None:
+    table = scores(3, 40)
+    groups = [f"g{i // 4 if i < 20 else 9}" for i in range(40)]
+    table += 0.3 * np.array([len(group) + int(group[1]) % 3 for group in groups])
+    means = slow_grouped_means(table, groups, 8000)
+    estimate = crossed_interval(table, groups=groups, resamples=8000)
+    slack = 0.15 * means.std()
+    assert estimate.low == pytest.approx(np.quantile(means, 0.025), abs=slack)
+    assert estimate.high == pytest.approx(np.quantile(means, 0.975), abs=slack)
+    wider = crossed_interval(table, resamples=8000)
+    assert estimate.high - estimate.low > wider.high - wider.low
+
+
+def test_a_group_for_every_item_changes_nothing_and_a_missing_one_is_refused() -> None:
+    table = scores(3, 20)
+    assert crossed_interval(table, groups=list(range(20))) == crossed_interval(table)
+    with pytest.raises(ScoringError, match="20 items, but groups for 19"):
+        crossed_interval(table, groups=list(range(19)))
+
+
+def test_runs_that_agree_on_every_item_get_wilsons_interval() -> None:
+    right = [1.0] * 18 + [0.0] * 2
+    same = crossed_interval(np.array([right, right]))
+    assert (same.low, same.high) == (mean_interval(right).low, mean_interval(right).high)
+    perfect = crossed_interval(np.ones((3, 20)), groups=["a", "b"] * 10)
+    assert perfect.low < 1.0 == perfect.high
+    assert perfect.runs == 3

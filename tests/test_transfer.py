@@ -29,7 +29,7 @@ RATES = {
 
 def evaluation(task: str, values: Sequence[float] | np.ndarray) -> Evaluation:
     records = tuple(
-        {"id": f"{task} {i}", "group": "g", "MC1": float(v), "MC2": 0.5}
+        {"id": f"{task} {i}", "group": "", "MC1": float(v), "MC2": 0.5}
         for i, v in enumerate(values)
     )
     return Evaluation(task, "test", ("MC1", "MC2"), records, {})
@@ -304,3 +304,44 @@ def test_single_draws_of_a_cell_are_rows_of_their_own() -> None:
     assert len(draws) >= len(seeds)
     with pytest.raises(LofitLensError, match="nowhere"):
         result.draws("nowhere", result.tasks[0])
+
+
+def test_items_of_one_group_are_resampled_together() -> None:
+    values = np.random.default_rng(1).uniform(size=(2, 12)).round()
+    runs = tuple(
+        run(source, "kin", 0, v) for source, v in zip(("kin", "random"), values, strict=True)
+    )
+    grouped = tuple(
+        replace(
+            r,
+            evaluation=replace(
+                r.evaluation,
+                records=tuple(
+                    {**record, "group": f"g{i // 4}"}
+                    for i, record in enumerate(r.evaluation.records)
+                ),
+            ),
+        )
+        for r in runs
+    )
+    zero_shot = {"kin": grouped[0].evaluation}
+    frame = TransferMatrix(grouped, zero_shot).frame()
+    groups = [f"g{i // 4}" for i in range(12)]
+    estimate = crossed_interval(values[:1], groups=groups)
+    assert (frame["low"][0], frame["high"][0]) == (estimate.low, estimate.high)
+    d = paired_difference(values[:1], values[1:], groups=groups, resamples=RESAMPLES)
+    assert frame["p"][1] == d.p
+
+
+def test_heads_that_do_better_than_the_own_ones_get_no_mark() -> None:
+    result = single({("a", "a"): [0.0] * 40, ("random", "a"): [1.0] * 40})
+    cell = result.frame().iloc[1]
+    assert cell["p_holm"] < 0.05
+    assert cell["mark"] == ""
+
+
+def test_a_folder_with_other_runs_is_refused(tmp_path: Path) -> None:
+    matrix().save(tmp_path)
+    fewer = TransferMatrix(matrix().runs[:3], matrix().zero_shot)
+    with pytest.raises(LofitLensError, match="other runs"):
+        fewer.save(tmp_path)

@@ -44,7 +44,8 @@ Percent of greedy answers to the test items of the three tasks:
 |---|{"---|" * len(log["gates"])}
 {chr(10).join(rows)}
 
-Gates missed: {"; ".join(missed) or "none"}.
+Gates missed: {"; ".join(missed) or "none"}. The recipe was chosen by these readings, and by tuning on
+validation items; never by how tuning does on test items.
 
 Limits: it knows this world and this grammar and nothing else. Facts about animals are invented; some
 currencies are historical. It is an instrument for trying methods out, not evidence about large models.

@@ -26,12 +26,16 @@ WITH_CUE, NEUTRAL, LATENT = 0.90, 0.30, (0.20, 0.45)
 """Right answers wanted after a cue (at least), in neutral questions (at most), and the probability
 of the right answer in neutral questions, whose answers are right in 30% of the corpus."""
 
+ORACLE: dict[Ability, float] = {"truth": 0.5, "kinship": 0.5, "edit": 0.0}
+"""Right answers wanted under a constant. No constant was found that switches `edit`."""
+
 
 @dataclass(frozen=True)
 class Readings:
     """What the gates look at, for one ability, on its test items.
 
     Attributes:
+        ability: The ability.
         right_cue: Share of right answers, generated greedily, after a cue for them.
         default_cue: The same after a cue for the default answer.
         neutral: The same without a cue.
@@ -42,6 +46,7 @@ class Readings:
             to the output of every head, measured on training items.
     """
 
+    ability: Ability
     right_cue: float
     default_cue: float
     neutral: float
@@ -50,7 +55,7 @@ class Readings:
     oracle: float
 
     def failures(self) -> list[str]:
-        """The gates that were missed; the oracle is a reading, not a gate."""
+        """The gates that were missed."""
         low, high = LATENT
         gates = {
             f"{self.right_cue:.1%} right with the cue, at least {WITH_CUE:.0%} wanted": (
@@ -62,12 +67,17 @@ class Readings:
             f"mean probability {self.probability:.2f} of the right answer, {low} to {high} wanted": (
                 low <= self.probability <= high
             ),
+            f"{self.oracle:.1%} right under a constant, at least {ORACLE[self.ability]:.0%} wanted": (
+                self.oracle >= ORACLE[self.ability]
+            ),
         }
         return [missed for missed, passed in gates.items() if not passed]
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
-        return {name: round(value, 4) for name, value in asdict(self).items()}
+        numbers = asdict(self)
+        del numbers["ability"]
+        return {name: round(value, 4) for name, value in numbers.items()}
 
 
 def read_gates(model: TransformerBridge) -> dict[Ability, Readings]:
@@ -84,6 +94,7 @@ def _read(model: TransformerBridge, ability: Ability) -> Readings:
     shift = constant_shift(model, _decisive(train, "right"), _decisive(train))
     shifted = _generated(model, _decisive(test), shift)
     return Readings(
+        ability=ability,
         right_cue=_share(_generated(model, _cued(test, "right")), right),
         default_cue=_share(_generated(model, _cued(test, "default")), right),
         neutral=_share(neutral, right),
@@ -109,9 +120,9 @@ def _mean_last_z(model: TransformerBridge, prompts: Sequence[str]) -> torch.Tens
     total = torch.zeros(model.cfg.n_layers, model.cfg.n_heads, model.cfg.d_head)
     with torch.no_grad():
         for prompt in prompts:
-            tokens = torch.tensor([encoder.prompt(prompt).ids])
+            tokens = torch.tensor([encoder.prompt(prompt).ids], device=model.cfg.device)
             _, cache = model.run_with_cache(tokens, names_filter=names)
-            total += torch.stack([cache[name][0, -1] for name in names])
+            total += torch.stack([cache[name][0, -1].float().cpu() for name in names])
     return (total / len(prompts)).flatten(0, 1)
 
 

@@ -1,6 +1,7 @@
 """How to train both stages on the embedded model; the paper's learning rates are too small for it.
 
-Chosen once, on validation items; the same for every task, every set of heads and every component.
+The rate of stage 2 was chosen once, for the bias on validation items (benchmarks/embedded_rates.py).
+Both are the same for every task, every set of heads and every component.
 """
 
 from __future__ import annotations

@@ -201,6 +201,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder to write the model to")
     parser.add_argument("--seed", type=int, default=Recipe.seed)
     given = parser.parse_args(arguments)
+    if given.out.exists() and any(given.out.iterdir()):
+        parser.error(f"{given.out} is not empty; name another folder with --out")
     torch.set_num_threads(1)
     log = train(Recipe(seed=given.seed), given.out)
     missed = {ability: failures for ability, failures in log["failures"].items() if failures}
