@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 BATCH_SIZE = 256
+FLOOR = "floor: "
 RECORDS = "records"
 """Name of the folder with the scores of stage 1, the runs item by item, and one edit."""
 
@@ -103,7 +104,7 @@ class Demo:
             return start | asdict(crossed_interval(table, groups=groups))
 
         for name, floor in untuned.floors.items():
-            yield {"task": task, "method": f"floor: {name}", "metric": metric, "value": floor}
+            yield {"task": task, "method": f"{FLOOR}{name}", "metric": metric, "value": floor}
         yield row("zero-shot", 0, np.array([[record[metric] for record in untuned.records]]))
         for fraction, matrix in self.matrices.items():
             scale, size = self.scale[fraction], len(matrix.runs[0].heads)

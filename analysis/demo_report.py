@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lofit_lens.analysis.demo import RECORDS
+from lofit_lens.analysis.demo import FLOOR, RECORDS
 from lofit_lens.analysis.transfer_results import MARKS
 from lofit_lens.embedded.settings import SELECTION, TUNING
 from lofit_lens.errors import LofitLensError
@@ -107,6 +107,10 @@ def as_text(demo: Demo) -> str:
         n = rows["n"].max()
         lines.append(f"\n{task} ({rows['metric'].iloc[0]}, n = {n:.0f})")
         for row in rows.to_dict("records"):
+            if math.isnan(row["low"]):
+                name = row["method"].removeprefix(FLOOR)
+                lines.append(f"  {'floor':<24}{_interval(row)}   {name}")
+                continue
             heads = f"{row['heads']:.0f} heads" if row["heads"] > 0 else ""
             line = f"  {row['method']:<15}{heads:<9}{_interval(row)}"
             if not math.isnan(row["p_holm"]):
