@@ -15,7 +15,7 @@ import pytest
 
 from tests.helpers import N_HEADS, N_LAYERS
 
-COMMANDS = ("select", "tune", "lofit", "evaluate", "export", "heads")
+COMMANDS = ("demo", "select", "tune", "lofit", "evaluate", "export", "heads")
 
 
 def lofit_lens(
@@ -264,3 +264,27 @@ def test_wrong_usage_exits_with_2_and_help_with_0(tmp_path: Path) -> None:
         done = lofit_lens(command, "--help", cwd=tmp_path)
         assert done.returncode == 0
         assert "--json" in done.stdout
+
+
+def test_a_run_on_the_embedded_model_is_scored_again_from_its_folder_alone(tmp_path: Path) -> None:
+    trained = succeed(
+        "lofit", "--model", "embedded", "--task", "embedded:kinship", "--preset", "embedded",
+        "--fraction", 0.1, "--out", "run", cwd=tmp_path,
+    )  # fmt: skip
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["loaded"]["model"] == "embedded"
+    again = succeed("evaluate", "--intervention", "run", cwd=tmp_path)
+    before, after = trained["metrics"]["zero_shot"]["EM"], trained["metrics"]["tuned"]["EM"]
+    assert after["value"] > before["value"] + 0.5
+    assert after in [metrics["EM"] for metrics in again["metrics"].values()]
+
+
+def test_the_embedded_model_at_the_default_learning_rates_gets_a_hint(tmp_path: Path) -> None:
+    done = lofit_lens(
+        "select", "--model", "embedded", "--task", "embedded:edit", "--epochs", 1, "--out", "run",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert "--preset embedded" in done.stderr
+    told = fail("lofit", "--model", "embedded", "--task", "embedded:love", "--k", 1, "--out", "x",
+                cwd=tmp_path)  # fmt: skip
+    assert "embedded:kinship" in told

@@ -16,6 +16,7 @@ from lofit_lens.model import (
     _sample,
     check_head_shape,
     check_same_model,
+    find_model,
     fingerprint,
     freeze,
     load_model,
@@ -257,3 +258,14 @@ def test_the_fingerprint_reaches_every_head_of_a_wide_projection() -> None:
     before = _sample(weight)
     weight[:, 128:] *= 2
     assert _sample(weight) != before
+
+
+def test_only_the_bare_word_means_the_embedded_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "embedded").mkdir()
+    (tmp_path / "embedded" / "config.json").write_text("{}", encoding="utf-8")
+    mine = str((tmp_path / "embedded").resolve())
+    assert find_model("./embedded") == find_model(Path("embedded")) == mine
+    assert find_model("embedded") != mine
