@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFas
 
 from lofit_lens.embedded import train as recipe_module
 from lofit_lens.embedded.corpus import documents
-from lofit_lens.embedded.gates import LATENT, NEUTRAL, WITH_CUE, Readings, constant_shift
+from lofit_lens.embedded.gates import LATENT, NEUTRAL, ORACLE, WITH_CUE, Readings, constant_shift
 from lofit_lens.embedded.tokenizer import learn_tokenizer
 from lofit_lens.embedded.train import (
     LOG_FILE,
@@ -326,7 +326,9 @@ def test_training_leaves_the_global_random_states_alone(tmp_path: Path) -> None:
         ({}, []),
         ({"right_cue": WITH_CUE, "neutral": NEUTRAL, "probability": LATENT[0]}, []),
         ({"probability": LATENT[1]}, []),
-        ({"default_cue": 1.0, "neutral_default": 0.0, "oracle": 0.0}, []),
+        ({"default_cue": 1.0, "neutral_default": 0.0}, []),
+        ({"ability": "edit", "oracle": 0.0}, []),
+        ({"oracle": ORACLE["truth"] - 0.01}, ["under a constant"]),
         ({"right_cue": WITH_CUE - 0.01}, ["with the cue"]),
         ({"neutral": NEUTRAL + 0.01}, ["without a cue"]),
         ({"probability": LATENT[0] - 0.01}, ["mean probability"]),
@@ -335,7 +337,7 @@ def test_training_leaves_the_global_random_states_alone(tmp_path: Path) -> None:
     ],
 )
 def test_a_gate_is_missed_on_the_wrong_side_of_its_limit_only(
-    change: dict[str, float], missed: list[str]
+    change: dict[str, Any], missed: list[str]
 ) -> None:
     failures = replace(PASSED, **change).failures()
     assert len(failures) == len(missed)

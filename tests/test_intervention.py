@@ -115,11 +115,14 @@ def test_gradients_of_a_loss_are_those_of_the_plain_model(
         found = gradients(model(tokens), tokens, edit)
     with edited_plain(plain, edit):
         expected = gradients(plain(tokens).logits, tokens, edit)
-    # Over several positions the dense oracle sums in another order: 1e-7 apart.
+    # Over several positions the dense oracle sums in another order: 1e-7 apart. GPT-2's clean bridge
+    # is off already, by how much depends on the processor.
     exactly = length == 1 and family in BIT_EQUAL and family != "neox"
     for one, other in zip(found, expected, strict=True):
         assert other.abs().max() > 1e-4
-        assert_same_logits(one, other, exactly=exactly, rel=1e-6)
+        assert_same_logits(
+            one, other, exactly=exactly, rel=1e-6 if family in BIT_EQUAL else GPT2_REL
+        )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
