@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +92,10 @@ class Demo:
         seeds and groups of items), `n` (items), `runs`; beside random heads also `difference`,
         what the task's own heads have more, with `difference_low`, `difference_high` and `p_holm`.
         """
+        return self._table.copy()
+
+    @cached_property
+    def _table(self) -> pd.DataFrame:
         import pandas as pd
 
         return pd.DataFrame([row for task in self._first.tasks for row in self._rows(task)])

@@ -85,12 +85,7 @@ def as_json(demo: Demo) -> dict[str, Any]:
         },
         "stability": _records(demo.layers.stability()),
         "overlap": _records(demo.layers.overlap()),
-        "sample": {
-            "prompt": demo.sample.prompt,
-            "expected": demo.sample.expected,
-            "before": demo.sample.before,
-            "after": demo.sample.after,
-        },
+        "sample": asdict(demo.sample),
     }
 
 

@@ -28,7 +28,6 @@ def _option(text: str, panel: str, *names: str) -> Any:
     return typer.Option(*names, help=text, rich_help_panel=panel)
 
 
-EMBEDDED = "embedded"
 MODEL, TASK, HEADS, TRAINING = "Model", "Task", "Heads", "Training"
 
 
@@ -186,6 +185,7 @@ class TrainingOptions:
     def selection(self, task: Task) -> SelectionConfig:
         """The configuration of stage 1."""
         from lofit_lens.embedded.settings import SELECTION
+        from lofit_lens.model import EMBEDDED
         from lofit_lens.training import SelectionConfig
 
         base = SelectionConfig()
@@ -199,6 +199,7 @@ class TrainingOptions:
     def tuning(self, task: Task, fraction: float) -> TuningConfig:
         """The configuration of stage 2 for a share of heads; a preset knows 3% and 10%."""
         from lofit_lens.embedded.settings import TUNING
+        from lofit_lens.model import EMBEDDED
         from lofit_lens.training import TuningConfig
 
         base = TuningConfig()
@@ -212,6 +213,8 @@ class TrainingOptions:
 
     def hint(self, model: str | None, report: Report) -> None:
         """Tell someone who trains the embedded model at learning rates not made for it."""
+        from lofit_lens.model import EMBEDDED
+
         if model == EMBEDDED and not (self.preset or self.selection_lr or self.tuning_lr):
             report.say(
                 "Note: the default learning rates are too small for the embedded model; give --preset "

@@ -214,9 +214,8 @@ class HeadSet:
             raise LofitLensError(f"No head list at {path}. Give a .npy or .json file.")
         try:
             if path.suffix == ".json":
-                content = json.loads(path.read_text(encoding="utf-8"))
-                rows = content["heads"]
-                shape = index(content["n_layers"]), index(content["n_heads"])
+                found = cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+                rows, shape = found.heads, (found.n_layers, found.n_heads)
             else:
                 rows, shape = np.load(path, allow_pickle=False), (n_layers, n_heads)
             pairs = [(index(layer), index(head)) for layer, head in rows]
