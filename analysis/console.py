@@ -98,7 +98,9 @@ class Report:
 
     def save_rescue(self, error: TrainingStopped) -> str:
         """Save what training had learned before it stopped; returns what to tell."""
-        if self.rescue is None:
+        from lofit_lens.intervention import HeadIntervention
+
+        if self.rescue is None or not isinstance(error.learned, HeadIntervention):
             return ""
         try:
             return f"Saved: {error.learned.save(self.rescue)}"

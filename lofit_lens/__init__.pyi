@@ -1,6 +1,7 @@
 from . import tasks as tasks
 from .artifacts import load_intervention as load_intervention
 from .artifacts import save_intervention as save_intervention
+from .edit import Edit as Edit
 from .errors import LofitLensError as LofitLensError
 from .errors import TrainingStopped as TrainingStopped
 from .export import ExportReport as ExportReport
@@ -18,6 +19,7 @@ from .model import load_model as load_model
 from .positions import TokenScope as TokenScope
 from .provenance import Provenance as Provenance
 from .provenance import show_versions as show_versions
+from .residual import ResidualIntervention as ResidualIntervention
 from .run import LofitRun as LofitRun
 from .run import lofit as lofit
 from .scoring.evaluate import evaluate as evaluate

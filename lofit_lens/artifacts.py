@@ -16,6 +16,7 @@ from lofit_lens.heads import HeadSet
 from lofit_lens.intervention import HeadIntervention
 from lofit_lens.model import check_same_model
 from lofit_lens.provenance import Provenance
+from lofit_lens.residual import ResidualIntervention
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -25,11 +26,14 @@ TENSORS = "intervention.safetensors"
 DESCRIPTION = "intervention.json"
 
 
-def save_intervention(intervention: HeadIntervention, folder: str | Path) -> Path:
+Intervention = HeadIntervention | ResidualIntervention
+
+
+def save_intervention(intervention: Intervention, folder: str | Path) -> Path:
     """Write an intervention as `intervention.safetensors` and `intervention.json`.
 
     Args:
-        intervention: The edit; its provenance, if any, goes along.
+        intervention: The edit of heads or of the residual stream; its provenance goes along.
         folder: Made if missing; an intervention in it is replaced.
 
     Returns:
@@ -38,7 +42,12 @@ def save_intervention(intervention: HeadIntervention, folder: str | Path) -> Pat
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / DESCRIPTION).unlink(missing_ok=True)  # never tensors beside the heads of another edit
-    tensors = {"scale": intervention.scale, "bias": intervention.bias}
+    if isinstance(intervention, HeadIntervention):
+        tensors = {"scale": intervention.scale, "bias": intervention.bias}
+        place: dict[str, Any] = intervention.heads.to_json()
+    else:
+        tensors = {"vectors": intervention.vectors}
+        place = {"n_layers": intervention.n_layers, "layers": list(intervention.layers)}
     save_file(
         {
             name: t.detach().float().cpu().contiguous()
@@ -47,12 +56,9 @@ def save_intervention(intervention: HeadIntervention, folder: str | Path) -> Pat
         },
         folder / TENSORS,
     )
-    heads = intervention.heads
-    content: dict[str, Any] = {
+    content = {
         "schema": INTERVENTION_SCHEMA,
-        "n_layers": heads.n_layers,
-        "n_heads": heads.n_heads,
-        "heads": [list(head) for head in heads],
+        **place,
         "scope": intervention.scope,
         "provenance": intervention.provenance.to_json() if intervention.provenance else None,
     }
@@ -62,9 +68,7 @@ def save_intervention(intervention: HeadIntervention, folder: str | Path) -> Pat
     return folder
 
 
-def load_intervention(
-    folder: str | Path, model: TransformerBridge | None = None
-) -> HeadIntervention:
+def load_intervention(folder: str | Path, model: TransformerBridge | None = None) -> Intervention:
     """Read an intervention.
 
     Args:
@@ -79,16 +83,18 @@ def load_intervention(
     content = read_json(folder / DESCRIPTION, schema=INTERVENTION_SCHEMA, what="intervention")
     try:
         tensors: dict[str, torch.Tensor] = load_file(folder / TENSORS)
-        heads = HeadSet(
-            map(tuple, content["heads"]), n_layers=content["n_layers"], n_heads=content["n_heads"]
-        )
         origin = content["provenance"]
-        intervention = HeadIntervention(
-            heads,
-            scope=content["scope"],
-            provenance=Provenance.from_json(origin) if origin else None,
+        shared: dict[str, Any] = {
+            "scope": content["scope"],
+            "provenance": Provenance.from_json(origin) if origin else None,
             **tensors,
-        )
+        }
+        intervention: Intervention
+        if "layers" in content:
+            layers, n_layers = tuple(content["layers"]), content["n_layers"]
+            intervention = ResidualIntervention(layers=layers, n_layers=n_layers, **shared)
+        else:
+            intervention = HeadIntervention(HeadSet.from_json(content), **shared)
     except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
         raise LofitLensError(f"The intervention in {folder} is damaged: {error}.") from error
     if model is not None and intervention.provenance is not None:

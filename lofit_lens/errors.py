@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lofit_lens.intervention import HeadIntervention
+    from lofit_lens.edit import Edit
 
 
 class LofitLensError(Exception):
@@ -60,6 +60,6 @@ class TrainingStopped(LofitLensError):
         learned: The edit after the last good step; its provenance holds the history until then.
     """
 
-    def __init__(self, message: str, learned: HeadIntervention) -> None:
+    def __init__(self, message: str, learned: Edit) -> None:
         self.learned = learned
         super().__init__(message)

@@ -17,7 +17,7 @@ from torch import Tensor
 from lofit_lens.errors import LofitLensError, ModelMismatchError, UnsupportedError
 from lofit_lens.heads import HeadSet
 from lofit_lens.model import check_head_shape, check_same_model, weights_processed
-from lofit_lens.positions import TOKEN_SCOPES, PositionTracker, TokenScope, tracked_positions
+from lofit_lens.positions import PositionTracker, TokenScope, check_scope, tracked_positions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,13 +62,12 @@ class HeadIntervention:
     scope: TokenScope = "all"
     provenance: Provenance | None = field(default=None, repr=False)
 
+    needs_whole_texts = False
+
     def __post_init__(self) -> None:
         if self.scale is None and self.bias is None:
             raise LofitLensError("An intervention needs scale, bias or both.")
-        if self.scope not in TOKEN_SCOPES:
-            raise LofitLensError(
-                f"scope must be one of {', '.join(TOKEN_SCOPES)}, got {self.scope!r}."
-            )
+        check_scope(self.scope)
         for name, tensor in (("scale", self.scale), ("bias", self.bias)):
             if tensor is not None and tensor.dtype != torch.float32:
                 tensor = tensor.float()  # in bfloat16, 1 + scale would round small scales away
@@ -200,10 +199,19 @@ class HeadIntervention:
 
     @classmethod
     def load(cls, folder: str | Path, model: TransformerBridge | None = None) -> HeadIntervention:
-        """Read an intervention, and refuse it if it was made for another model than `model`."""
+        """Read an intervention, and refuse it if it was made for another model than `model`.
+
+        Raises:
+            LofitLensError: The folder does not hold an edit of heads.
+        """
         from lofit_lens.artifacts import load_intervention
 
-        return load_intervention(folder, model)
+        found = load_intervention(folder, model)
+        if not isinstance(found, cls):
+            raise LofitLensError(
+                f"{folder} holds {found!r}; load it with ResidualIntervention.load."
+            )
+        return found
 
     def __repr__(self) -> str:
         parts = [n for n, t in (("scale", self.scale), ("bias", self.bias)) if t is not None]

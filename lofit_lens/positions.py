@@ -38,6 +38,16 @@ A forward pass on its own, outside `generate` and without prompt lengths, is one
 TOKEN_SCOPES: tuple[str, ...] = get_args(TokenScope)
 
 
+def check_scope(scope: str) -> None:
+    """Refuse what is not a token scope.
+
+    Raises:
+        LofitLensError: The name is unknown.
+    """
+    if scope not in TOKEN_SCOPES:
+        raise LofitLensError(f"scope must be one of {', '.join(TOKEN_SCOPES)}, got {scope!r}.")
+
+
 class PositionTracker:
     """Knows which positions of the forward pass in progress are edited.
 

@@ -9,9 +9,12 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from lofit_lens.errors import LofitLensError
-from lofit_lens.model import Fingerprint
+from lofit_lens.model import Fingerprint, fingerprint
 
 if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    from lofit_lens.tasks.task import Task
     from lofit_lens.training.history import History
 
 
@@ -60,6 +63,22 @@ class Provenance:
         values["fingerprint"] = Fingerprint(**values["fingerprint"])
         values["history"] = History(**values["history"])
         return cls(**values)
+
+
+def learned_on(
+    model: TransformerBridge, task: Task, config: Mapping[str, Any], history: History | None = None
+) -> Provenance:
+    """The provenance of something learned from a task's training and validation examples."""
+    from lofit_lens.training.history import History
+
+    return Provenance(
+        fingerprint=fingerprint(model),
+        task=task.name,
+        data_hash=task.data_hash(),
+        config=config,
+        history=history or History(),
+        task_source=dict(task.source),
+    )
 
 
 def library_versions() -> dict[str, str]:

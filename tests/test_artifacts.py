@@ -60,6 +60,7 @@ def test_loading_gives_back_what_was_saved_bit_by_bit(
 ) -> None:
     saved = learned_edit(llama, scale=scale, bias=bias, scope=scope)
     loaded = load_intervention(save_intervention(saved, tmp_path / "a" / "b"), llama)
+    assert isinstance(loaded, HeadIntervention)
     assert loaded.heads == saved.heads
     assert loaded.scope == saved.scope
     assert loaded.provenance == saved.provenance

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lofit_lens.errors import DataError, LofitLensError, TrainingStopped
 from lofit_lens.heads import HeadSet
+from lofit_lens.intervention import HeadIntervention
 from lofit_lens.selection import select_heads
 from lofit_lens.tasks import Example, MultipleChoice, Task
 from lofit_lens.tokens import Encoder
@@ -366,6 +367,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_what_was_learned(
     ):
         tune_heads(llama, colour_task(), every_head(), config, progress=False)
     learned = stopped.value.learned
+    assert isinstance(learned, HeadIntervention)
     assert learned.bias is not None
     assert torch.isfinite(learned.bias).all()
     assert learned.provenance is not None
@@ -378,7 +380,9 @@ def test_a_step_that_overflows_is_taken_back(llama: TransformerBridge) -> None:
     config = TuningConfig(epochs=60, batch_size=1, learning_rate=3e37, validate=False)
     with pytest.raises(TrainingStopped, match=r"not finite|is nan|is inf") as stopped:
         tune_heads(llama, colour_task(), every_head(), config, progress=False)
-    bias = stopped.value.learned.bias
+    learned = stopped.value.learned
+    assert isinstance(learned, HeadIntervention)
+    bias = learned.bias
     assert bias is not None
     assert torch.isfinite(bias).all()
     assert float(bias.abs().max()) > 1e36

@@ -17,7 +17,7 @@ from lofit_lens.tokens import EncodedText, Encoder
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-    from lofit_lens.intervention import HeadIntervention
+    from lofit_lens.edit import Edit
 
 Record = Mapping[str, Any]
 
@@ -25,7 +25,7 @@ Record = Mapping[str, Any]
 def evaluate(
     model: TransformerBridge,
     task: Task,
-    intervention: HeadIntervention | None = None,
+    intervention: Edit | None = None,
     *,
     split: Literal["test", "val"] = "test",
     compat: str | None = None,
@@ -75,7 +75,7 @@ def _multiple_choice(
     model: TransformerBridge,
     examples: Sequence[Example],
     rule: MultipleChoice,
-    intervention: HeadIntervention | None,
+    intervention: Edit | None,
     *,
     batch_size: int,
     progress: bool,
@@ -115,7 +115,7 @@ def _exact_match(
     model: TransformerBridge,
     examples: Sequence[Example],
     rule: ExactMatch,
-    intervention: HeadIntervention | None,
+    intervention: Edit | None,
     *,
     batch_size: int,
     progress: bool,

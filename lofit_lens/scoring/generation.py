@@ -16,13 +16,13 @@ from lofit_lens.tokens import Encoder
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-    from lofit_lens.intervention import HeadIntervention
+    from lofit_lens.edit import Edit
 
 
 def generate_greedily(
     model: TransformerBridge,
     prompts: Sequence[str],
-    intervention: HeadIntervention | None = None,
+    intervention: Edit | None = None,
     *,
     max_new_tokens: int = 16,
     batch_size: int = 32,

@@ -20,13 +20,13 @@ from lofit_lens.tokens import Batch, EncodedText, Encoder
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-    from lofit_lens.intervention import HeadIntervention
+    from lofit_lens.edit import Edit
 
 
 def answer_logprobs(
     model: TransformerBridge,
     texts: Sequence[EncodedText],
-    intervention: HeadIntervention | None = None,
+    intervention: Edit | None = None,
     *,
     batch_size: int = 32,
     share_prefix: bool = True,
@@ -51,6 +51,8 @@ def answer_logprobs(
     """
     scores = torch.full((len(texts),), torch.nan)
     encoder = Encoder(model)
+    if intervention is not None and intervention.needs_whole_texts:
+        share_prefix = False
     with (
         torch.no_grad(),
         edited(model, intervention),
@@ -129,7 +131,7 @@ def batches_by_length(
 
 
 @contextmanager
-def edited(model: TransformerBridge, intervention: HeadIntervention | None) -> Iterator[None]:
+def edited(model: TransformerBridge, intervention: Edit | None) -> Iterator[None]:
     """Apply an intervention, or none."""
     with nullcontext() if intervention is None else intervention.applied(model):
         yield

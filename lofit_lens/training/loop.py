@@ -1,21 +1,22 @@
-"""The training loop that both stages share."""
+"""The training loop that both stages share, and every tuned rival."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from lofit_lens.edit import Edit
 from lofit_lens.errors import LofitLensError, TrainingStopped
 from lofit_lens.heads import HeadSet
 from lofit_lens.intervention import HeadIntervention
-from lofit_lens.model import check_head_shape, fingerprint
+from lofit_lens.model import check_head_shape
 from lofit_lens.positions import known_prompts
-from lofit_lens.provenance import Provenance
+from lofit_lens.provenance import Provenance, learned_on
 from lofit_lens.scoring.logprobs import answer_logprobs, batch_logprobs
 from lofit_lens.tasks.task import Objective, Task
 from lofit_lens.tokens import Encoder
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 Announce = Callable[[Tensor], None]
+LearnedEdit = TypeVar("LearnedEdit", bound=Edit)
 
 DIVERGED_WINDOW = 10
 DIVERGED_FACTOR = 3.0
@@ -60,33 +62,84 @@ def train(
         TrainingStopped: Loss or gradient is not finite, or the loss diverged.
         LofitLensError: The model is not frozen or not in eval mode.
     """
-    _check_ready(model)
+    check_ready(model)
     check_head_shape(model, heads)
     if not len(heads):
         raise LofitLensError("There are no heads to train. Choose at least one.")
+    generator = torch.Generator().manual_seed(config.seed)
+    initial = config.init_std * torch.randn(len(heads), model.cfg.d_head, generator=generator)
+    device = model.blocks[heads.layers()[0]].attn.o.original_component.weight.device
+    parameter = initial.to(device).requires_grad_(True)
+    edit = HeadIntervention(
+        heads,
+        scale=parameter if component == "scale" else None,
+        bias=parameter if component == "bias" else None,
+        scope=config.scope,
+    )
+
+    def learned(provenance: Provenance) -> HeadIntervention:
+        numbers = {component: parameter.detach().cpu().clone()}
+        return replace(edit, provenance=provenance, **numbers)
+
+    return fit(
+        model, task, edit, [parameter], learned, config,
+        generator=generator, what={"component": component}, progress=progress,
+    )  # fmt: skip
+
+
+def fit(
+    model: TransformerBridge,
+    task: Task,
+    edit: Edit,
+    parameters: Sequence[Tensor],
+    learned: Callable[[Provenance], LearnedEdit],
+    config: TrainingConfig,
+    *,
+    generator: torch.Generator,
+    what: Mapping[str, Any],
+    penalty: Callable[[], Tensor] | None = None,
+    progress: bool = True,
+) -> LearnedEdit:
+    """Train any edit of a frozen model: one loop, loss and schedule for every method.
+
+    AdamW, linear decay without warm-up, clipped gradients; the parameters after the last step
+    stay (paper, section 4 and Table 6).
+
+    Args:
+        model: A frozen bridge in eval mode.
+        task: The task; its training and validation examples are used.
+        edit: The edit in training; its numbers come from `parameters`.
+        parameters: What is trained, in place.
+        learned: Makes the finished edit of the parameters as they are when it is called.
+        config: How.
+        generator: Draws the order of the examples.
+        what: What is trained, for the provenance.
+        penalty: Added to the loss of each step, beside the L1 term of `config`.
+        progress: Whether to show a bar.
+
+    Raises:
+        TrainingStopped: Loss or gradient is not finite, or the loss diverged.
+        LofitLensError: The model is not frozen or not in eval mode.
+    """
+    check_ready(model)
     objective = config.objective or task.objective
     task.check_objective(objective)
-    run = _Run(model, heads, component, config, objective)
+    run = _Run(model, edit, parameters, config, objective, generator, penalty)
     train_items = run.prepare(task, "train")
     val_items = run.prepare(task, "val") if config.validate else []
-    provenance = Provenance(
-        fingerprint=fingerprint(model),
-        task=task.name,
-        data_hash=task.data_hash(),
-        config=config.to_json() | {"objective": objective, "component": component},
-        history=run.history,
-        task_source=dict(task.source),
+    provenance = learned_on(
+        model, task, config.to_json() | {"objective": objective} | dict(what), run.history
     )
     try:
-        run.fit(train_items, val_items, progress=progress)
+        run.fit(train_items, val_items, " ".join(map(str, what.values())), progress=progress)
     except _Unstable as stop:
         raise TrainingStopped(
             f"Training on {task.name} stopped after {len(run.history.loss)} steps: {stop}. Try a "
             f"learning rate below {config.learning_rate:g}. The last good parameters are in "
             "`.learned` of this error.",
-            replace(run.learned(), provenance=provenance),
+            learned(provenance),
         ) from None
-    return replace(run.learned(), provenance=provenance)
+    return learned(provenance)
 
 
 class _Unstable(Exception):
@@ -99,28 +152,21 @@ class _Run:
     def __init__(
         self,
         model: TransformerBridge,
-        heads: HeadSet,
-        component: Literal["scale", "bias"],
+        edit: Edit,
+        parameters: Sequence[Tensor],
         config: TrainingConfig,
         objective: Objective,
+        generator: torch.Generator,
+        penalty: Callable[[], Tensor] | None,
     ) -> None:
         self._model = model
         self._encoder = Encoder(model)
+        self._edit = edit
+        self._parameters = list(parameters)
         self._config = config
         self._objective: Objective = objective
-        self._generator = torch.Generator().manual_seed(config.seed)
-        initial = config.init_std * torch.randn(
-            len(heads), model.cfg.d_head, generator=self._generator
-        )
-        device = model.blocks[heads.layers()[0]].attn.o.original_component.weight.device
-        self._parameter = initial.to(device).requires_grad_(True)
-        self._edit = HeadIntervention(
-            heads,
-            scale=self._parameter if component == "scale" else None,
-            bias=self._parameter if component == "bias" else None,
-            scope=config.scope,
-        )
-        self._component = component
+        self._generator = generator
+        self._penalty = penalty
         self.history = History()
 
     def prepare(self, task: Task, split: Literal["train", "val"]) -> list[Item]:
@@ -134,23 +180,19 @@ class _Run:
         scores = iter(answer_logprobs(self._model, texts, batch_size=2 * size).tolist())
         return [replace(item, reference=tuple(next(scores) for _ in item.texts)) for item in items]
 
-    def learned(self) -> HeadIntervention:
-        """The edit as it stands, detached, on the CPU."""
-        return replace(self._edit, **{self._component: self._parameter.detach().cpu().clone()})
-
-    def fit(self, train: list[Item], val: list[Item], *, progress: bool) -> None:
+    def fit(self, train: list[Item], val: list[Item], label: str, *, progress: bool) -> None:
         config = self._config
         steps_per_epoch = -(-len(train) // config.batch_size)
         total = config.epochs * steps_per_epoch
         optimizer = torch.optim.AdamW(
-            [self._parameter], lr=config.learning_rate, weight_decay=config.weight_decay
+            self._parameters, lr=config.learning_rate, weight_decay=config.weight_decay
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / total)
         with (
             self._edit.applied(self._model),
             known_prompts(self._model) as announce,
             checkpointing(self._model, config.gradient_checkpointing),
-            tqdm(total=total, desc=f"train {self._component}", disable=not progress) as bar,
+            tqdm(total=total, desc=f"train {label}", disable=not progress) as bar,
         ):
             self._validate(val, announce)
             for _ in range(config.epochs):
@@ -160,7 +202,7 @@ class _Run:
                     optimizer.zero_grad()
                     loss = self._backward(batch, announce)
                     norm = float(
-                        torch.nn.utils.clip_grad_norm_([self._parameter], config.max_gradient_norm)
+                        torch.nn.utils.clip_grad_norm_(self._parameters, config.max_gradient_norm)
                     )
                     self._check_stable(loss, norm)
                     self.history.loss.append(loss)
@@ -173,14 +215,15 @@ class _Run:
                 self._validate(val, announce)
 
     def _step(self, optimizer: torch.optim.Optimizer) -> None:
-        before = self._parameter.detach().clone()
+        before = [parameter.detach().clone() for parameter in self._parameters]
         optimizer.step()
-        if not torch.isfinite(self._parameter).all():
-            self._parameter.data.copy_(before)
+        if not all(torch.isfinite(parameter).all() for parameter in self._parameters):
+            for parameter, good in zip(self._parameters, before, strict=True):
+                parameter.data.copy_(good)
             raise _Unstable("the step led to parameters that are not finite")
 
     def _backward(self, batch: Sequence[Item], announce: Announce) -> float:
-        """Accumulate the gradient of the mean loss of a batch; returns the loss without L1."""
+        """Accumulate the gradient of the mean loss of a batch; returns the loss alone."""
         weight = total_weight(self._objective, batch)
         size = self._config.micro_batch_size or len(batch)
         loss = 0.0
@@ -189,7 +232,10 @@ class _Run:
             part.backward()
             loss += part.item()
         if self._config.l1:
-            (self._config.l1 * self._parameter.abs().sum()).backward()
+            for parameter in self._parameters:
+                (self._config.l1 * parameter.abs().sum()).backward()
+        if self._penalty is not None:
+            self._penalty().backward()
         return loss
 
     def _summed_loss(self, items: Sequence[Item], announce: Announce) -> Tensor:
@@ -224,7 +270,12 @@ class _Run:
                 )
 
 
-def _check_ready(model: TransformerBridge) -> None:
+def check_ready(model: TransformerBridge) -> None:
+    """Refuse a model that is not frozen or not in eval mode.
+
+    Raises:
+        LofitLensError: One of the two.
+    """
     if any(parameter.requires_grad for parameter in model.parameters()):
         raise LofitLensError(
             "The model has trainable parameters, which would double the cost of every step. Load it "
