@@ -73,12 +73,12 @@ def demo(
 
         from lofit_lens.analysis.demo import QUICK, WHOLE, run_demo
         from lofit_lens.analysis.demo_report import as_json as demo_json
-        from lofit_lens.analysis.demo_report import as_text, open_folder, write_report
+        from lofit_lens.analysis.demo_report import as_text, open_demo, write_report
         from lofit_lens.model import EMBEDDED, load_model
 
         started = time.perf_counter()
         size = QUICK if quick else WHOLE
-        open_folder(out, size, overwrite=overwrite)
+        open_demo(out, size, overwrite=overwrite)
         torch.set_num_threads(1)  # matrices this small are slower with more threads or on a GPU
         model = load_model(EMBEDDED, device="cpu", dtype="float32")
         found = run_demo(model, size, out, progress=not quiet)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lofit_lens.analysis.demo import FLOOR, RECORDS
+from lofit_lens.analysis.folders import Kind, open_folder, records, write_json
 from lofit_lens.analysis.transfer_results import MARKS
 from lofit_lens.embedded.settings import SELECTION, TUNING
-from lofit_lens.errors import LofitLensError
 from lofit_lens.provenance import library_versions
 
 if TYPE_CHECKING:
@@ -20,51 +18,27 @@ if TYPE_CHECKING:
 
     from lofit_lens.analysis.demo import Demo, Size
 
-
-RECORD = "demo.json"
-"""Written first, so that a folder of a demo is known by it, and again with the results."""
-
 TABLES = ("table.csv", "table.md")
+KIND = Kind(
+    "demo",
+    marker="demo.json",
+    records=RECORDS,
+    products=(*TABLES, "figure2-*percent.html", "figure3.html", "plotly.min.js"),
+)
 
 
-def open_folder(folder: Path, size: Size, *, overwrite: bool) -> None:
-    """Make a folder for a demo; with `overwrite`, remove an earlier demo in it, and only that.
-
-    Raises:
-        LofitLensError: The folder holds a demo and `overwrite` is off, it holds anything else, or
-            it is a file.
-    """
-    if folder.is_file():
-        raise LofitLensError(f"{folder} is a file; name a folder with --out.")
-    if folder.is_dir() and any(folder.iterdir()):
-        if not (folder / RECORD).is_file():
-            raise LofitLensError(
-                f"{folder} is not empty and does not hold a demo. Name another folder with --out."
-            )
-        if not overwrite:
-            raise LofitLensError(
-                f"{folder} holds a demo. Name another folder with --out, or give --overwrite to "
-                "remove it."
-            )
-        _remove(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / RECORD, _settings(size))
-
-
-def _remove(folder: Path) -> None:
-    shutil.rmtree(folder / RECORDS, ignore_errors=True)
-    for pattern in (*TABLES, RECORD, "figure2-*percent.html", "figure3.html", "plotly.min.js"):
-        for path in folder.glob(pattern):
-            path.unlink()
+def open_demo(folder: Path, size: Size, *, overwrite: bool) -> None:
+    """Make a folder for a demo; see `open_folder`."""
+    open_folder(folder, KIND, _settings(size), overwrite=overwrite)
 
 
 def write_report(demo: Demo, size: Size, folder: Path, seconds: float) -> list[Path]:
     """Write table and figures; plotly's script lies once beside them, so they open offline."""
     frame = demo.frame()
-    paths = [folder / name for name in (*TABLES, RECORD)]
+    paths = [folder / name for name in (*TABLES, KIND.marker)]
     frame.to_csv(paths[0], index=False)
     paths[1].write_text(as_markdown(frame), encoding="utf-8")
-    _write_json(paths[2], {**_settings(size), "seconds": round(seconds, 1), **as_json(demo)})
+    write_json(paths[2], {**_settings(size), "seconds": round(seconds, 1), **as_json(demo)})
     figures = {
         f"figure2-{100 * fraction:g}percent.html": matrix.plot(relative=False)
         for fraction, matrix in demo.matrices.items()
@@ -79,12 +53,12 @@ def write_report(demo: Demo, size: Size, folder: Path, seconds: float) -> list[P
 def as_json(demo: Demo) -> dict[str, Any]:
     """Table, matrices, stability of the heads and the sample as plain JSON values."""
     return {
-        "table": _records(demo.frame()),
+        "table": records(demo.frame()),
         "transfer": {
-            f"{fraction:g}": _records(matrix.frame()) for fraction, matrix in demo.matrices.items()
+            f"{fraction:g}": records(matrix.frame()) for fraction, matrix in demo.matrices.items()
         },
-        "stability": _records(demo.layers.stability()),
-        "overlap": _records(demo.layers.overlap()),
+        "stability": records(demo.layers.stability()),
+        "overlap": records(demo.layers.overlap()),
         "sample": asdict(demo.sample),
     }
 
@@ -160,11 +134,6 @@ def _matrix_text(cells: pd.DataFrame, heads: int) -> str:
     return "\n".join(lines)
 
 
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as JSON values, NaN as null."""
-    return json.loads(frame.to_json(orient="records"))
-
-
 def _settings(size: Size) -> dict[str, Any]:
     """What was run, and how."""
     return {
@@ -173,8 +142,3 @@ def _settings(size: Size) -> dict[str, Any]:
         "tuning": TUNING.to_json(),
         "versions": library_versions(),
     }
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    text = json.dumps(content, indent=1, ensure_ascii=False)
-    path.write_text(text + "\n", encoding="utf-8")

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import plotly.graph_objects as go
 
+from lofit_lens.errors import LofitLensError
+
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from lofit_lens.analysis.comparison import Comparison
     from lofit_lens.analysis.transfer_results import TransferMatrix
+
+BETTER, WORSE, UNMARKED = "#0072b2", "#d55e00", "#5f5f5f"
+"""Blue, orange and grey, which are told apart under every colour blindness (Okabe and Ito, 2008)."""
 
 
 def transfer_heatmap(matrix: TransferMatrix, *, relative: bool = True) -> go.Figure:
@@ -63,6 +72,113 @@ def transfer_heatmap(matrix: TransferMatrix, *, relative: bool = True) -> go.Fig
             "autorange": "reversed",
             "showgrid": False,
         },
+    )
+
+
+def forest(comparison: Comparison, *, base: str | None = None) -> go.Figure:
+    """Forest plot of a comparison, as `Comparison.plot` describes it."""
+    from plotly.subplots import make_subplots
+
+    base = base or comparison.base
+    frame = comparison.frame(base)
+    frame = frame[frame["difference"].notna()]
+    if frame.empty:
+        raise LofitLensError(f"There is no method to compare with {base!r} in {comparison!r}.")
+    panels = list(frame.groupby("task", sort=False))
+    rows = [len(panel) for _, panel in panels]
+    gap, height = 48, 30 * sum(rows) + 48 * (len(rows) - 1)
+    figure = make_subplots(
+        rows=len(panels),
+        shared_xaxes=True,
+        row_heights=rows,
+        vertical_spacing=gap / height if len(rows) > 1 else 0.0,
+        subplot_titles=[f"<b>{task}</b>, {panel['metric'].iloc[0]}" for task, panel in panels],
+    )
+    figure.update_annotations(x=0, xanchor="left", font={"size": 13})
+    for place, (_, panel) in enumerate(panels, start=1):
+        figure.add_trace(_forest_rows(panel, base), row=place, col=1)
+        figure.update_yaxes(range=[len(panel) - 0.5, -0.5], row=place, col=1)
+        for row in panel.to_dict("records"):
+            figure.add_annotation(
+                text=f"{100 * row['difference']:+.1f}{row['mark']}",
+                x=1.01,
+                xref="x domain",
+                xanchor="left",
+                y=row["method"],
+                yref=f"y{place}",
+                showarrow=False,
+            )
+    low = min(0.0, 100 * frame["difference_low"].min())
+    high = max(0.0, 100 * frame["difference_high"].max())
+    room = 0.05 * (high - low) or 1.0
+    figure.update_xaxes(
+        range=[low - room, high + room],
+        zeroline=True,
+        zerolinecolor="#333333",
+        zerolinewidth=1.5,
+    )
+    axis = {"text": f"difference to {base}, points", "standoff": 8}
+    figure.update_xaxes(title=axis, row=len(panels), col=1)
+    figure.update_yaxes(type="category", automargin=True, ticksuffix="  ")
+    subtitle = (
+        "95% intervals, paired by seed and item; filled: * p < 0.05, + p < 0.1,<br>Holm-corrected over "
+        f"{len(frame)} comparisons"
+    )
+    top = 118
+    return figure.update_layout(
+        title={
+            "text": f"Methods against {base}",
+            "subtitle": {"text": subtitle},
+            "x": 0.02,
+            "yref": "container",
+            "y": 1 - 24 / (height + top + 56),
+        },
+        template="plotly_white",
+        width=520,
+        height=height + top + 56,
+        margin={"t": top, "r": 64, "b": 56, "l": 12},
+        showlegend=False,
+    )
+
+
+def _forest_rows(panel: pd.DataFrame, base: str) -> go.Scatter:
+    """One panel: the difference of each method with its interval."""
+    value, low, high = (
+        100 * panel[name].to_numpy() for name in ("difference", "difference_low", "difference_high")
+    )
+    colours = {"better": BETTER, "worse": WORSE, "": UNMARKED}
+    directions = panel["direction"].tolist()
+    rows = panel.to_dict("records")
+    return go.Scatter(
+        x=value,
+        y=panel["method"].tolist(),
+        mode="markers",
+        error_x={
+            "type": "data",
+            "array": high - value,
+            "arrayminus": value - low,
+            "color": "#333333",
+            "thickness": 1.5,
+            "width": 4,
+        },
+        marker={
+            "size": 9,
+            "color": [colours[direction] if direction else "white" for direction in directions],
+            "line": {"color": [colours[direction] for direction in directions], "width": 2},
+        },
+        hovertext=[_forest_hover(row, base) for row in rows],
+        hovertemplate="%{hovertext}<extra></extra>",
+    )
+
+
+def _forest_hover(row: Mapping[Hashable, Any], base: str) -> str:
+    exact = "" if np.isnan(row["mcnemar"]) else f", McNemar {row['mcnemar']:.2g}"
+    return (
+        f"{row['method']} on {row['task']}<br>{row['metric']} {100 * row['value']:.1f} "
+        f"[{100 * row['low']:.1f}, {100 * row['high']:.1f}]<br>{100 * row['difference']:+.1f} points "
+        f"to {base} [{100 * row['difference_low']:+.1f}, {100 * row['difference_high']:+.1f}]"
+        f"<br>p = {row['p']:.2g}, Holm {row['p_holm']:.2g}{exact}"
+        f"<br>n = {row['n']}, seeds = {row['seeds']}"
     )
 
 

@@ -1,14 +1,17 @@
-"""What a method of a comparison is: something that makes an edit from a task's training data."""
+"""What a method of a comparison is, and what all methods share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lofit_lens.edit import Edit
-from lofit_lens.heads import HeadSet
+from lofit_lens.errors import LofitLensError
+from lofit_lens.heads import HeadSet, number_of_heads
+from lofit_lens.positions import TokenScope, check_scope
 from lofit_lens.tasks.task import Task
+from lofit_lens.training.config import SelectionConfig, TuningConfig
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -31,3 +34,61 @@ class Fitted:
 
 Method = Callable[["TransformerBridge", Task, int], Fitted]
 """Makes an edit from a model, the training and validation split of a task, and a seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the named methods share on one task.
+
+    Raises:
+        LofitLensError: The scope is unknown, or a value is out of range.
+    """
+
+    k: int | None = None
+    """Number of heads for the methods that edit some."""
+    fraction: float | None = 0.03
+    """Share of heads instead."""
+    scope: TokenScope = "all"
+    """Token positions edited by every method that can choose them."""
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
+    """LoFiT's stage 1."""
+    tuning: TuningConfig = field(default_factory=TuningConfig)
+    """LoFiT's stage 2; everything but the learning rate also holds for the tuned rivals."""
+    rates: Mapping[str, float] = field(default_factory=dict)
+    """Learning rates of tuned rivals, by name; default each rival's own."""
+    kl_budget: float | None = None
+    """Largest KL divergence from the unedited model on plain text when a strength is chosen."""
+    batch_size: int = 32
+    """Sequences per forward pass in scoring."""
+
+    def __post_init__(self) -> None:
+        check_scope(self.scope)
+        if (self.k is None) == (self.fraction is None):
+            raise LofitLensError(f"Give either k or fraction, got {self.k} and {self.fraction}.")
+
+    def n_heads(self, model: TransformerBridge) -> int:
+        """The number of heads on a model."""
+        return number_of_heads(
+            model.cfg.n_layers * model.cfg.n_heads, k=self.k, fraction=self.fraction
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Leaky:
+    """A method that is allowed to read the test split, because that is what it is there to show.
+
+    Attributes:
+        method: The method.
+        why: What it reads.
+    """
+
+    method: Method
+    why: str
+
+    def __call__(self, model: TransformerBridge, task: Task, seed: int) -> Fitted:
+        """Fit the method."""
+        return self.method(model, task, seed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lofit_lens.analysis.pairing import RESAMPLES, check_paired, item_groups, plain
 from lofit_lens.errors import LofitLensError
 from lofit_lens.files import read_json_gz, write_json_gz
 from lofit_lens.heads import HeadSet
@@ -28,9 +28,6 @@ RANDOM = "random"
 
 ZERO_SHOT = "zero-shot-"
 """Beginning of the names of files with zero-shot scores."""
-
-RESAMPLES = 10_000
-"""Of each test: its smallest p-value, 0.0002, outlives the correction over a hundred cells."""
 
 MARKS = (
     "* p < 0.05, + p < 0.1: own heads are better; Holm-corrected over all cells off the diagonal"
@@ -174,7 +171,7 @@ class TransferMatrix:
 
     def groups(self, task: str) -> list[str]:
         """The group of each test item of a task; an item without one is its own."""
-        return [record["group"] or record["id"] for record in self._untuned(task).records]
+        return item_groups(self._untuned(task))
 
     def frame(self) -> pd.DataFrame:
         """One row per source of heads and task.
@@ -248,13 +245,8 @@ class TransferMatrix:
         return self.zero_shot[task]
 
     def _scores(self, run: TransferRun) -> np.ndarray:
-        found, expected = (_protocol(e) for e in (run.evaluation, self._untuned(run.task)))
-        for name, value in expected.items():
-            if found[name] != value:
-                raise LofitLensError(
-                    f"{run.task!r} with heads from {run.source!r}, seed {run.seed}, was scored with "
-                    f"other {name} than zero-shot. Evaluate both in the same way on the same items."
-                )
+        what = f"{run.task!r} with heads from {run.source!r}, seed {run.seed}"
+        check_paired(run.evaluation, self._untuned(run.task), what=what, base="zero-shot")
         metric = run.evaluation.metric_names[0]
         return np.array([record[metric] for record in run.evaluation.records], dtype=np.float64)
 
@@ -315,18 +307,3 @@ class TransferMatrix:
 
 
 _TESTED = ("difference", "difference_low", "difference_high", "p")
-
-
-def _protocol(evaluation: Evaluation) -> dict[str, object]:
-    """What must agree for scores to be paired by item."""
-    return {
-        "items": [record["id"] for record in evaluation.records],
-        "split": evaluation.split,
-        "main metric": evaluation.metric_names[0],
-        "compat rule": evaluation.compat,
-    }
-
-
-def plain(name: str) -> str:
-    """A name as part of a file name."""
-    return re.sub(r"[^\w.-]+", "-", name)

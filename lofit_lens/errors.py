@@ -4,6 +4,7 @@
     ├── DataError            a task file is missing, malformed or was changed
     │   └── RowErrors        every malformed row of a file, with line and column
     ├── ModelMismatchError   heads or an artefact made for another model
+    ├── LeakError            a test item could reach training, or the choice of a setting
     ├── UnsupportedError     the request would give a wrong number on this model; says what to do instead
     ├── ScoringError         a score is not a number
     └── TrainingStopped      loss or gradient stopped being finite, or diverged; keeps what was learned
@@ -43,6 +44,10 @@ class RowErrors(DataError):
 
 class ModelMismatchError(LofitLensError):
     """Heads, scores or an artefact belong to another model."""
+
+
+class LeakError(LofitLensError):
+    """Test items could reach training, the choice of heads or the choice of a setting."""
 
 
 class UnsupportedError(LofitLensError):

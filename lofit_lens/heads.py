@@ -76,10 +76,20 @@ class HeadSet:
         """Draw `k` heads uniformly without replacement, from a local generator."""
         total = n_layers * n_heads
         _check_k(k, total)
-        if seed < 0:
-            raise LofitLensError(f"seed must be 0 or greater, got {seed}.")
+        _check_seed(seed)
         drawn = np.random.default_rng(seed).choice(total, size=k, replace=False)
         return cls((divmod(int(i), n_heads) for i in drawn), n_layers=n_layers, n_heads=n_heads)
+
+    @classmethod
+    def random_like(cls, other: HeadSet, *, seed: int) -> HeadSet:
+        """Draw as many heads in every layer as `other` has there, from a local generator.
+
+        The layers come in the order of `other`, so the first heads of both agree in their layers too.
+        """
+        _check_seed(seed)
+        rng = np.random.default_rng(seed)
+        rows = [iter(rng.permutation(other.n_heads)) for _ in range(other.n_layers)]
+        return other._with(Head(layer, int(next(rows[layer]))) for layer, _ in other)
 
     @classmethod
     def every(cls, *, n_layers: int, n_heads: int) -> HeadSet:
@@ -275,6 +285,11 @@ def number_of_heads(total: int, *, k: int | None = None, fraction: float | None 
     wanted = fraction * total
     nearest = max(step, round(wanted / step) * step)
     return total if total - wanted <= abs(nearest - wanted) else nearest
+
+
+def _check_seed(seed: int) -> None:
+    if seed < 0:
+        raise LofitLensError(f"seed must be 0 or greater, got {seed}.")
 
 
 def _check_k(k: int, total: int) -> None:

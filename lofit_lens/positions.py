@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 from weakref import WeakKeyDictionary
 
 import torch
@@ -37,15 +37,20 @@ A forward pass on its own, outside `generate` and without prompt lengths, is one
 
 TOKEN_SCOPES: tuple[str, ...] = get_args(TokenScope)
 
+Places = Callable[[Int[Tensor, "batch total"], Int[Tensor, "batch 1"]], Bool[Tensor, "batch total"]]
+"""A scope of one's own: which tokens are edited, by their rank in the text, padding left out, and
+the number of tokens of the prompt."""
 
-def check_scope(scope: str) -> None:
-    """Refuse what is not a token scope.
+
+def check_scope(scope: str) -> TokenScope:
+    """The token scope of a name.
 
     Raises:
-        LofitLensError: The name is unknown.
+        LofitLensError: There is no such scope.
     """
     if scope not in TOKEN_SCOPES:
         raise LofitLensError(f"scope must be one of {', '.join(TOKEN_SCOPES)}, got {scope!r}.")
+    return cast(TokenScope, scope)
 
 
 class PositionTracker:
@@ -55,7 +60,7 @@ class PositionTracker:
         mask: Positions to edit in this forward pass; None means all of them.
     """
 
-    def __init__(self, scope: TokenScope, pad_token_id: int | None) -> None:
+    def __init__(self, scope: TokenScope | Places, pad_token_id: int | None) -> None:
         self.mask: Bool[Tensor, "batch pos"] | None = None
         self._scope = scope
         self._pad_token_id = pad_token_id
@@ -97,7 +102,7 @@ class PositionTracker:
             attention = torch.ones(batch, past + length, device=tokens.device)
         elif attention.ndim != 2:
             raise UnsupportedError(
-                f'Token scope "{self._scope}" needs a two-dimensional attention mask, got '
+                f'Token scope "{self._name}" needs a two-dimensional attention mask, got '
                 f"{tuple(attention.shape)}. Pass [batch, pos] ones and zeros."
             )
         real = attention.bool()
@@ -109,13 +114,19 @@ class PositionTracker:
             )
         last = (lengths.to(rank.device) - 1)[:, None]
         teacher_forced = self._prompt_lengths is not None and not self._generating
-        if self._scope == "last":
+        if callable(self._scope):
+            edited = self._scope(rank, last + 1)
+        elif self._scope == "last":
             edited = rank == last
         elif self._scope == "iti_compat" and teacher_forced:
             edited = rank >= last + 2
         else:
             edited = rank >= last
         self.mask = (edited & real)[:, past : past + length]
+
+    @property
+    def _name(self) -> str:
+        return getattr(self._scope, "__name__", str(self._scope))
 
     def _lengths_of_prompts(self, real: Bool[Tensor, "batch total"], past: int) -> Tensor:
         if self._generating:
@@ -133,7 +144,7 @@ class PositionTracker:
             padded = edge == self._pad_token_id
             if padded.any() and not padded.all():
                 raise UnsupportedError(
-                    f'Token scope "{self._scope}" needs to know which tokens are padding, and some '
+                    f'Token scope "{self._name}" needs to know which tokens are padding, and some '
                     "rows of this batch start or end with the padding token. Pass attention_mask."
                 )
 
@@ -166,7 +177,9 @@ def known_prompts(
 
 
 @contextmanager
-def tracked_positions(model: TransformerBridge, scope: TokenScope) -> Iterator[PositionTracker]:
+def tracked_positions(
+    model: TransformerBridge, scope: TokenScope | Places
+) -> Iterator[PositionTracker]:
     """Attach a tracker to a model for the time of the context; scope "all" attaches nothing."""
     tracker = PositionTracker(scope, getattr(model.tokenizer, "pad_token_id", None))
     with ExitStack() as stack:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from lofit_lens.analysis.cli import app
 from lofit_lens.analysis.demo import QUICK, WHOLE
-from lofit_lens.analysis.demo_report import open_folder
+from lofit_lens.analysis.demo_report import open_demo
 from lofit_lens.analysis.transfer_results import TransferMatrix
 from lofit_lens.errors import LofitLensError
 
@@ -120,15 +120,15 @@ def test_a_folder_that_does_not_hold_a_demo_is_never_touched(tmp_path: Path) -> 
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "mine.json.gz").write_text("x", encoding="utf-8")
     with pytest.raises(LofitLensError, match="does not hold a demo"):
-        open_folder(tmp_path, QUICK, overwrite=True)
+        open_demo(tmp_path, QUICK, overwrite=True)
     assert (tmp_path / "runs" / "mine.json.gz").is_file()
 
 
 def test_overwriting_removes_an_earlier_demo_and_nothing_else(tmp_path: Path) -> None:
-    open_folder(tmp_path / "demo", QUICK, overwrite=False)
+    open_demo(tmp_path / "demo", QUICK, overwrite=False)
     for name in ("table.csv", "figure2-10percent.html", "figure-of-mine.html"):
         (tmp_path / "demo" / name).write_text("x", encoding="utf-8")
-    open_folder(tmp_path / "demo", WHOLE, overwrite=True)
+    open_demo(tmp_path / "demo", WHOLE, overwrite=True)
     left = {path.name for path in (tmp_path / "demo").iterdir()}
     assert left == {"demo.json", "figure-of-mine.html"}
     record = json.loads((tmp_path / "demo" / "demo.json").read_text(encoding="utf-8"))
@@ -139,4 +139,4 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "out"
     file.write_text("x", encoding="utf-8")
     with pytest.raises(LofitLensError, match="is a file"):
-        open_folder(file, QUICK, overwrite=True)
+        open_demo(file, QUICK, overwrite=True)

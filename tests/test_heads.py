@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
@@ -142,7 +143,8 @@ def states():
     seeded = numpy.random.get_state(legacy=False)["state"]
     return random.getstate(), seeded["pos"], str(seeded), torch.get_rng_state().tolist()
 before = states()
-HeadSet.random(5, n_layers=4, n_heads=3, seed=0)
+drawn = HeadSet.random(5, n_layers=4, n_heads=3, seed=0)
+HeadSet.random_like(drawn, seed=0)
 assert states() == before
 """
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -162,6 +164,32 @@ def test_random_draws_every_head_about_equally_often() -> None:
 def test_random_refuses_more_heads_than_there_are(k: int) -> None:
     with pytest.raises(LofitLensError, match=f"between 1 and 12, got {k}"):
         HeadSet.random(k, n_layers=LAYERS, n_heads=HEADS, seed=0)
+
+
+@settings(deadline=None)
+@given(PAIRS, st.integers(0, 2**32))
+def test_a_set_drawn_like_another_has_its_layers_place_by_place(pairs: Pairs, seed: int) -> None:
+    other = head_set(*pairs)
+    drawn = HeadSet.random_like(other, seed=seed)
+    assert [head.layer for head in drawn] == [head.layer for head in other]
+    assert HeadSet.random_like(other, seed=seed) == drawn
+
+
+def test_a_set_drawn_like_another_takes_every_head_of_a_layer_about_equally_often() -> None:
+    other = head_set((3, 1), (0, 2), (3, 0))
+    drawn = Counter(head for seed in range(600) for head in HeadSet.random_like(other, seed=seed))
+    assert set(drawn) == {(layer, head) for layer in (0, 3) for head in range(HEADS)}
+    assert all(150 <= drawn[Head(0, head)] <= 250 for head in range(HEADS))  # 200, spread 11.5
+    assert all(340 <= drawn[Head(3, head)] <= 460 for head in range(HEADS))  # 400, spread 11.5
+
+
+@pytest.mark.parametrize("draw", [
+    lambda: HeadSet.random(1, n_layers=LAYERS, n_heads=HEADS, seed=-1),
+    lambda: HeadSet.random_like(head_set((0, 0)), seed=-1),
+])  # fmt: skip
+def test_a_negative_seed_is_refused(draw: Callable[[], HeadSet]) -> None:
+    with pytest.raises(LofitLensError, match="0 or greater, got -1"):
+        draw()
 
 
 def test_npy_files_are_rows_of_int64_as_lofit_writes_them(tmp_path: Path) -> None:

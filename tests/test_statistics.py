@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 from lofit_lens.errors import ScoringError
-from lofit_lens.statistics import crossed_interval, holm, mean_interval, paired_difference
+from lofit_lens.statistics import crossed_interval, mean_interval, paired_difference
+from tests.helpers import type_checks_off
+
+NUMBERS = st.sampled_from([0.0, 0.1, 0.3, 1 / 3, 1.0])
 
 
 @pytest.mark.parametrize(("right", "n"), [(0, 20), (1, 20), (7, 20), (20, 20), (300, 409), (1, 1)])
@@ -116,73 +122,87 @@ def test_the_crossed_interval_is_that_of_a_loop_over_sub_tables(shape: tuple[int
     assert estimate.high == pytest.approx(np.quantile(means, 0.975), abs=slack)
 
 
-def test_the_crossed_interval_of_one_run_is_scipys_bootstrap_over_items() -> None:
-    table = scores(1, 50)
+def skewed(runs: int, items: int) -> np.ndarray:
+    """Scores with a long tail, in which BCa differs from the percentiles."""
+    rng = np.random.default_rng(5)
+    effects = 0.3 * rng.exponential(size=(runs, 1)) + rng.exponential(size=items) ** 2
+    return effects + 0.1 * rng.normal(size=(runs, items))
+
+
+@pytest.mark.parametrize("method", ["percentile", "bca"])
+def test_the_crossed_interval_of_one_run_is_scipys_bootstrap_over_items(
+    method: Literal["percentile", "bca"],
+) -> None:
+    table = skewed(1, 40)
     expected = stats.bootstrap(
-        (table[0],), np.mean, n_resamples=8000, method="percentile", rng=1
+        (table[0],), np.mean, n_resamples=20000, method=method, rng=1
     ).confidence_interval
-    estimate = crossed_interval(table, resamples=8000)
-    slack = 0.05 * (expected.high - expected.low)
+    for groups in (None, range(40)):  # by way of mean_interval, and by our own resampling
+        estimate = crossed_interval(table, groups=groups, method=method, resamples=20000)
+        slack = 0.02 * (expected.high - expected.low)
+        assert estimate.low == pytest.approx(expected.low, abs=slack)
+        assert estimate.high == pytest.approx(expected.high, abs=slack)
+
+
+@pytest.mark.parametrize("method", ["percentile", "bca"])
+def test_runs_and_groups_are_the_two_samples_of_scipys_bootstrap(
+    method: Literal["percentile", "bca"],
+) -> None:
+    table = skewed(4, 30)
+    groups = [item // 2 if item < 20 else 100 + item // 5 for item in range(30)]
+    members = [np.flatnonzero(np.array(groups) == group) for group in dict.fromkeys(groups)]
+
+    def mean(runs: np.ndarray, drawn: np.ndarray) -> float:
+        items = np.concatenate([members[group] for group in drawn])
+        return table[np.ix_(runs, items)].mean()
+
+    expected = stats.bootstrap(
+        (np.arange(4), np.arange(len(members))),
+        mean,
+        n_resamples=8000,
+        method=method,
+        vectorized=False,
+        rng=1,
+    ).confidence_interval
+    estimate = crossed_interval(table, groups=groups, method=method, resamples=8000)
+    slack = 0.03 * (expected.high - expected.low)
     assert estimate.low == pytest.approx(expected.low, abs=slack)
     assert estimate.high == pytest.approx(expected.high, abs=slack)
+
+
+def test_bca_reaches_further_into_a_long_tail_than_the_percentiles() -> None:
+    plain, bca = (crossed_interval(skewed(4, 30), method=m) for m in ("percentile", "bca"))
+    width = plain.high - plain.low
+    assert bca.low > plain.low + 0.02 * width
+    assert bca.high > plain.high + 0.02 * width
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    arrays(np.float64, st.tuples(st.integers(1, 3), st.integers(1, 5)), elements=NUMBERS),
+    st.booleans(),
+)
+def test_bca_is_finite_on_the_smallest_tables(table: np.ndarray, one: bool) -> None:
+    groups = [0] * table.shape[1] if one else None
+    estimate = crossed_interval(table, groups=groups, method="bca", resamples=200)
+    assert np.isfinite([estimate.low, estimate.high]).all()
+    assert estimate.low <= estimate.high
+
+
+def test_another_method_is_refused() -> None:
+    with type_checks_off():
+        for call in (
+            lambda: mean_interval([0.2, 0.4], method="basic"),  # pyright: ignore[reportArgumentType]
+            lambda: crossed_interval(skewed(2, 5), method="t"),  # pyright: ignore[reportArgumentType]
+        ):
+            with pytest.raises(ScoringError, match="one of percentile, bca, got"):
+                call()
 
 
 def test_the_crossed_interval_covers_the_true_mean_with_ten_runs() -> None:
     estimates = [crossed_interval(scores(10, 40, seed=s), resamples=300) for s in range(200)]
     covered = sum(estimate.low <= 0.5 <= estimate.high for estimate in estimates)
     assert 0.87 <= covered / len(estimates) <= 0.99
-
-
-@pytest.mark.parametrize("gap", [0.0, 0.05, 0.1, -0.1])
-def test_the_paired_difference_is_that_of_a_loop_over_sub_tables(gap: float) -> None:
-    a, b = scores(3, 40, seed=1), scores(3, 40, seed=2)
-    a += gap - a.mean() + b.mean()
-    means = slow_crossed_means(a - b, 8000)
-    difference = paired_difference(a, b, resamples=8000)
-    assert difference.value == pytest.approx(gap, abs=1e-12)
-    assert (difference.runs, difference.n) == (3, 40)
-    slack = 0.15 * means.std()
-    assert difference.low == pytest.approx(np.quantile(means, 0.025), abs=slack)
-    assert difference.high == pytest.approx(np.quantile(means, 0.975), abs=slack)
-    expected = min(1.0, 2 * min((means <= 0).mean(), (means >= 0).mean()))
-    assert difference.p == pytest.approx(expected, abs=0.04)
-
-
-def test_swapping_the_two_sides_of_a_difference_mirrors_it() -> None:
-    a, b = scores(3, 25, seed=1), scores(3, 25, seed=2)
-    forth, back = paired_difference(a, b), paired_difference(b, a)
-    assert (back.value, back.low, back.high) == pytest.approx(
-        (-forth.value, -forth.high, -forth.low)
-    )
-    assert back.p == forth.p
-
-
-def test_no_difference_at_all_has_p_one_and_an_interval_of_zero() -> None:
-    a = scores(2, 9)
-    difference = paired_difference(a, a.copy())
-    assert (difference.value, difference.low, difference.high) == (0.0, 0.0, 0.0)
-    assert difference.p == 1.0
-
-
-def test_a_difference_in_every_item_has_the_smallest_p_the_resamples_allow() -> None:
-    a = scores(2, 9)
-    assert paired_difference(a + 0.1, a, resamples=999).p == pytest.approx(2 / 1000)
-
-
-def test_resamples_that_are_zero_but_for_rounding_count_on_both_sides() -> None:
-    thirds = np.array([[1 / 3, 1 / 3, 1 / 3, -1 / 3, -1 / 3, -1 / 3, 0.1, -0.1]])
-    whole = np.array([[10.0, 10.0, 10.0, -10.0, -10.0, -10.0, 3.0, -3.0]])
-    p = [paired_difference(d, np.zeros_like(d)).p for d in (thirds, whole / 30)]
-    assert p == [paired_difference(whole, np.zeros_like(whole)).p] * 2
-
-
-def test_p_is_below_five_percent_about_five_percent_of_the_time_without_a_difference() -> None:
-    rng = np.random.default_rng(0)
-    p = [
-        paired_difference(rng.normal(size=(1, 60)), rng.normal(size=(1, 60)), resamples=400).p
-        for _ in range(300)
-    ]
-    assert 0.02 <= np.mean(np.array(p) < 0.05) <= 0.09
 
 
 def test_the_bootstrap_over_runs_and_items_depends_on_the_seed_alone() -> None:
@@ -208,39 +228,6 @@ def test_a_table_that_is_empty_flat_or_not_finite_is_refused(
         crossed_interval(table)
     with pytest.raises(ScoringError, match=message):
         paired_difference(table, table)
-
-
-@pytest.mark.parametrize("other", [(2, 4), (3, 5)])
-def test_tables_of_other_runs_or_items_cannot_be_paired(other: tuple[int, int]) -> None:
-    with pytest.raises(ScoringError, match=r"\(2, 5\)"):
-        paired_difference(np.zeros((2, 5)), np.zeros(other))
-
-
-def test_holm_agrees_with_an_example_by_hand() -> None:
-    # in order .005 .01 .03 .04, times 4 3 2 1: .02 .03 .06 .04, and never falling: .04 -> .06
-    corrected = holm(np.array([0.01, 0.04, 0.03, 0.005]))
-    assert corrected == pytest.approx([0.03, 0.06, 0.06, 0.02])
-
-
-def test_holm_stays_at_or_below_one_and_takes_no_tests_at_all() -> None:
-    assert holm(np.array([0.6, 0.9])).tolist() == [1.0, 1.0]
-    assert holm(np.array([])).tolist() == []
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=12))
-def test_holm_lies_between_the_raw_p_and_bonferroni_in_the_same_order(p: list[float]) -> None:
-    raw = np.array(p)
-    corrected = holm(raw)
-    assert (corrected >= raw).all()
-    assert (corrected <= np.minimum(1.0, len(raw) * raw)).all()
-    assert (np.diff(corrected[np.argsort(raw)]) >= 0).all()
-
-
-@pytest.mark.parametrize("bad", [-0.1, 1.1, float("nan")])
-def test_holm_refuses_what_is_not_a_p_value(bad: float) -> None:
-    with pytest.raises(ScoringError, match="between 0 and 1"):
-        holm(np.array([0.5, bad]))
 
 
 def test_runs_are_shown_when_there_are_several() -> None:

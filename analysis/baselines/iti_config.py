@@ -1,0 +1,82 @@
+"""How ITI is fitted."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+from lofit_lens.errors import LofitLensError
+from lofit_lens.positions import TokenScope, check_scope
+
+Direction = Literal["mass-mean", "probe", "random"]
+"""Which way a head is shifted; always a unit vector.
+
+* `mass-mean`: from the mean of wrong to the mean of right statements, of train and val together.
+* `probe`: up the gradient of the log-odds of the head's probe, which is trained on train.
+* `random`: drawn uniformly with the seed; the heads stay those of the probes.
+"""
+
+Sigma = Literal["train", "legacy"]
+"""Which statements give the standard deviation along the direction.
+
+* `train`: those of train and val (ITI, section 4).
+* `legacy`: those of the test as well, as in the released code of ITI. A leak: it reads the test
+  questions, in their own format, though not which of their answers are right.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ITIConfig:
+    """How ITI is fitted. With more than one alpha or K, the best pair on validation is taken.
+
+    Raises:
+        LofitLensError: A value is out of range; the message names it.
+    """
+
+    direction: Direction = "mass-mean"
+    """Which way a head is shifted."""
+    sigma: Sigma = "train"
+    """Which statements give the standard deviation along the direction."""
+    scope: TokenScope = "all"
+    """Token positions edited."""
+    alphas: tuple[float, ...] = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0)
+    """Strengths to choose from, in standard deviations."""
+    ks: tuple[int, ...] | None = None
+    """Numbers of heads to choose from; None takes `fraction`, or all heads that are given."""
+    fraction: float = 0.03
+    """Share of heads where `ks` is None and no heads are given."""
+    kl_budget: float | None = None
+    """Largest KL divergence from the unedited model; None sets no limit."""
+
+    def __post_init__(self) -> None:
+        for name, kind in (("direction", Direction), ("sigma", Sigma)):
+            if getattr(self, name) not in get_args(kind):
+                raise LofitLensError(
+                    f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}."
+                )
+        check_scope(self.scope)
+        if not self.alphas or not all(math.isfinite(alpha) for alpha in self.alphas):
+            raise LofitLensError(f"alphas must be one or more finite numbers, got {self.alphas}.")
+        if self.ks is not None and (not self.ks or min(self.ks) < 1):
+            raise LofitLensError(f"ks must be one or more numbers of at least 1, got {self.ks}.")
+        if not 0 < self.fraction <= 1:
+            raise LofitLensError(f"fraction must be in (0, 1], got {self.fraction}.")
+        if self.kl_budget is not None and not self.kl_budget > 0:
+            raise LofitLensError(f"kl_budget must be greater than 0, got {self.kl_budget}.")
+
+    @classmethod
+    def legacy(cls, *, k: int | None = 48) -> ITIConfig:
+        """The released settings: alpha 15, positions and sigma of the code, nothing chosen.
+
+        Args:
+            k: Number of heads; None takes 3% of them, as LoFiT's comparison does (its section 4).
+        """
+        return cls(
+            sigma="legacy", scope="iti_compat", alphas=(15.0,), ks=None if k is None else (k,)
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}

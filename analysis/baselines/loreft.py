@@ -1,0 +1,173 @@
+"""LoReFT: a low-rank edit of the residual stream at the ends of the prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from lofit_lens.analysis.baselines.hooked import changed
+from lofit_lens.errors import LofitLensError, ModelMismatchError
+from lofit_lens.model import check_same_model
+from lofit_lens.positions import PositionTracker
+from lofit_lens.provenance import Provenance
+from lofit_lens.tasks.task import Task
+from lofit_lens.training.config import TrainingConfig
+from lofit_lens.training.loop import fit
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+
+@dataclass(frozen=True, eq=False)
+class LoReFT:
+    """Low-rank linear subspace edits: `h <- h + R^T (W h + b - R h)` (Wu et al. 2024, section 3.2).
+
+    It acts on `blocks.{layer}.hook_out` (`[batch, pos, d_model]`) of every layer, at the first and
+    the last tokens of the prompt, BOS included; a short prompt is edited as a whole. Within a layer
+    all positions share R, W and b. Computed in float32, cast to the model's type.
+
+    Attributes:
+        rotation: R; its rows are made orthonormal when it is used.
+        source: W.
+        bias: b.
+        positions: How many tokens at either end of the prompt are edited (f3+l3 is 3).
+        provenance: How it was learned, if it was.
+
+    Raises:
+        LofitLensError: `positions` is below 1, or the rank exceeds d_model.
+    """
+
+    rotation: Float[Tensor, "layer rank d_model"]
+    source: Float[Tensor, "layer rank d_model"]
+    bias: Float[Tensor, "layer rank"]
+    positions: int
+    provenance: Provenance | None = field(default=None, repr=False)
+
+    needs_whole_texts = True
+
+    def __post_init__(self) -> None:
+        if self.positions < 1:
+            raise LofitLensError(f"positions must be 1 or more, got {self.positions}.")
+        _, rank, d_model = self.rotation.shape
+        if not 1 <= rank <= d_model:
+            raise LofitLensError(f"rank must be between 1 and d_model = {d_model}, got {rank}.")
+
+    @property
+    def n_parameters(self) -> int:
+        """Layers x (2 rank d_model + rank)."""
+        return self.rotation.numel() + self.source.numel() + self.bias.numel()
+
+    @contextmanager
+    def applied(self, model: TransformerBridge) -> Iterator[PositionTracker]:
+        """Edit every forward pass of `model` inside the context; contexts nest.
+
+        Raises:
+            ModelMismatchError: It belongs to another model.
+        """
+        shape, mine = (model.cfg.n_layers, model.cfg.d_model), self.rotation.shape[::2]
+        if mine != shape:
+            raise ModelMismatchError(
+                f"The edit belongs to a model of {mine[0]} layers and d_model = {mine[1]}, this one "
+                f"has {shape[0]} and {shape[1]}. Learn it on this model."
+            )
+        if self.provenance is not None:
+            check_same_model(model, self.provenance.fingerprint, "The edit")
+        n = self.positions
+
+        def ends_of_prompt(
+            rank: Int[Tensor, "batch total"], length: Int[Tensor, "batch 1"]
+        ) -> Bool[Tensor, "batch total"]:
+            return (rank < length) & ((rank < n) | (rank >= length - n))
+
+        changes = {f"blocks.{i}.hook_out": self._change(i) for i in range(model.cfg.n_layers)}
+        with changed(model, changes, ends_of_prompt) as positions:
+            yield positions
+
+    def _change(self, layer: int) -> Callable[[Tensor], Tensor]:
+        learning = self.rotation.requires_grad
+
+        def parts(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+            rotation = orthonormal_rows(self.rotation[layer].to(device))
+            return rotation, self.source[layer].to(device) - rotation, self.bias[layer].to(device)
+
+        kept = cache(parts)
+
+        def change(h: Tensor) -> Tensor:
+            rotation, difference, bias = parts(h.device) if learning else kept(h.device)
+            return h + (h @ difference.T + bias) @ rotation
+
+        return change
+
+    def __repr__(self) -> str:
+        layers, rank, _ = self.rotation.shape
+        return (
+            f"LoReFT({layers} layers, rank {rank}, f{self.positions}+l{self.positions}, "
+            f"{self.n_parameters} parameters)"
+        )
+
+
+def orthonormal_rows(matrix: Float[Tensor, "rank d_model"]) -> Float[Tensor, "rank d_model"]:
+    """Gram-Schmidt from the first row on; differentiable, and the identity on orthonormal rows."""
+    q, r = torch.linalg.qr(matrix.T)
+    return (q * r.diagonal().sign()).T  # without the sign, a step could turn a row round
+
+
+def train_loreft(
+    model: TransformerBridge,
+    task: Task,
+    config: TrainingConfig,
+    *,
+    rank: int = 8,
+    positions: int = 3,
+    progress: bool = True,
+) -> LoReFT:
+    """Train LoReFT on all layers; defaults as LoFiT's paper for most settings (Table 8).
+
+    R starts at random orthonormal rows, W at R and b at zero, so the first loss is that of the model
+    as it is. The authors' code starts W at random, which changes the model before it has learned.
+
+    Args:
+        model: A frozen bridge in eval mode.
+        task: The task; its training and validation examples are used.
+        config: How; `init_std` is not used.
+        rank: Rank of the edit in every layer.
+        positions: Tokens edited at either end of the prompt.
+        progress: Whether to show a bar.
+
+    Raises:
+        LofitLensError: The scope is not "all", or rank or positions are out of range.
+        TrainingStopped: Training became unstable.
+    """
+    if config.scope != "all":
+        raise LofitLensError(
+            f'LoReFT has positions of its own; got scope "{config.scope}". Use scope="all" and the '
+            "argument positions."
+        )
+    cfg = model.cfg
+    drawn = torch.randn(
+        cfg.n_layers, rank, cfg.d_model, generator=torch.Generator().manual_seed(config.seed)
+    )
+    start = torch.stack([orthonormal_rows(layer) for layer in drawn]).to(cfg.device)
+    rotation, source = (start.clone().requires_grad_(True) for _ in range(2))
+    bias = torch.zeros(cfg.n_layers, rank, device=cfg.device, requires_grad=True)
+    edit = LoReFT(rotation, source, bias, positions)
+
+    def learned(provenance: Provenance) -> LoReFT:
+        rows = torch.stack([orthonormal_rows(layer) for layer in rotation.detach()])
+        return LoReFT(
+            rows.cpu(), source.detach().cpu().clone(), bias.detach().cpu().clone(), positions,
+            provenance,
+        )  # fmt: skip
+
+    return fit(
+        model, task, edit, [rotation, source, bias], learned, config,
+        generator=torch.Generator().manual_seed(config.seed),
+        what={"component": "loreft", "rank": rank, "positions": positions}, progress=progress,
+    )  # fmt: skip

@@ -1,0 +1,184 @@
+"""Tuned rivals of LoFiT on its own loop, loss, data and schedule: LoRA, (IA)3 and RED.
+
+The order of examples is that of the seed, the same for every rival here; LoFiT draws its initial
+parameters from the same generator first, so its order is another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from lofit_lens.analysis.baselines.adapters import AdapterEdit, kind_of, new_adapter
+from lofit_lens.analysis.baselines.wrapping import library
+from lofit_lens.errors import LofitLensError
+from lofit_lens.heads import HeadSet
+from lofit_lens.intervention import HeadIntervention
+from lofit_lens.provenance import Provenance
+from lofit_lens.tasks.task import Task
+from lofit_lens.training.config import TrainingConfig
+from lofit_lens.training.loop import check_ready, fit
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+    from transformer_lens.model_bridge import TransformerBridge
+
+
+def train_lora(
+    model: TransformerBridge,
+    task: Task,
+    config: TrainingConfig,
+    *,
+    rank: int = 8,
+    alpha: float = 8.0,
+    dropout: float = 0.1,
+    projections: Sequence[str] = ("attn.q", "attn.v"),
+    progress: bool = True,
+) -> AdapterEdit:
+    """Train LoRA, `W x + alpha / rank * B A x` (Hu et al. 2021); defaults from LoFiT's paper, C.2.
+
+    B starts at zero, so the first loss is that of the model as it is. Dropout works in training
+    steps alone: validation losses and the finished edit are without it.
+
+    Args:
+        model: A frozen bridge in eval mode.
+        task: The task; its training and validation examples are used.
+        config: How; `peft` draws A its own way, so `init_std` is not used.
+        rank: Rank of the added matrices.
+        alpha: Their scale is `alpha / rank`.
+        dropout: Share of the inputs of A that are set to zero in a training step.
+        projections: Linear layers of each block, by their names in TransformerLens.
+        progress: Whether to show a bar.
+
+    Raises:
+        LofitLensError: The scope is not "all", or dropout meets gradient checkpointing.
+        UnsupportedError: The model does not call these layers one by one.
+        TrainingStopped: Training became unstable.
+    """
+    if dropout and config.gradient_checkpointing:
+        raise LofitLensError(
+            f"dropout = {dropout} would be drawn anew where gradient checkpointing recomputes a block, "
+            "which makes gradients wrong. Set dropout=0 or gradient_checkpointing=False."
+        )
+    peft_config = library().LoraConfig(
+        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=_pattern(projections)
+    )
+    places = _in_every_block(model, projections)
+    return train_adapter(model, task, peft_config, places, config, progress=progress)
+
+
+def train_ia3(
+    model: TransformerBridge, task: Task, config: TrainingConfig, *, progress: bool = True
+) -> AdapterEdit:
+    """Train (IA)3: a factor for each key, value and inner activation of the MLP (Liu et al. 2022).
+
+    The factors start at one, so the first loss is that of the model as it is.
+
+    Args:
+        model: A frozen bridge in eval mode.
+        task: The task; its training and validation examples are used.
+        config: How; `init_std` is not used.
+        progress: Whether to show a bar.
+
+    Raises:
+        LofitLensError: The scope is not "all".
+        UnsupportedError: The model does not call these layers one by one.
+        TrainingStopped: Training became unstable.
+    """
+    projections = ("attn.k", "attn.v", "mlp.out")
+    peft_config = library().IA3Config(
+        target_modules=_pattern(projections), feedforward_modules=_pattern(projections[2:])
+    )
+    places = _in_every_block(model, projections)
+    return train_adapter(model, task, peft_config, places, config, progress=progress)
+
+
+def train_adapter(
+    model: TransformerBridge,
+    task: Task,
+    peft_config: PeftConfig,
+    places: Sequence[str],
+    config: TrainingConfig,
+    *,
+    progress: bool = True,
+) -> AdapterEdit:
+    """Train any adapter of `peft` that wraps linear layers one by one.
+
+    Args:
+        model: A frozen bridge in eval mode.
+        task: The task; its training and validation examples are used.
+        peft_config: Its `target_modules` match `places`.
+        places: Linear layers by their TransformerLens names, such as `blocks.0.attn.q`.
+        config: How.
+        progress: Whether to show a bar.
+
+    Raises:
+        LofitLensError: The scope is not "all".
+        UnsupportedError: The model does not call these layers one by one.
+        TrainingStopped: Training became unstable.
+    """
+    check_ready(model)
+    if config.scope != "all":
+        raise LofitLensError(
+            f'An adapter changes weights, so it acts at every position; got scope "{config.scope}". '
+            'Use scope="all".'
+        )
+    edit = new_adapter(model, peft_config, places, seed=config.seed)
+
+    def learned(provenance: Provenance) -> AdapterEdit:
+        numbers = {name: w.detach().cpu().clone() for name, w in edit.weights.items()}
+        return replace(edit, weights=numbers, provenance=provenance)
+
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(config.seed)  # dropout draws from the global state
+        return fit(
+            model, task, edit, list(edit.weights.values()), learned, config,
+            generator=torch.Generator().manual_seed(config.seed),
+            what={"component": kind_of(peft_config)}, progress=progress,
+        )  # fmt: skip
+
+
+def train_red(
+    model: TransformerBridge, task: Task, config: TrainingConfig, *, progress: bool = True
+) -> HeadIntervention:
+    """Train RED as LoFiT's paper does: scale and bias of all heads at once (C.2).
+
+    Both start at zero change, so the first loss is that of the model as it is.
+
+    Args:
+        model: A frozen bridge in eval mode.
+        task: The task; its training and validation examples are used.
+        config: How; `init_std` is not used.
+        progress: Whether to show a bar.
+
+    Raises:
+        TrainingStopped: Training became unstable.
+    """
+    cfg = model.cfg
+    heads = HeadSet.every(n_layers=cfg.n_layers, n_heads=cfg.n_heads)
+    scale, bias = (
+        torch.zeros(len(heads), cfg.d_head, device=cfg.device, requires_grad=True) for _ in range(2)
+    )
+    edit = HeadIntervention(heads, scale=scale, bias=bias, scope=config.scope)
+
+    def learned(provenance: Provenance) -> HeadIntervention:
+        numbers = {"scale": scale.detach().cpu().clone(), "bias": bias.detach().cpu().clone()}
+        return replace(edit, provenance=provenance, **numbers)
+
+    return fit(
+        model, task, edit, [scale, bias], learned, config,
+        generator=torch.Generator().manual_seed(config.seed),
+        what={"component": "scale and bias"}, progress=progress,
+    )  # fmt: skip
+
+
+def _in_every_block(model: TransformerBridge, projections: Sequence[str]) -> list[str]:
+    return [f"blocks.{layer}.{name}" for layer in range(model.cfg.n_layers) for name in projections]
+
+
+def _pattern(projections: Sequence[str]) -> str:
+    """A regular expression for these layers of every block."""
+    return rf"blocks\.\d+\.({'|'.join(projections)})"

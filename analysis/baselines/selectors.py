@@ -1,0 +1,217 @@
+"""Ways to choose heads, all of one type (paper, Table 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from lofit_lens.analysis.baselines.activations import last_z
+from lofit_lens.analysis.baselines.attribution import attribute_heads
+from lofit_lens.analysis.baselines.gates import GateConfig, train_gates
+from lofit_lens.analysis.baselines.probes import fit_probes, layer_probe_scores, score_probes
+from lofit_lens.analysis.baselines.statements import all_statements
+from lofit_lens.errors import LofitLensError
+from lofit_lens.head_scores import HeadScores
+from lofit_lens.heads import HeadSet
+from lofit_lens.provenance import learned_on
+from lofit_lens.selection import select_heads
+from lofit_lens.tasks.task import Task
+from lofit_lens.tokens import Encoder
+from lofit_lens.training.config import SelectionConfig, TuningConfig
+from lofit_lens.training.loop import train
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+HeadSelector = Callable[["TransformerBridge", Task, int], HeadScores]
+"""Scores every head from a model, the training and validation split of a task, and a seed."""
+
+
+def by_scale(config: SelectionConfig | None = None) -> HeadSelector:
+    """LoFiT's stage 1, the norm of a learned scale; the seed of `config` is replaced."""
+
+    def select(model: TransformerBridge, task: Task, seed: int) -> HeadScores:
+        seeded = replace(config or SelectionConfig(), seed=seed)
+        return select_heads(model, task, seeded, progress=False)
+
+    return select
+
+
+def by_bias(config: TuningConfig | None = None) -> HeadSelector:
+    """The norm of a bias learned on all heads (paper, Table 2, "bias-based").
+
+    Args:
+        config: How to train; default `TuningConfig()`. Its seed is replaced.
+    """
+
+    def select(model: TransformerBridge, task: Task, seed: int) -> HeadScores:
+        seeded = replace(config or TuningConfig(), component="bias", seed=seed)
+        n_layers, n_heads = _shape(model)
+        every = HeadSet.every(n_layers=n_layers, n_heads=n_heads)
+        trained = train(model, task, every, "bias", seeded, progress=False)
+        assert trained.bias is not None
+        norms = trained.bias.norm(dim=-1).reshape(n_layers, n_heads)
+        return HeadScores(norms, "bias-norm", trained.provenance)
+
+    return select
+
+
+def by_gates(config: GateConfig | None = None) -> HeadSelector:
+    """What JoLA's gates let through; see `Gates.scores`. The seed of `config` is replaced."""
+
+    def select(model: TransformerBridge, task: Task, seed: int) -> HeadScores:
+        return train_gates(model, task, config, seed=seed, progress=False).scores()
+
+    return select
+
+
+def by_attribution(*, batch_size: int = 8) -> HeadSelector:
+    """Gradient x activation of the task's loss; see `attribute_heads`. The seed plays no part."""
+
+    def select(model: TransformerBridge, task: Task, seed: int) -> HeadScores:  # noqa: ARG001
+        return attribute_heads(model, task, batch_size=batch_size, progress=False)
+
+    return select
+
+
+def by_probes(*, batch_size: int = 32) -> HeadSelector:
+    """Validation accuracy of a logistic probe on each head, ties by log-loss (ITI, section 3.2)."""
+
+    def select(model: TransformerBridge, task: Task, seed: int) -> HeadScores:
+        (z, right), (val_z, val_right) = _statements(model, task, seed, batch_size)
+        scores = score_probes(fit_probes(z, right), val_z, val_right).head_scores()
+        config = {"selector": "probes", "seed": seed}
+        return replace(scores, method="probes", provenance=learned_on(model, task, config))
+
+    return select
+
+
+def by_probe_layers(*, batch_size: int = 32) -> HeadSelector:
+    """The same with one probe a layer, on all its heads together (paper, Table 2)."""
+
+    def select(model: TransformerBridge, task: Task, seed: int) -> HeadScores:
+        train_z, val_z = _statements(model, task, seed, batch_size)
+        scores = layer_probe_scores(*train_z, *val_z)
+        config = {"selector": "probe-layers", "seed": seed}
+        return replace(scores, provenance=learned_on(model, task, config))
+
+    return select
+
+
+def at_random() -> HeadSelector:
+    """A random order of all heads; `top` is a uniform draw, and the task plays no part."""
+
+    def select(model: TransformerBridge, task: Task, seed: int) -> HeadScores:  # noqa: ARG001
+        n_layers, n_heads = _shape(model)
+        order = np.random.default_rng(_checked(seed)).permutation(n_layers * n_heads)
+        return HeadScores(torch.from_numpy(order).reshape(n_layers, n_heads).float(), "random")
+
+    return select
+
+
+def layer_matched(selector: HeadSelector) -> HeadSelector:
+    """Random heads, as many in every layer as another selector chooses there.
+
+    The other's scores are shuffled inside each layer, so for any number of heads `top` takes as
+    many from each layer as the other's `top` does.
+
+    Args:
+        selector: The other; it gets the same seed.
+    """
+
+    def select(model: TransformerBridge, task: Task, seed: int) -> HeadScores:
+        other = selector(model, task, seed)
+        rng = np.random.default_rng(_checked(seed))
+        shuffled = rng.permuted(other.scores.numpy(), axis=1)
+        method = f"random in the layers of {other.method}"
+        return HeadScores(torch.from_numpy(shuffled), method, other.provenance)
+
+    return select
+
+
+def from_file(path: str | Path) -> HeadSelector:
+    """The heads of a file, in its order; see `HeadSet.load`.
+
+    The first head scores as many points as the list has heads, the last one 1, all others 0. Take
+    no more heads than the list has: `top` would go on with the lowest layers.
+
+    Args:
+        path: A `.npy` or `.json` head list. It is read when heads are asked for.
+    """
+
+    def select(model: TransformerBridge, task: Task, seed: int) -> HeadScores:  # noqa: ARG001
+        n_layers, n_heads = _shape(model)
+        heads = HeadSet.load(path, n_layers=n_layers, n_heads=n_heads)
+        scores = torch.zeros(n_layers, n_heads)
+        for rank, head in enumerate(heads):
+            scores[head] = len(heads) - rank
+        return HeadScores(scores, str(path))
+
+    return select
+
+
+def selector(
+    name: str,
+    *,
+    selection: SelectionConfig | None = None,
+    tuning: TuningConfig | None = None,
+    gates: GateConfig | None = None,
+) -> HeadSelector:
+    """A selector by its name in tables and on the command line.
+
+    Args:
+        name: "lofit", "bias-norm", "probes", "probe-layers", "gates", "attribution", "random",
+            "layer-matched" (random heads in the layers of LoFiT's), or a `.npy` or `.json` file.
+        selection: How to train LoFiT's stage 1.
+        tuning: How to train a bias.
+        gates: How to train gates.
+
+    Raises:
+        LofitLensError: The name is unknown.
+    """
+    known = {
+        "lofit": by_scale(selection),
+        "bias-norm": by_bias(tuning),
+        "probes": by_probes(),
+        "probe-layers": by_probe_layers(),
+        "gates": by_gates(gates),
+        "attribution": by_attribution(),
+        "random": at_random(),
+        "layer-matched": layer_matched(by_scale(selection)),
+    }
+    if name in known:
+        return known[name]
+    if Path(name).suffix in (".npy", ".json"):
+        return from_file(name)
+    raise LofitLensError(
+        f"No head selector is called {name!r}. There are {', '.join(known)}, and files with a head "
+        "list (.npy or .json)."
+    )
+
+
+def _shape(model: TransformerBridge) -> tuple[int, int]:
+    return model.cfg.n_layers, model.cfg.n_heads
+
+
+def _checked(seed: int) -> int:
+    if seed < 0:
+        raise LofitLensError(f"seed must be 0 or greater, got {seed}.")
+    return seed
+
+
+def _statements(
+    model: TransformerBridge, task: Task, seed: int, batch_size: int
+) -> tuple[tuple[Tensor, Bool[np.ndarray, " text"]], tuple[Tensor, Bool[np.ndarray, " val"]]]:
+    """Head outputs at the end of right and wrong statements, in training and in validation."""
+    found = []
+    for examples in (task.train, task.val):
+        statements = all_statements(Encoder(model), examples, seed=seed)
+        found.append((last_z(model, statements.texts, batch_size=batch_size), statements.right))
+    return found[0], found[1]

@@ -1,0 +1,141 @@
+"""Choosing among edits by their score on validation items, under an optional KL budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from lofit_lens.edit import Edit
+from lofit_lens.errors import LofitLensError, ScoringError
+from lofit_lens.scoring.evaluate import evaluate
+from lofit_lens.tasks.task import Task
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from transformer_lens.model_bridge import TransformerBridge
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Trial(Generic[Key]):
+    """One candidate on the validation items.
+
+    Attributes:
+        key: Its name, such as the pair of K and alpha.
+        score: Main metric; None if the edited model gave numbers that are not finite.
+        kl: KL divergence from the unedited model; None if it was not measured.
+    """
+
+    key: Key
+    score: float | None
+    kl: float | None
+
+
+@dataclass(frozen=True)
+class Choice(Generic[Key]):
+    """The best candidate, and all that were tried.
+
+    Attributes:
+        key: The chosen one.
+        trials: Every candidate, in the order given.
+    """
+
+    key: Key
+    trials: tuple[Trial[Key], ...]
+
+    def frame(self) -> pd.DataFrame:
+        """Columns `key`, `score`, `kl`, `chosen`."""
+        import pandas as pd
+
+        rows = [asdict(trial) | {"chosen": trial.key == self.key} for trial in self.trials]
+        return pd.DataFrame(rows, columns=["key", "score", "kl", "chosen"])
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """The trials as plain JSON values, if the keys are."""
+        return [asdict(trial) for trial in self.trials]
+
+
+def choose_on_validation(
+    model: TransformerBridge,
+    task: Task,
+    candidates: Mapping[Key, Edit],
+    *,
+    kl: Callable[[Edit], float] | None = None,
+    kl_budget: float | None = None,
+    batch_size: int = 32,
+) -> Choice[Key]:
+    """Score each edit on the validation items, in the format of the test, and take the best.
+
+    Of edits with the same score the one that comes first wins, so give the weakest first. An edit
+    under which the model gives numbers that are not finite is recorded and left out. The unedited
+    model is no candidate: the best edit is taken even if it does harm.
+
+    Args:
+        model: A bridge, in eval mode.
+        task: Its `val_as_test` is scored; its test is not read.
+        candidates: Edits by a name that can be recorded.
+        kl: Measures an edit's KL divergence from the unedited model.
+        kl_budget: Candidates with a greater divergence are out.
+        batch_size: Sequences per forward pass.
+
+    Raises:
+        LofitLensError: A budget without a measure, no candidates, or none that can be used.
+    """
+    if not candidates:
+        raise LofitLensError("There are no candidates to choose from; give at least one edit.")
+    if kl_budget is not None and kl is None:
+        raise LofitLensError(
+            f"kl_budget is {kl_budget}, but nothing measures the KL divergence. Pass kl, a function "
+            "from an edit to a number."
+        )
+    trials = tuple(_try(model, task, key, edit, kl, batch_size) for key, edit in candidates.items())
+    best = None
+    for trial in trials:
+        if _usable(trial, kl_budget) and (best is None or _score(trial) > _score(best)):
+            best = trial
+    if best is None:
+        raise LofitLensError(_why_none(trials, kl_budget))
+    return Choice(best.key, trials)
+
+
+def _try(
+    model: TransformerBridge,
+    task: Task,
+    key: Key,
+    edit: Edit,
+    kl: Callable[[Edit], float] | None,
+    batch_size: int,
+) -> Trial[Key]:
+    try:
+        found = evaluate(
+            model, task, edit, split="val", batch_size=batch_size, progress=False
+        ).main.value
+        return Trial(key, found, None if kl is None else kl(edit))
+    except ScoringError:
+        return Trial(key, None, None)
+
+
+def _usable(trial: Trial[Key], kl_budget: float | None) -> bool:
+    if trial.score is None:
+        return False
+    return kl_budget is None or (trial.kl is not None and trial.kl <= kl_budget)
+
+
+def _score(trial: Trial[Key]) -> float:
+    assert trial.score is not None
+    return trial.score
+
+
+def _why_none(trials: tuple[Trial[Key], ...], kl_budget: float | None) -> str:
+    divergences = [trial.kl for trial in trials if trial.kl is not None]
+    if kl_budget is None or not divergences:
+        return (
+            f"All {len(trials)} candidates make the model give numbers that are not finite. Try "
+            "weaker edits (smaller alpha, fewer heads) or another dtype (bfloat16, float32)."
+        )
+    return (
+        f"None of {len(trials)} candidates keeps within the KL budget of {kl_budget:g}; the nearest "
+        f"has {min(divergences):.3g}. Add weaker edits (smaller alpha, fewer heads) or raise it."
+    )

@@ -1,0 +1,198 @@
+"""The command `compare`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lofit_lens.analysis.console import command
+from lofit_lens.analysis.options import (
+    HeadOptions,
+    ModelOptions,
+    TaskOptions,
+    TrainingOptions,
+    with_options,
+)
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    from lofit_lens.analysis.console import Report
+    from lofit_lens.analysis.methods import Settings
+    from lofit_lens.tasks import Task
+    from lofit_lens.tokens import EncodedText
+
+METHODS = "zero-shot,iti,repe-reading,repe-contrast,lofit,lora,random-heads"
+EMBEDDED_TASKS = "embedded:truth,embedded:kinship,embedded:edit"
+PAPER_FRACTION = 0.03
+"""Of all heads: the paper, Table 1."""
+
+
+@with_options(
+    model_options=ModelOptions,
+    task_options=TaskOptions,
+    head_options=HeadOptions,
+    training=TrainingOptions,
+)
+def compare(
+    *,
+    model_options: ModelOptions,
+    task_options: TaskOptions,
+    head_options: HeadOptions,
+    training: TrainingOptions,
+    methods: Annotated[
+        str, typer.Option(help="Names, with commas; NAME@SCOPE for another token scope.")
+    ] = METHODS,
+    seeds: Annotated[int, typer.Option(help="How many seeds, from --seed on.", min=1)] = 1,
+    base: Annotated[
+        str, typer.Option(help="The method the others are compared with.")
+    ] = "zero-shot",
+    text: Annotated[
+        Path | None,
+        typer.Option(
+            help="Plain text to measure side effects on: a JSON list of strings, or one text a line. "
+            "(default: sampled from the model)"
+        ),
+    ] = None,
+    answers: Annotated[
+        int, typer.Option(help="Multiple-choice questions to answer in free text as well.", min=0)
+    ] = 0,
+    kl_budget: Annotated[
+        float | None,
+        typer.Option(help="Largest KL divergence on the plain text, in nats a token, for alpha."),
+    ] = None,
+    published: Annotated[
+        str | None,
+        typer.Option(
+            help="The paper's numbers beside: those of gemma-7b, llama2-7b or llama2-13b."
+        ),
+    ] = None,
+    drop_leaked: Annotated[
+        bool, typer.Option(help="Leave out training items that occur in the test split.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the records of every item, tables and figure.")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with a comparison in --out.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace a comparison in --out.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
+) -> None:
+    """Fit and score several methods on several tasks under one protocol.
+
+    Without --model and --task: the embedded model on its three tasks. Several tasks are given with
+    commas. **Methods**: zero-shot, lofit, lofit-scale, iti, repe-reading, repe-contrast, lora, ia3,
+    red, loreft, bitfit, jola, random-heads, or HEADS/DIRECTION, as lofit/mass-mean or probes/bias.
+    """
+    with command(as_json, quiet) as report:
+        from lofit_lens.analysis.compare import compare as run_compare
+        from lofit_lens.analysis.comparison_folder import ComparisonFolder, comparison_json
+        from lofit_lens.analysis.comparison_tables import as_text
+        from lofit_lens.model import EMBEDDED
+
+        model_options = dataclasses.replace(model_options, model=model_options.model or EMBEDDED)
+        if model_options.model == EMBEDDED and training.preset is None:
+            training = dataclasses.replace(training, preset=EMBEDDED)
+        tasks = _tasks(task_options, model_options.model == EMBEDDED, training.seed)
+        if drop_leaked:
+            tasks = [_without_leaks(task, report) for task in tasks]
+        names = [name.strip() for name in methods.split(",")]
+        chosen_seeds = range(training.seed, training.seed + seeds)
+        request = {"methods": names, "tasks": [t.name for t in tasks], "seeds": list(chosen_seeds)}
+        folder = None
+        if out is not None:
+            folder = ComparisonFolder(out, request, resume=resume, overwrite=overwrite)
+        model = model_options.load()
+        comparison = run_compare(
+            model,
+            tasks,
+            names,
+            seeds=chosen_seeds,
+            settings={
+                task.name: _settings(task, model, model_options, head_options, training, kl_budget)
+                for task in tasks
+            },
+            texts=_texts(model, text) if text is not None else None,
+            n_answers=answers,
+            done=folder.done if folder is not None else (),
+            on_run=folder.add if folder is not None else None,
+            progress=not quiet,
+        )
+        report.add(
+            as_text(comparison, base=base, published=published), **comparison_json(comparison, base)
+        )
+        if folder is not None:
+            paths = folder.finish(comparison, base=base, published=published)
+            written = "\n".join(f"  {path}" for path in paths)
+            report.add(
+                f"written to {out}, with the records of every item:\n{written}",
+                out=str(out),
+                paths=[str(path) for path in paths],
+            )
+
+
+def _tasks(options: TaskOptions, embedded: bool, seed: int) -> list[Task]:
+    """The tasks named, separated by commas; for the embedded model its own three by default."""
+    named = options.task or (EMBEDDED_TASKS if embedded else None)
+    if named is None:
+        return options.load(seed)
+    each = [dataclasses.replace(options, task=name.strip()) for name in named.split(",")]
+    return [task for one in each for task in one.load(seed)]
+
+
+def _without_leaks(task: Task, report: Report) -> Task:
+    from lofit_lens.analysis.leaks import without_leaks
+
+    clean, dropped = without_leaks(task)
+    report.say(f"{task.name}: left out {len(dropped)} items that are also in the test split")
+    return clean
+
+
+def _settings(
+    task: Task,
+    model: TransformerBridge,
+    model_options: ModelOptions,
+    head_options: HeadOptions,
+    training: TrainingOptions,
+    kl_budget: float | None,
+) -> Settings:
+    from lofit_lens.analysis.methods import Settings
+    from lofit_lens.embedded.settings import RATES
+    from lofit_lens.heads import number_of_heads
+    from lofit_lens.model import EMBEDDED
+    from lofit_lens.positions import check_scope
+
+    fraction = head_options.fraction
+    if head_options.k is None and fraction is None:
+        fraction = PAPER_FRACTION
+    total = model.cfg.n_layers * model.cfg.n_heads
+    k = number_of_heads(total, k=head_options.k, fraction=fraction)
+    return Settings(
+        k=k,
+        scope=check_scope(training.scope or "all"),
+        selection=training.selection(task),
+        tuning=training.tuning(task, k / total),
+        rates=RATES if training.preset == EMBEDDED else {},
+        kl_budget=kl_budget,
+        batch_size=model_options.batch_size,
+    )
+
+
+def _texts(model: TransformerBridge, path: Path) -> Sequence[EncodedText]:
+    """Plain text from a JSON list of strings, or from the lines of a file."""
+    from lofit_lens.analysis.side_effects import encode_texts
+    from lofit_lens.errors import DataError
+
+    try:
+        content = path.read_text(encoding="utf-8")
+        texts = json.loads(content) if path.suffix == ".json" else content.splitlines()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as text: {error}.") from error
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise DataError(f"{path} does not hold a list of strings.")
+    return encode_texts(model, texts)

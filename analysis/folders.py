@@ -1,0 +1,84 @@
+"""Folders that a command fills: recognised by a marker, never mixed with anything else."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lofit_lens.errors import LofitLensError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a kind of folder holds.
+
+    Attributes:
+        name: What it is called, such as "demo".
+        marker: The file by which it is known; written first, and again with the results.
+        records: The folder inside it with the records of every run.
+        products: Patterns of the other files in it.
+    """
+
+    name: str
+    marker: str
+    records: str
+    products: Sequence[str]
+
+
+def open_folder(
+    folder: Path, kind: Kind, start: Mapping[str, Any], *, overwrite: bool, resume: bool = False
+) -> None:
+    """Make a folder of a kind; with `overwrite`, remove an earlier one's files, and only those.
+
+    Args:
+        folder: Where.
+        kind: What it will hold.
+        start: What is written to the marker now.
+        overwrite: Whether to remove an earlier one.
+        resume: Whether to go on in an earlier one.
+
+    Raises:
+        LofitLensError: The folder holds one and neither `overwrite` nor `resume` is on, it holds
+            anything else, or it is a file.
+    """
+    if folder.is_file():
+        raise LofitLensError(f"{folder} is a file; name a folder with --out.")
+    if folder.is_dir() and any(folder.iterdir()):
+        if not (folder / kind.marker).is_file():
+            raise LofitLensError(
+                f"{folder} is not empty and does not hold a {kind.name}. Name another folder with --out."
+            )
+        if overwrite:
+            _remove(folder, kind)
+        elif not resume:
+            raise LofitLensError(
+                f"{folder} holds a {kind.name}. Name another folder with --out, or give --overwrite to "
+                "remove it."
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / kind.marker, start)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write readable JSON."""
+    text = json.dumps(content, indent=1, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a frame as plain JSON values, NaN as null."""
+    return json.loads(frame.to_json(orient="records"))
+
+
+def _remove(folder: Path, kind: Kind) -> None:
+    shutil.rmtree(folder / kind.records, ignore_errors=True)
+    for pattern in (kind.marker, *kind.products):
+        for path in folder.glob(pattern):
+            path.unlink()

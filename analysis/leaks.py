@@ -1,0 +1,240 @@
+"""Leak checks: no test item in training or in the choice of anything, one format in fit and use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import takewhile
+from typing import Any, Literal
+
+from lofit_lens.errors import LeakError
+from lofit_lens.tasks.task import Example, Task
+
+SHOWN = 10
+
+
+def sealed(task: Task) -> Task:
+    """A task without its test split, for a method that is being fitted.
+
+    Training, validation, rules, floors, source and `data_hash` are as before. Whatever reads the
+    test raises: `task.test`, `evaluate` of the test split, `dataclasses.replace` or `asdict`. This
+    guards against mistakes; the object does not hold the test, but its source says where it is.
+
+    Args:
+        task: Any task; a sealed one is returned as it is.
+    """
+    if isinstance(task, _SealedTask):
+        return task
+    without_test = object.__new__(_SealedTask)
+    kept = {name: value for name, value in vars(task).items() if name != "test"}
+    vars(without_test).update(kept, _hash=task.data_hash())
+    return without_test
+
+
+class _SealedTask(Task):
+    """A task whose instances have no attribute `test`; made by `sealed`, never by `__init__`."""
+
+    def __post_init__(self) -> None:
+        raise LeakError(
+            "A sealed task cannot be given a test split. Change the task before it is sealed, or "
+            "make a new Task of its training and validation examples."
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "test":
+            raise AttributeError(f"A task has no attribute {name!r}.")
+        raise LeakError(
+            f"The test split of {self.name} was read while a method was fitted, so its score would "
+            'say nothing. Fit on task.train; choose on task.val or evaluate(…, split="val"). To '
+            "change a task with dataclasses.replace, do so before it is sealed."
+        )
+
+    def data_hash(self) -> str:
+        return vars(self)["_hash"]
+
+    def __repr__(self) -> str:
+        return f"Task({self.name}: {len(self.train)} train, {len(self.val)} val, test sealed)"
+
+
+@dataclass(frozen=True)
+class Leak:
+    """An example that is also in another split, wholly or in part.
+
+    Attributes:
+        split: Where the example is.
+        id: Its name.
+        shares: What it has in common: the "group", the "prompt", or the "text" of prompt and answer.
+        with_split: The other split.
+        with_id: The first example there that has it too.
+    """
+
+    split: Literal["train", "val"]
+    id: str
+    shares: str
+    with_split: Literal["train", "test"]
+    with_id: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.split} {self.id!r} has the {self.shares} of {self.with_split} {self.with_id!r}"
+        )
+
+
+def leaks(task: Task) -> tuple[Leak, ...]:
+    """Training and validation examples seen in the test, and validation examples seen in training.
+
+    Two examples are alike if they share a group, a prompt that is not blank, or prompt and a correct
+    answer as one text; letter for letter, whatever their ids. Prompts in two formats do not match,
+    so a task with two needs groups, as TruthfulQA has. Each example is named once.
+    """
+    found = (
+        *_shared("train", task.train, "test", task.test),
+        *_shared("val", (*task.val, *task.val_as_test), "test", task.test),
+        *_shared("val", task.val, "train", task.train),
+    )
+    first: dict[tuple[str, str], Leak] = {}
+    for leak in found:
+        first.setdefault((leak.split, leak.id), leak)
+    return tuple(first.values())
+
+
+def check_splits(task: Task) -> None:
+    """Refuse a task with leaks.
+
+    Raises:
+        LeakError: See `leaks`; the message names them.
+    """
+    found = leaks(task)
+    if found:
+        lines = "\n".join(f"  {leak}" for leak in found[:SHOWN])
+        more = f"\n  … and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        raise LeakError(
+            f"{len(found)} examples of {task.name} are in two splits ({_counts(found)}):\n{lines}{more}\n"
+            "Leave them out with without_leaks(task), or split by another group."
+        )
+
+
+def without_leaks(task: Task) -> tuple[Task, tuple[Leak, ...]]:
+    """The task without the training and validation examples that leak; the test stays as it is.
+
+    Returns:
+        The task, and one entry for each example left out.
+
+    Raises:
+        LeakError: No training or no validation example would be left.
+    """
+    found = leaks(task)
+    gone = {(leak.split, leak.id) for leak in found}
+
+    def kept(split: str, examples: Sequence[Example]) -> tuple[Example, ...]:
+        return tuple(example for example in examples if (split, example.id) not in gone)
+
+    train, val = kept("train", task.train), kept("val", task.val)
+    if not train or not val:
+        raise LeakError(
+            f"Of {task.name}, {len(train)} training and {len(val)} validation examples would be left "
+            f"without leaks ({_counts(found)}). Split by another group."
+        )
+    clean = replace(task, train=train, val=val, val_as_test=kept("val", task.val_as_test))
+    return clean, found
+
+
+def check_templates(task: Task) -> str | None:
+    """Refuse a task whose prompts have another format in fit than in use.
+
+    The format of a split is inferred: how all its prompts begin and end, how often the end occurs
+    in each (a few-shot primer repeats it), and whether answers start with white space. Having more
+    in common by accident is no difference, so prompts with nothing in common pass beside any.
+    A task that keeps its validation items in two formats (`val_as_test`) says itself that it
+    trains in one and is scored in the other.
+
+    Returns:
+        How the two formats of such a task look; None if fit and use have the same.
+
+    Raises:
+        LeakError: Two splits that should have one format have two.
+    """
+    if task.val_as_test == task.val:
+        _check_alike(task, "train", "test")
+        _check_alike(task, "val", "test")
+        return None
+    _check_alike(task, "train", "val")
+    _check_alike(task, "val_as_test", "test")
+    fit, use = _Format.of(task.train), _Format.of(task.test)
+    return None if fit.agrees_with(use) else f"trained as {fit}, scored as {use}"
+
+
+@dataclass(frozen=True)
+class _Format:
+    begin: str
+    end: str
+    spaced: bool
+    prompts: tuple[str, ...]
+
+    @classmethod
+    def of(cls, examples: Sequence[Example]) -> _Format:
+        prompts = tuple(example.prompt for example in examples)
+        return cls(
+            begin=_common_beginning(prompts),
+            end=_common_beginning([prompt[::-1] for prompt in prompts])[::-1],
+            spaced=all(answer[:1].isspace() for example in examples for answer in example.correct),
+            prompts=prompts,
+        )
+
+    def agrees_with(self, other: _Format) -> bool:
+        end = min(self.end, other.end, key=len)
+        return (
+            (self.begin.startswith(other.begin) or other.begin.startswith(self.begin))
+            and (self.end.endswith(other.end) or other.end.endswith(self.end))
+            and self.spaced == other.spaced
+            and any(self.prompts) == any(other.prompts)
+            and (len(end.strip()) < 2 or self._repeats(end) == other._repeats(end))
+        )
+
+    def _repeats(self, end: str) -> int:
+        return min(prompt.count(end) for prompt in self.prompts)
+
+    def __str__(self) -> str:
+        begin = self.begin if len(self.begin) <= 40 else f"{self.begin[:20]}…{self.begin[-20:]}"
+        return repr(f"{begin}…{self.end[-20:]}") + (" + blank" if self.spaced else "")
+
+
+def _common_beginning(texts: Sequence[str]) -> str:
+    first, last = min(texts), max(texts)  # in the order of the alphabet these differ the most
+    alike = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    return "".join(character for character, _ in alike)
+
+
+def _check_alike(task: Task, one: str, other: str) -> None:
+    first, second = _Format.of(getattr(task, one)), _Format.of(getattr(task, other))
+    if not first.agrees_with(second):
+        raise LeakError(
+            f"The prompts of {task.name} have two formats: {one} {first}, {other} {second}. A method "
+            "would be fitted on one and used on the other. Give all splits one format; if the task "
+            "is scored in another on purpose, give val_as_test the validation items in that format."
+        )
+
+
+def _shared(
+    split: Literal["train", "val"],
+    examples: Sequence[Example],
+    with_split: Literal["train", "test"],
+    others: Sequence[Example],
+) -> Iterator[Leak]:
+    owner = {trait: other.id for other in reversed(others) for trait in _traits(other)}
+    for example in examples:
+        shared = next((trait for trait in _traits(example) if trait in owner), None)
+        if shared is not None:
+            yield Leak(split, example.id, shared[0], with_split, owner[shared])
+
+
+def _traits(example: Example) -> list[tuple[str, str]]:
+    """What tells that two examples are one."""
+    named = [("group", example.group), ("prompt", example.prompt)]
+    texts = [("text", example.prompt + answer) for answer in example.correct]
+    return [(what, value) for what, value in named if value.strip()] + texts
+
+
+def _counts(found: Sequence[Leak]) -> str:
+    pairs = [f"{leak.split} in {leak.with_split}" for leak in found]
+    return ", ".join(f"{pairs.count(pair)} {pair}" for pair in dict.fromkeys(pairs))

@@ -1,0 +1,258 @@
+"""The methods of a comparison by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from lofit_lens.analysis.baselines.bitfit import train_bitfit
+from lofit_lens.analysis.baselines.contrast import ContrastConfig, fit_contrast
+from lofit_lens.analysis.baselines.gates import GateConfig, train_gates
+from lofit_lens.analysis.baselines.iti import ITI, fit_iti
+from lofit_lens.analysis.baselines.iti_config import Direction, ITIConfig
+from lofit_lens.analysis.baselines.loreft import train_loreft
+from lofit_lens.analysis.baselines.repe import DirectionKind, ReadingConfig, fit_reading_vector
+from lofit_lens.analysis.baselines.rivals import train_ia3, train_lora, train_red
+from lofit_lens.analysis.baselines.selectors import HeadSelector, selector
+from lofit_lens.analysis.methods import Fitted, Leaky, Method, Settings
+from lofit_lens.edit import Edit
+from lofit_lens.errors import LofitLensError
+from lofit_lens.positions import check_scope
+from lofit_lens.tasks.task import Task
+from lofit_lens.tuning import tune_heads
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+KL = Callable[[Edit], float]
+
+Learned = Literal["bias", "scale"]
+"""What can be learned on chosen heads, beside the directions of ITI."""
+
+ALIASES = {
+    "lofit": "lofit/bias",
+    "lofit-scale": "lofit/scale",
+    "iti": "probes/mass-mean",
+    "random-heads": "random/bias",
+    "random-in-layers": "layer-matched/bias",
+}
+"""Short names of heads and what is done to them."""
+
+
+def named_methods(
+    names: Sequence[str], settings: Settings | None = None, *, kl: KL | None = None
+) -> dict[str, Method]:
+    """Methods by name.
+
+    * HEADS/DIRECTION: which heads (see `selectors.selector`), and what is added to them: "bias" or
+      "scale", learned as LoFiT does, or a direction of ITI, "mass-mean", "probe" or "random", with
+      its strength chosen on validation. "lofit" is "lofit/bias", "iti" is "probes/mass-mean",
+      "random-heads" is "random/bias".
+    * "repe-reading" (PCA), "repe-mean", "repe-random", "repe-contrast".
+    * Tuned rivals: "lora", "ia3", "red", "loreft", "bitfit", and "jola", gates on all heads.
+    * "iti-legacy": ITI with the settings of its code, sigma from the test questions included.
+
+    NAME@SCOPE puts a method under another token scope than that of the settings.
+
+    Args:
+        names: The names.
+        settings: What the methods share; default `Settings()`.
+        kl: Measures an edit's KL divergence from the unedited model; needed for a budget.
+
+    Raises:
+        LofitLensError: A name is unknown or repeats.
+    """
+    if len(set(names)) < len(names):
+        raise LofitLensError(f"Methods may appear once; got {', '.join(names)}.")
+    return {name: _named(name, settings or Settings(), kl) for name in names}
+
+
+def _named(name: str, settings: Settings, kl: KL | None) -> Method:
+    kind, _, scope = name.partition("@")
+    if scope:
+        settings = replace(settings, scope=check_scope(scope))
+    settings = replace(
+        settings,
+        selection=replace(settings.selection, scope=settings.scope),
+        tuning=replace(settings.tuning, scope=settings.scope),
+    )
+    chosen, _, direction = ALIASES.get(kind, kind).rpartition("/")
+    if chosen and direction in get_args(Learned):
+        return _learned(chosen, direction, settings)
+    if chosen and direction in get_args(Direction):
+        return _shifted(chosen, direction, settings, kl)
+    if kind in _READING:
+        return _reading(_READING[kind], settings, kl)
+    if kind in RIVALS:
+        return _rival(kind, settings)
+    others = {"repe-contrast": _contrast, "jola": _jola, "iti-legacy": _iti_legacy}
+    if kind in others:
+        return others[kind](settings, kl)
+    known = ", ".join([*ALIASES, *_READING, *others, *RIVALS])
+    raise LofitLensError(
+        f"There is no method {name!r}. Known: {known}, and "
+        f"HEADS/DIRECTION with the directions {', '.join(get_args(Learned) + get_args(Direction))}."
+    )
+
+
+def _learned(chosen: str, component: Any, settings: Settings) -> Method:
+    """Heads of some selector, with a bias or scale learned on them."""
+    select = _selector(chosen, settings)
+
+    def fit(model: TransformerBridge, task: Task, seed: int) -> Fitted:
+        heads = select(model, task, seed).top(k=settings.n_heads(model))
+        config = replace(settings.tuning, component=component, seed=seed)
+        return Fitted(tune_heads(model, task, heads, config, progress=False), heads=heads)
+
+    return fit
+
+
+def _shifted(chosen: str, direction: Any, settings: Settings, kl: KL | None) -> Method:
+    """Heads of some selector, moved along a direction of ITI."""
+    select = _selector(chosen, settings)
+    config = ITIConfig(direction=direction, scope=settings.scope, kl_budget=settings.kl_budget)
+
+    def fit(model: TransformerBridge, task: Task, seed: int) -> Fitted:
+        k = settings.n_heads(model)
+        heads = None if chosen == "probes" else select(model, task, seed).top(k=k)
+        found = fit_iti(
+            model, task, replace(config, ks=(k,)), seed=seed, heads=heads, kl=kl,
+            batch_size=settings.batch_size,
+        )  # fmt: skip
+        return _iti_fitted(found)
+
+    return fit
+
+
+def _iti_fitted(found: ITI) -> Fitted:
+    edit = found.edit()
+    trials = [{"alpha": t.key[1], "score": t.score, "kl": t.kl} for t in found.trials]
+    return Fitted(edit, {"alpha": found.alpha, "k": found.k, "trials": trials}, edit.heads)
+
+
+def _selector(chosen: str, settings: Settings) -> HeadSelector:
+    return selector(
+        chosen,
+        selection=settings.selection,
+        tuning=settings.tuning,
+        gates=_gates(settings),
+    )
+
+
+def _reading(direction: DirectionKind, settings: Settings, kl: KL | None) -> Method:
+    config = ReadingConfig(
+        direction=direction,
+        scope=settings.scope,
+        kl_budget=settings.kl_budget,
+        batch_size=settings.batch_size,
+    )
+
+    def fit(model: TransformerBridge, task: Task, seed: int) -> Fitted:
+        found = fit_reading_vector(model, task, config, seed=seed, kl=kl)
+        trials = [] if found.by_alpha is None else found.by_alpha.to_json()
+        chosen = {"layer": found.layer, "alpha": found.alpha, "trials": trials}
+        return Fitted(found.edit(), chosen)
+
+    return fit
+
+
+def _contrast(settings: Settings, kl: KL | None) -> Method:
+    config = ContrastConfig(
+        scope=settings.scope, kl_budget=settings.kl_budget, batch_size=settings.batch_size
+    )
+
+    def fit(model: TransformerBridge, task: Task, seed: int) -> Fitted:  # noqa: ARG001
+        found = fit_contrast(model, task, config, kl=kl)
+        steps = [choice for choice in (found.by_layer, found.by_alpha) if choice is not None]
+        trials = [trial for choice in steps for trial in choice.to_json()]
+        edit = found.edit
+        chosen = {"layer": edit.layers[0], "alpha": edit.alpha, "trials": trials}
+        return Fitted(edit, {"positive": edit.positive, "negative": edit.negative, **chosen})
+
+    return fit
+
+
+def _jola(settings: Settings, _kl: KL | None) -> Method:
+    def fit(model: TransformerBridge, task: Task, seed: int) -> Fitted:
+        gates = train_gates(model, task, _gates(settings), seed=seed, progress=False)
+        edit = gates.edit()
+        return Fitted(edit, {"heads_open": len(edit.heads)}, edit.heads)
+
+    return fit
+
+
+def _iti_legacy(settings: Settings, kl: KL | None) -> Method:
+    config = ITIConfig.legacy(k=None)
+
+    def fit(model: TransformerBridge, task: Task, seed: int) -> Fitted:
+        ks = (settings.n_heads(model),)
+        found = fit_iti(
+            model, task, replace(config, ks=ks), seed=seed, kl=kl, batch_size=settings.batch_size
+        )
+        return _iti_fitted(found)
+
+    return Leaky(fit, "sigma from the questions of the test as well")
+
+
+def _rival(kind: str, settings: Settings) -> Method:
+    rival = RIVALS[kind]
+    if settings.scope != "all" and not rival.has_scope:
+        raise LofitLensError(
+            f'{kind} acts at positions of its own and cannot follow the token scope "{settings.scope}". '
+            f'Leave it out, or name it "{kind}@all" to set it beside methods of another scope.'
+        )
+    rate = settings.rates.get(kind, rival.learning_rate)
+
+    def fit(model: TransformerBridge, task: Task, seed: int) -> Fitted:
+        config = replace(settings.tuning, learning_rate=rate, seed=seed)
+        return Fitted(rival.train(model, task, config, progress=False))
+
+    return fit
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A tuned rival.
+
+    Attributes:
+        train: Trains it.
+        learning_rate: Its default learning rate.
+        has_scope: Whether it follows a token scope.
+    """
+
+    train: Callable[..., Edit]
+    learning_rate: float
+    has_scope: bool = False
+
+
+RIVALS: Mapping[str, Rival] = {
+    "lora": Rival(train_lora, 1e-3),
+    "ia3": Rival(train_ia3, 1e-3),
+    "red": Rival(train_red, 1e-3, has_scope=True),
+    "loreft": Rival(train_loreft, 9e-4),
+    "bitfit": Rival(train_bitfit, 1e-2, has_scope=True),
+}
+"""Tuned rivals with learning rates of the paper's appendix (Tables 7 and 8); (IA)3, which it does
+not have, gets LoRA's and BitFit that of LoFiT."""
+
+_READING: Mapping[str, DirectionKind] = {
+    "repe-reading": "pca",
+    "repe-mean": "mean",
+    "repe-random": "random",
+}
+
+
+def _gates(settings: Settings) -> GateConfig:
+    """JoLA's own settings, with the batches, objective and scope of all methods."""
+    tuning = settings.tuning
+    rate = settings.rates.get("jola", GateConfig.learning_rate)
+    return GateConfig(
+        learning_rate=rate,
+        batch_size=tuning.batch_size,
+        micro_batch_size=tuning.micro_batch_size,
+        gradient_checkpointing=tuning.gradient_checkpointing,
+        objective=tuning.objective,
+        scope=settings.scope,
+        validate=tuning.validate,
+    )

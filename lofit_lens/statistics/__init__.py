@@ -1,0 +1,15 @@
+"""Intervals and tests for means over items, and over items and training runs."""
+
+from lofit_lens.statistics.comparisons import holm, mcnemar, paired_difference
+from lofit_lens.statistics.intervals import crossed_interval, mean_interval
+from lofit_lens.statistics.results import Difference, Estimate
+
+__all__ = [
+    "Difference",
+    "Estimate",
+    "crossed_interval",
+    "holm",
+    "mcnemar",
+    "mean_interval",
+    "paired_difference",
+]

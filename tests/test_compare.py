@@ -1,0 +1,232 @@
+"""The protocol: every method fitted without the test, scored alike, its cost measured."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from lofit_lens.analysis.compare import check_effect, compare
+from lofit_lens.analysis.comparison_run import ComparisonRun
+from lofit_lens.analysis.methods import Fitted, Leaky, Settings
+from lofit_lens.analysis.named_methods import ALIASES, RIVALS, named_methods
+from lofit_lens.analysis.side_effects import sample_texts
+from lofit_lens.embedded.settings import SELECTION, TUNING
+from lofit_lens.errors import LeakError, LofitLensError, ScoringError
+from lofit_lens.heads import HeadSet
+from lofit_lens.intervention import HeadIntervention
+from lofit_lens.model import load_model
+from lofit_lens.scoring.evaluate import evaluate
+from lofit_lens.tasks import Example, Task
+from lofit_lens.tasks.embedded import embedded
+from lofit_lens.tokens import Encoder
+from tests.helpers import count_hooks
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+SETTINGS = Settings(
+    k=6,
+    fraction=None,
+    selection=replace(SELECTION, epochs=1),
+    tuning=replace(TUNING, epochs=1),
+    batch_size=256,
+)
+CROSSED = ("lofit/mass-mean", "lofit/probe@last", "probes/bias", "attribution/scale@after_prompt")
+NAMES = (
+    *ALIASES, *RIVALS, *CROSSED,
+    "repe-reading", "repe-mean", "repe-random", "repe-contrast", "jola", "iti-legacy",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model() -> TransformerBridge:
+    return load_model("embedded", device="cpu", dtype="float32")
+
+
+@cache
+def small(ability: str = "kinship") -> Task:
+    """A task of the embedded model, cut to a few items."""
+    task = embedded(ability)
+    val = task.val[::8]
+    return replace(task, train=task.train[::5], val=val, val_as_test=val, test=task.test[::10])
+
+
+def shift(model: TransformerBridge, size: float) -> HeadIntervention:
+    every = HeadSet.every(n_layers=model.cfg.n_layers, n_heads=model.cfg.n_heads)
+    drawn = torch.randn(len(every), model.cfg.d_head, generator=torch.Generator().manual_seed(0))
+    return HeadIntervention(every, bias=size * drawn)
+
+
+def shifting(model: TransformerBridge, _task: Task, seed: int) -> Fitted:
+    return Fitted(shift(model, 1.0 + seed), {"size": 1.0 + seed})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_named_method_makes_an_edit_that_can_be_scored_and_leaves_nothing_behind(
+    name: str, model: TransformerBridge
+) -> None:
+    task = small()
+    before, hooks = evaluate(model, task, progress=False).records, count_hooks(model)
+    table = compare(model, [task], [name], settings=SETTINGS, progress=False)
+    scored = table.runs[-1]
+    assert scored.method == name
+    assert scored.cost.fit_tokens > 0
+    assert scored.cost.score_tokens > 0
+    assert scored.side_effects["kl"] > 0
+    assert evaluate(model, task, progress=False).records == before
+    assert count_hooks(model) == hooks
+
+
+def test_zero_shot_is_scored_once_and_the_others_with_every_seed(model: TransformerBridge) -> None:
+    table = compare(
+        model, [small()], {"shift": shifting}, seeds=(1, 2), settings=SETTINGS, progress=False
+    )
+    assert [(run.method, run.seed) for run in table.runs] == [
+        ("zero-shot", 1), ("shift", 1), ("shift", 2),
+    ]  # fmt: skip
+    assert [run.choices for run in table.runs[1:]] == [{"size": 2.0}, {"size": 3.0}]
+    assert table.runs[0].cost.parameters == 0
+    assert table.runs[0].side_effects["kl"] == 0
+    assert table.runs[1].cost.parameters == 4 * 16 * 8
+
+
+def test_a_method_that_reads_the_test_split_is_stopped(model: TransformerBridge) -> None:
+    def cheat(model: TransformerBridge, task: Task, seed: int) -> Fitted:
+        return Fitted(shift(model, float(len(task.test))))
+
+    def choose(model: TransformerBridge, task: Task, seed: int) -> Fitted:
+        edits = [shift(model, size) for size in (1.0, 2.0)]
+        scores = [evaluate(model, task, edit, progress=False).main.value for edit in edits]
+        return Fitted(edits[scores.index(max(scores))])
+
+    for method in (cheat, choose):
+        with pytest.raises(LeakError, match="test split") as stopped:
+            compare(model, [small()], {"cheat": method}, settings=SETTINGS, progress=False)
+        assert "method cheat on embedded:kinship with seed 42" in stopped.value.__notes__[0]
+    named = {"known leak": Leaky(cheat, "the number of test items")}
+    assert compare(model, [small()], named, settings=SETTINGS, progress=False).methods[1:]
+
+
+def test_a_task_whose_test_items_are_trained_on_is_refused(model: TransformerBridge) -> None:
+    task = small()
+    leaking = replace(task, train=(*task.train, replace(task.test[0], id="copied")))
+    with pytest.raises(LeakError):
+        compare(model, [leaking], {"shift": shifting}, settings=SETTINGS, progress=False)
+
+
+def test_an_edit_that_leaves_every_scored_token_unchanged_is_refused(
+    model: TransformerBridge,
+) -> None:
+    def nothing(model: TransformerBridge, task: Task, seed: int) -> Fitted:
+        return Fitted(shift(model, 0.0))
+
+    for ability in ("truth", "kinship"):
+        with pytest.raises(ScoringError, match="changed none"):
+            compare(model, [small(ability)], {"no": nothing}, settings=SETTINGS, progress=False)
+
+
+def test_iti_compat_is_refused_where_answers_are_too_short_for_it(
+    model: TransformerBridge,
+) -> None:
+    task = small("truth")
+    one_token = tuple(
+        Example(e.id, f"{e.prompt} It", (" eats",), (" sleeps",), e.group) for e in task.test
+    )
+    task = replace(task, test=one_token, val_as_test=one_token[:2])
+    encoder = Encoder(model)
+    assert all(encoder.continuation(e.prompt, e.correct[0]).n_answer <= 2 for e in one_token)
+    before = evaluate(model, task, progress=False)
+    after = evaluate(model, task, shift(model, 3.0).with_scope("iti_compat"), progress=False)
+    with pytest.raises(ScoringError, match="iti_compat"):
+        check_effect(before, after, kl=1.0)
+    after = evaluate(model, task, shift(model, 3.0).with_scope("after_prompt"), progress=False)
+    check_effect(before, after, kl=1.0)
+
+
+def test_iti_compat_and_all_both_move_multiple_choice_and_differ(model: TransformerBridge) -> None:
+    table = compare(
+        model, [embedded("truth")], ["iti@all", "iti@iti_compat"],
+        settings=replace(SETTINGS, k=16), progress=False,
+    )  # fmt: skip
+    untuned, at_all, compat = (run.evaluation for run in table.runs)
+    for metric in ("MC1", "MC2"):
+        values = {e.metrics[metric].value for e in (untuned, at_all, compat)}
+        assert len(values) == 3, metric
+
+
+def test_finished_runs_are_not_run_again_and_must_be_of_the_same_protocol(
+    model: TransformerBridge, tmp_path: Path
+) -> None:
+    def call(methods: dict[str, object], settings: Settings, done: tuple[ComparisonRun, ...]):
+        new: list[ComparisonRun] = []
+        texts = sample_texts(model, n=4)
+        table = compare(
+            model, [small()], methods, settings=settings, texts=texts, done=done,
+            on_run=new.append, progress=False,
+        )  # fmt: skip
+        return table, new
+
+    first, new = call({"shift": shifting}, SETTINGS, ())
+    assert len(new) == 2
+    done = tuple(
+        ComparisonRun.load(run.save(tmp_path / run.file_name(i))) for i, run in enumerate(new)
+    )
+    again, new = call({"shift": shifting, "other": shifting}, SETTINGS, done)
+    assert [run.method for run in new] == ["other"]
+    assert again.frame().query("method == 'shift'")["value"].tolist() == (
+        first.frame().query("method == 'shift'")["value"].tolist()
+    )
+    with pytest.raises(LofitLensError, match="settings"):
+        call({"shift": shifting}, replace(SETTINGS, k=2), done)
+
+
+def test_tokens_are_counted_as_they_enter_the_first_block(model: TransformerBridge) -> None:
+    task = small("truth")
+    (run,) = compare(model, [task], [], settings=SETTINGS, progress=False).runs
+    encoder = Encoder(model)
+    lengths = [
+        len(text.ids)
+        for example in task.test
+        for text in encoder.candidates(example.prompt, (*example.correct, *example.incorrect))
+    ]
+    assert run.cost.fit_tokens == 0
+    assert max(lengths) * len(lengths) >= run.cost.score_tokens >= sum(lengths)
+
+
+def test_open_answers_are_kept_and_refusals_counted_for_multiple_choice(
+    model: TransformerBridge,
+) -> None:
+    tasks = [small("truth"), small("kinship")]
+    table = compare(
+        model, tasks, {"shift": shifting}, settings=SETTINGS, n_answers=3, progress=False
+    )
+    by_task = {run.task: run for run in table.runs if run.method == "shift"}
+    assert len(by_task["embedded:truth"].answers) == 3
+    assert 0 <= by_task["embedded:truth"].side_effects["refusals"] <= 1
+    assert not by_task["embedded:kinship"].answers
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["lofti"], "no method 'lofti'"),
+        (["lofit/sideways"], "no method"),
+        (["lofit@everywhere"], "scope must be one of"),
+        (["lora@last"], "lora@all"),
+        (["iti", "iti"], "once"),
+    ],
+)
+def test_a_wrong_name_is_told_before_anything_is_fitted(names: list[str], message: str) -> None:
+    with pytest.raises(LofitLensError, match=message):
+        named_methods(names, SETTINGS)
+
+
+def test_a_method_of_another_scope_is_fitted_and_scored_in_it(model: TransformerBridge) -> None:
+    methods = named_methods(["lofit@last", "iti@iti_compat", "repe-reading"], SETTINGS)
+    scopes = [method(model, small(), 0).edit.scope for method in methods.values()]  # pyright: ignore
+    assert scopes == ["last", "iti_compat", "all"]
