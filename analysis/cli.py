@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from lofit_lens.analysis.cli_compare import compare
 from lofit_lens.analysis.console import command, metrics_json
 from lofit_lens.analysis.options import (
     HeadOptions,
@@ -441,6 +442,9 @@ def heads(
             )
         if out is not None:
             report.add(f"written to {first.save(out)}", paths=[str(out)])
+
+
+app.command()(compare)
 
 
 def main() -> None:

@@ -90,9 +90,12 @@ def compare(
     red, loreft, bitfit, jola, random-heads, or HEADS/DIRECTION, as lofit/mass-mean or probes/bias.
     """
     with command(as_json, quiet) as report:
+        from lofit_lens.analysis.compare import ZERO_SHOT
         from lofit_lens.analysis.compare import compare as run_compare
         from lofit_lens.analysis.comparison_folder import ComparisonFolder, comparison_json
         from lofit_lens.analysis.comparison_tables import as_text
+        from lofit_lens.analysis.named_methods import named_methods
+        from lofit_lens.errors import LofitLensError
         from lofit_lens.model import EMBEDDED
 
         model_options = dataclasses.replace(model_options, model=model_options.model or EMBEDDED)
@@ -101,13 +104,19 @@ def compare(
         tasks = _tasks(task_options, model_options.model == EMBEDDED, training.seed)
         if drop_leaked:
             tasks = [_without_leaks(task, report) for task in tasks]
-        names = [name.strip() for name in methods.split(",")]
+        names = list(dict.fromkeys([ZERO_SHOT, *(name.strip() for name in methods.split(","))]))
+        named_methods(names[1:])
+        if base not in names:
+            raise LofitLensError(
+                f"There is no run of {base!r} to compare with; --base is one of {', '.join(names)}."
+            )
         chosen_seeds = range(training.seed, training.seed + seeds)
         request = {"methods": names, "tasks": [t.name for t in tasks], "seeds": list(chosen_seeds)}
+        model = model_options.load()
+        texts = _texts(model, text) if text is not None else None
         folder = None
         if out is not None:
             folder = ComparisonFolder(out, request, resume=resume, overwrite=overwrite)
-        model = model_options.load()
         comparison = run_compare(
             model,
             tasks,
@@ -117,7 +126,7 @@ def compare(
                 task.name: _settings(task, model, model_options, head_options, training, kl_budget)
                 for task in tasks
             },
-            texts=_texts(model, text) if text is not None else None,
+            texts=texts,
             n_answers=answers,
             done=folder.done if folder is not None else (),
             on_run=folder.add if folder is not None else None,

@@ -62,10 +62,12 @@ class ComparisonFolder:
         }
         for name, text in texts.items():
             (self.path / name).write_text(text, encoding="utf-8")
-        figure = self.path / "forest.html"
-        comparison.plot(base).write_html(figure, include_plotlyjs="directory", full_html=True)
+        names = [*texts, KIND.marker]
+        if len(comparison.methods) > 1:
+            names.append("forest.html")
+            comparison.plot(base).write_html(self.path / names[-1], include_plotlyjs="directory")
         write_json(self.path / KIND.marker, {**self._request, **comparison_json(comparison, base)})
-        return [self.path / name for name in (*texts, figure.name, KIND.marker)]
+        return [self.path / name for name in names]
 
     @property
     def _records(self) -> Path:

@@ -22,8 +22,8 @@ class Cost:
         parameters: Learned numbers of the edit.
         fit_seconds: Seconds of fitting, with every choice made on validation data.
         score_seconds: Seconds of scoring the test split.
-        fit_tokens: Tokens that passed the model while fitting, padding not counted.
-        score_tokens: Tokens that passed the model while scoring.
+        fit_tokens: Tokens that entered the first block while fitting, padding included.
+        score_tokens: Tokens that entered the first block while scoring the test split.
     """
 
     parameters: int = 0

@@ -227,7 +227,7 @@ def test_generation_with_a_cache_equals_generation_without(tiny_model: ModelBuil
         model = tiny_model(family)
         for kind in ("lora", "ia3"):
             with finished(draw_adapter(model, kind)).applied(model):
-                texts = [
+                texts: list[Any] = [
                     model.generate(
                         draw_tokens(), max_new_tokens=8, do_sample=False, stop_at_eos=False,
                         use_past_kv_cache=cached, return_type="tokens", verbose=False,

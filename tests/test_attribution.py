@@ -63,7 +63,7 @@ def plain_attribution(bridge: TransformerBridge, folder: Path, objective: str) -
             assert isinstance(score, torch.Tensor)
             score.backward()
             scores.append(score.detach())
-            products = [seen[layer] * seen[layer].grad for layer in range(bridge.cfg.n_layers)]
+            products = [z * z.grad for _, z in sorted(seen.items()) if z.grad is not None]
             heads = [p.unflatten(-1, (bridge.cfg.n_heads, -1)).sum((0, 1, 3)) for p in products]
             gradient_times_z.append(torch.stack(heads))
         found = torch.stack(scores).requires_grad_(True)

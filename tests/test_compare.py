@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
 from lofit_lens.analysis.compare import check_effect, compare
+from lofit_lens.analysis.comparison import Comparison
 from lofit_lens.analysis.comparison_run import ComparisonRun
 from lofit_lens.analysis.methods import Fitted, Leaky, Settings
 from lofit_lens.analysis.named_methods import ALIASES, RIVALS, named_methods
 from lofit_lens.analysis.side_effects import sample_texts
 from lofit_lens.embedded.settings import SELECTION, TUNING
+from lofit_lens.embedded.world import Ability
 from lofit_lens.errors import LeakError, LofitLensError, ScoringError
 from lofit_lens.heads import HeadSet
 from lofit_lens.intervention import HeadIntervention
@@ -23,7 +26,7 @@ from lofit_lens.model import load_model
 from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.tasks import Example, Task
 from lofit_lens.tasks.embedded import embedded
-from lofit_lens.tokens import Encoder
+from lofit_lens.tokens import EncodedText, Encoder
 from tests.helpers import count_hooks
 
 if TYPE_CHECKING:
@@ -48,8 +51,24 @@ def model() -> TransformerBridge:
     return load_model("embedded", device="cpu", dtype="float32")
 
 
+@pytest.fixture(scope="module")
+def texts(model: TransformerBridge) -> Sequence[EncodedText]:
+    return sample_texts(model, n=8, tokens=16)
+
+
+@pytest.fixture(scope="module")
+def run(model: TransformerBridge, texts: Sequence[EncodedText]) -> Callable[..., Comparison]:
+    """`compare` on a small task and a few texts."""
+
+    def with_defaults(tasks: Sequence[Task] = (), **arguments: Any) -> Comparison:
+        shared = {"settings": SETTINGS, "texts": texts, "progress": False}
+        return compare(model, tasks or [small()], **(shared | arguments))
+
+    return with_defaults
+
+
 @cache
-def small(ability: str = "kinship") -> Task:
+def small(ability: Ability = "kinship") -> Task:
     """A task of the embedded model, cut to a few items."""
     task = embedded(ability)
     val = task.val[::8]
@@ -68,24 +87,22 @@ def shifting(model: TransformerBridge, _task: Task, seed: int) -> Fitted:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_named_method_makes_an_edit_that_can_be_scored_and_leaves_nothing_behind(
-    name: str, model: TransformerBridge
+    name: str, model: TransformerBridge, run: Callable[..., Comparison]
 ) -> None:
-    task = small()
-    before, hooks = evaluate(model, task, progress=False).records, count_hooks(model)
-    table = compare(model, [task], [name], settings=SETTINGS, progress=False)
-    scored = table.runs[-1]
+    hooks = count_hooks(model)
+    before, scored = run(methods=[name]).runs
     assert scored.method == name
     assert scored.cost.fit_tokens > 0
     assert scored.cost.score_tokens > 0
     assert scored.side_effects["kl"] > 0
-    assert evaluate(model, task, progress=False).records == before
+    assert evaluate(model, small(), progress=False).records == before.evaluation.records
     assert count_hooks(model) == hooks
 
 
-def test_zero_shot_is_scored_once_and_the_others_with_every_seed(model: TransformerBridge) -> None:
-    table = compare(
-        model, [small()], {"shift": shifting}, seeds=(1, 2), settings=SETTINGS, progress=False
-    )
+def test_zero_shot_is_scored_once_and_the_others_with_every_seed(
+    run: Callable[..., Comparison],
+) -> None:
+    table = run(methods={"shift": shifting}, seeds=(1, 2))
     assert [(run.method, run.seed) for run in table.runs] == [
         ("zero-shot", 1), ("shift", 1), ("shift", 2),
     ]  # fmt: skip
@@ -95,7 +112,7 @@ def test_zero_shot_is_scored_once_and_the_others_with_every_seed(model: Transfor
     assert table.runs[1].cost.parameters == 4 * 16 * 8
 
 
-def test_a_method_that_reads_the_test_split_is_stopped(model: TransformerBridge) -> None:
+def test_a_method_that_reads_the_test_split_is_stopped(run: Callable[..., Comparison]) -> None:
     def cheat(model: TransformerBridge, task: Task, seed: int) -> Fitted:
         return Fitted(shift(model, float(len(task.test))))
 
@@ -106,28 +123,31 @@ def test_a_method_that_reads_the_test_split_is_stopped(model: TransformerBridge)
 
     for method in (cheat, choose):
         with pytest.raises(LeakError, match="test split") as stopped:
-            compare(model, [small()], {"cheat": method}, settings=SETTINGS, progress=False)
+            run(methods={"cheat": method})
         assert "method cheat on embedded:kinship with seed 42" in stopped.value.__notes__[0]
     named = {"known leak": Leaky(cheat, "the number of test items")}
-    assert compare(model, [small()], named, settings=SETTINGS, progress=False).methods[1:]
+    assert run(methods=named).methods == ("zero-shot", "known leak")
 
 
-def test_a_task_whose_test_items_are_trained_on_is_refused(model: TransformerBridge) -> None:
+def test_a_task_whose_test_items_are_trained_on_is_refused(run: Callable[..., Comparison]) -> None:
     task = small()
     leaking = replace(task, train=(*task.train, replace(task.test[0], id="copied")))
     with pytest.raises(LeakError):
-        compare(model, [leaking], {"shift": shifting}, settings=SETTINGS, progress=False)
+        run([leaking], methods={"shift": shifting})
 
 
 def test_an_edit_that_leaves_every_scored_token_unchanged_is_refused(
-    model: TransformerBridge,
+    model: TransformerBridge, texts: Sequence[EncodedText]
 ) -> None:
     def nothing(model: TransformerBridge, task: Task, seed: int) -> Fitted:
         return Fitted(shift(model, 0.0))
 
     for ability in ("truth", "kinship"):
         with pytest.raises(ScoringError, match="changed none"):
-            compare(model, [small(ability)], {"no": nothing}, settings=SETTINGS, progress=False)
+            compare(
+                model, [small(ability)], {"no": nothing}, settings=SETTINGS, texts=texts,
+                progress=False,
+            )  # fmt: skip
 
 
 def test_iti_compat_is_refused_where_answers_are_too_short_for_it(
@@ -148,10 +168,12 @@ def test_iti_compat_is_refused_where_answers_are_too_short_for_it(
     check_effect(before, after, kl=1.0)
 
 
-def test_iti_compat_and_all_both_move_multiple_choice_and_differ(model: TransformerBridge) -> None:
+def test_iti_compat_and_all_both_move_multiple_choice_and_differ(
+    model: TransformerBridge, texts: Sequence[EncodedText]
+) -> None:
     table = compare(
         model, [embedded("truth")], ["iti@all", "iti@iti_compat"],
-        settings=replace(SETTINGS, k=16), progress=False,
+        settings=replace(SETTINGS, k=16), texts=texts, progress=False,
     )  # fmt: skip
     untuned, at_all, compat = (run.evaluation for run in table.runs)
     for metric in ("MC1", "MC2"):
@@ -160,34 +182,28 @@ def test_iti_compat_and_all_both_move_multiple_choice_and_differ(model: Transfor
 
 
 def test_finished_runs_are_not_run_again_and_must_be_of_the_same_protocol(
-    model: TransformerBridge, tmp_path: Path
+    run: Callable[..., Comparison], tmp_path: Path
 ) -> None:
-    def call(methods: dict[str, object], settings: Settings, done: tuple[ComparisonRun, ...]):
-        new: list[ComparisonRun] = []
-        texts = sample_texts(model, n=4)
-        table = compare(
-            model, [small()], methods, settings=settings, texts=texts, done=done,
-            on_run=new.append, progress=False,
-        )  # fmt: skip
-        return table, new
-
-    first, new = call({"shift": shifting}, SETTINGS, ())
+    new: list[ComparisonRun] = []
+    first = run(methods={"shift": shifting}, on_run=new.append)
     assert len(new) == 2
-    done = tuple(
-        ComparisonRun.load(run.save(tmp_path / run.file_name(i))) for i, run in enumerate(new)
-    )
-    again, new = call({"shift": shifting, "other": shifting}, SETTINGS, done)
-    assert [run.method for run in new] == ["other"]
-    assert again.frame().query("method == 'shift'")["value"].tolist() == (
-        first.frame().query("method == 'shift'")["value"].tolist()
-    )
+    done = [ComparisonRun.load(r.save(tmp_path / r.file_name(i))) for i, r in enumerate(new)]
+    new.clear()
+    again = run(methods={"shift": shifting, "other": shifting}, done=done, on_run=new.append)
+    assert [r.method for r in new] == ["other"]
+    values = [
+        table.frame().query("method == 'shift'")["value"].tolist() for table in (first, again)
+    ]
+    assert values[0] == values[1]
     with pytest.raises(LofitLensError, match="settings"):
-        call({"shift": shifting}, replace(SETTINGS, k=2), done)
+        run(methods={"shift": shifting}, done=done, settings=replace(SETTINGS, k=2))
 
 
-def test_tokens_are_counted_as_they_enter_the_first_block(model: TransformerBridge) -> None:
+def test_tokens_are_counted_as_they_enter_the_first_block(
+    model: TransformerBridge, texts: Sequence[EncodedText]
+) -> None:
     task = small("truth")
-    (run,) = compare(model, [task], [], settings=SETTINGS, progress=False).runs
+    (run,) = compare(model, [task], [], settings=SETTINGS, texts=texts, progress=False).runs
     encoder = Encoder(model)
     lengths = [
         len(text.ids)
@@ -199,12 +215,10 @@ def test_tokens_are_counted_as_they_enter_the_first_block(model: TransformerBrid
 
 
 def test_open_answers_are_kept_and_refusals_counted_for_multiple_choice(
-    model: TransformerBridge,
+    run: Callable[..., Comparison],
 ) -> None:
     tasks = [small("truth"), small("kinship")]
-    table = compare(
-        model, tasks, {"shift": shifting}, settings=SETTINGS, n_answers=3, progress=False
-    )
+    table = run(tasks, methods={"shift": shifting}, n_answers=3)
     by_task = {run.task: run for run in table.runs if run.method == "shift"}
     assert len(by_task["embedded:truth"].answers) == 3
     assert 0 <= by_task["embedded:truth"].side_effects["refusals"] <= 1

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
-from transformers import DynamicCache
 
 from lofit_lens.analysis.baselines.contrast import (
     ANY_TASK,
@@ -208,12 +207,12 @@ def test_a_cache_made_inside_the_context_can_be_gone_on_from(llama: TransformerB
     assert_same_logits(torch.cat([first, second], dim=1), expected, rel=REL)
 
 
-def reordered(cache: DynamicCache) -> DynamicCache:
+def reordered(cache: Any) -> Any:
     cache.reorder_cache(torch.tensor([1, 0]))
     return cache
 
 
-def shortened(cache: DynamicCache) -> DynamicCache:
+def shortened(cache: Any) -> Any:
     cache.crop(-1)
     return cache
 
@@ -387,7 +386,7 @@ def test_scoring_runs_each_text_whole(llama: TransformerBridge, tiny_folder: Fol
 
 def test_batched_greedy_generation_equals_one_prompt_at_a_time(llama: TransformerBridge) -> None:
     prompts = ["Q: Who lives in the old house?\nA:", "The colour of the", "Anna has a son"]
-    for scope in TOKEN_SCOPES:
+    for scope in ("all", "last"):
         edit = contrast(1, scope=scope)
         batched = generate_greedily(llama, prompts, edit, max_new_tokens=4)
         alone = [generate_greedily(llama, [p], edit, max_new_tokens=4)[0] for p in prompts]
@@ -440,7 +439,7 @@ def test_one_layer_and_one_strength_need_no_choice(llama: TransformerBridge) -> 
 def test_a_budget_holds_also_for_a_single_strength(llama: TransformerBridge) -> None:
     config = ContrastConfig(layers=(2,), alphas=(0.25,), kl_budget=0.1)
     with pytest.raises(LofitLensError, match=r"budget of 0\.1"):
-        fit_contrast(llama, toy_task(), config, kl=lambda edit: 1.0)
+        fit_contrast(llama, toy_task(), config, kl=lambda _: 1.0)
 
 
 @pytest.mark.parametrize(

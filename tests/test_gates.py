@@ -24,7 +24,7 @@ from lofit_lens.analysis.baselines.gates import (
     train_gates,
 )
 from lofit_lens.edit import Edit
-from lofit_lens.errors import LofitLensError, TrainingStopped
+from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import HeadSet
 from lofit_lens.intervention import HeadIntervention
 from lofit_lens.scoring.evaluate import evaluate
@@ -66,9 +66,11 @@ def drawn_gates(model: TransformerBridge, *, seed: int = 0, size: float = 0.3) -
 
 def in_training(gates: Gates, *, scope: Any = "all") -> _GatesInTraining:
     n_layers, n_heads, _ = gates.log_alpha.shape
-    parts = (part.flatten(0, 1) for part in (gates.log_alpha, gates.scale, gates.bias))
     every = HeadSet.every(n_layers=n_layers, n_heads=n_heads)
-    return _GatesInTraining(every, *parts, scope, generator())
+    log_alpha, scale, bias = (
+        part.flatten(0, 1) for part in (gates.log_alpha, gates.scale, gates.bias)
+    )
+    return _GatesInTraining(every, log_alpha, scale, bias, scope, generator())
 
 
 def test_the_formulas_give_the_numbers_worked_out_by_hand() -> None:
@@ -257,7 +259,7 @@ def test_a_higher_penalty_leaves_fewer_gates_open(llama: TransformerBridge) -> N
 def test_training_lowers_the_loss_and_tells_where_it_was_done(
     llama: TransformerBridge, objective: Any
 ) -> None:
-    config = replace(FAST, learning_rate=0.01, epochs=20, objective=objective, validate=True)
+    config = replace(FAST, epochs=20, batch_size=4, objective=objective, validate=True)
     gates = train_gates(llama, TASK, config, seed=7, progress=False)
     origin = gates.provenance
     assert origin is not None
@@ -276,13 +278,6 @@ def test_scope_micro_batches_and_hooks(llama: TransformerBridge) -> None:
     gates = train_gates(llama, TASK, config, progress=False)
     assert gates.edit().scope == "last"
     assert count_hooks(llama) == before
-
-
-def test_training_that_diverges_keeps_the_edit(llama: TransformerBridge) -> None:
-    config = replace(FAST, learning_rate=1.0, epochs=20, objective="choice")
-    with pytest.raises(TrainingStopped) as stop:
-        train_gates(llama, TASK, config, progress=False)
-    assert isinstance(stop.value.learned, HeadIntervention)
 
 
 @pytest.mark.parametrize(

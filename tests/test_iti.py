@@ -45,8 +45,8 @@ def embedded() -> Any:
 def truth() -> Task:
     """The embedded truth task, a few items of each split."""
     task = tasks.embedded("truth")
-    val = task.val[:24]
-    return replace(task, train=task.train[:64], val=val, test=task.test[:40], val_as_test=val)
+    val = task.val[:16]
+    return replace(task, train=task.train[:48], val=val, test=task.test[:24], val_as_test=val)
 
 
 def toy(n: int = 48, *, exact: bool = False) -> Task:
@@ -105,11 +105,12 @@ def test_the_edited_model_computes_what_a_plain_hook_computes(
         assert_same_logits(found, plain(tokens).logits)
 
 
-def test_streamed_statistics_equal_stored_ones(llama: Any) -> None:
+def test_streamed_statistics_equal_stored_ones(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     statements = all_statements(Encoder(llama), toy().train, seed=0)
     z = last_z(llama, statements.texts)
     whole = stored_contrast(z, statements.right)
-    for batch_size in (1, 7):
+    for batch_size, joined in ((1, 1), (7, 20), (32, 256)):
+        monkeypatch.setattr("lofit_lens.analysis.baselines.directions.JOINED", joined)
         streamed = streamed_contrast(llama, statements, batch_size=batch_size)
         assert streamed.all.count == len(z)
         torch.testing.assert_close(streamed.mass_mean(), whole.mass_mean(), rtol=1e-4, atol=1e-5)
@@ -313,8 +314,7 @@ class TestChoosingOnValidation:
             return SimpleNamespace(main=SimpleNamespace(value=next(scores)))
 
         monkeypatch.setattr("lofit_lens.analysis.baselines.validation.evaluate", scored)
-        edit = draw_edit(llama)
-        choice = choose_on_validation(llama, toy(4), {name: edit for name in given})
+        choice = choose_on_validation(llama, toy(4), {name: draw_edit(llama) for name in given})
         assert choice.key == "best"
         assert {trial.key: trial.score for trial in choice.trials} == given
         assert choice.frame()["chosen"].tolist() == [False, True, False, False]

@@ -65,7 +65,7 @@ class ContrastStreams:
         self._hf: Any = model.original_model
         self._n_ctx = model.cfg.n_ctx
         self._encoder = Encoder(model)
-        self._starts = {self._encoder.bos, self._encoder.eos}
+        self._starts = {tokenizer.bos_token_id, tokenizer.eos_token_id}
         self._instructions = [tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts]
         self._takes_positions = accepts_mask_derived_position_ids(self._hf)
         self._top = max(layers)
@@ -139,7 +139,7 @@ class ContrastStreams:
         A token is met again as far from the end of either stream as it is from the end of its row.
         """
         rows = [row[mask].tolist() for row, mask in zip(tokens, real, strict=True)]
-        # the instruction comes behind BOS, which keeps its place and is not edited
+        # the instruction comes behind BOS, or EOS in its stead, which is not edited
         starts = [int(bool(row) and row[0] in self._starts) for row in rows]
         positive, negative = (
             self._run([(*r[:s], *text, *r[s:]) for r, s in zip(rows, starts, strict=True)])

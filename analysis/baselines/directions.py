@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,9 @@ from lofit_lens.errors import LofitLensError
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
+
+JOINED = 256
+"""Texts whose activations are held at a time while statistics are streamed."""
 
 Directions = Float[Tensor, "layer head d_head"]
 
@@ -115,7 +118,7 @@ def streamed_contrast(
         LofitLensError: The statements are all right or all wrong.
     """
     batches = last_z_batches(model, statements.texts, batch_size=batch_size)
-    return _summed((z, statements.right[rows]) for rows, z in batches)
+    return _summed((z, statements.right[rows]) for rows, z in _joined(batches))
 
 
 def random_directions(n_layers: int, n_heads: int, d_head: int, *, seed: int) -> Directions:
@@ -123,6 +126,19 @@ def random_directions(n_layers: int, n_heads: int, d_head: int, *, seed: int) ->
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(n_layers, n_heads, d_head, generator=generator, dtype=torch.float64)
     return normalize(drawn, dim=-1)
+
+
+def _joined(batches: Iterable[tuple[list[int], Tensor]]) -> Iterator[tuple[list[int], Tensor]]:
+    """Batches put together, since the cost of adding up scatter does not depend on their size."""
+    rows: list[int] = []
+    parts: list[Tensor] = []
+    for places, z in batches:
+        rows, parts = rows + places, [*parts, z]
+        if len(rows) >= JOINED:
+            yield rows, torch.cat(parts)
+            rows, parts = [], []
+    if rows:
+        yield rows, torch.cat(parts)
 
 
 def _summed(batches: Iterable[tuple[Tensor, Bool[np.ndarray, " batch"]]]) -> Contrast:

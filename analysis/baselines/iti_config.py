@@ -40,7 +40,7 @@ class ITIConfig:
     """Which statements give the standard deviation along the direction."""
     scope: TokenScope = "all"
     """Token positions edited."""
-    alphas: tuple[float, ...] = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0)
+    alphas: tuple[float, ...] = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 50.0, 80.0)
     """Strengths to choose from, in standard deviations."""
     ks: tuple[int, ...] | None = None
     """Numbers of heads to choose from; None takes `fraction`, or all heads that are given."""

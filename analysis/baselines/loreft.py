@@ -55,9 +55,7 @@ class LoReFT:
     def __post_init__(self) -> None:
         if self.positions < 1:
             raise LofitLensError(f"positions must be 1 or more, got {self.positions}.")
-        _, rank, d_model = self.rotation.shape
-        if not 1 <= rank <= d_model:
-            raise LofitLensError(f"rank must be between 1 and d_model = {d_model}, got {rank}.")
+        _check_rank(*self.rotation.shape[1:])
 
     @property
     def n_parameters(self) -> int:
@@ -151,6 +149,7 @@ def train_loreft(
             "argument positions."
         )
     cfg = model.cfg
+    _check_rank(rank, cfg.d_model)
     drawn = torch.randn(
         cfg.n_layers, rank, cfg.d_model, generator=torch.Generator().manual_seed(config.seed)
     )
@@ -171,3 +170,8 @@ def train_loreft(
         generator=torch.Generator().manual_seed(config.seed),
         what={"component": "loreft", "rank": rank, "positions": positions}, progress=progress,
     )  # fmt: skip
+
+
+def _check_rank(rank: int, d_model: int) -> None:
+    if not 1 <= rank <= d_model:
+        raise LofitLensError(f"rank must be between 1 and d_model = {d_model}, got {rank}.")
