@@ -92,8 +92,8 @@ def compare(
     with command(as_json, quiet) as report:
         from lofit_lens.analysis.compare import ZERO_SHOT
         from lofit_lens.analysis.compare import compare as run_compare
-        from lofit_lens.analysis.comparison_folder import ComparisonFolder, comparison_json
-        from lofit_lens.analysis.comparison_tables import as_text
+        from lofit_lens.analysis.comparison.folder import ComparisonFolder, comparison_json
+        from lofit_lens.analysis.comparison.tables import as_text
         from lofit_lens.analysis.named_methods import named_methods
         from lofit_lens.errors import LofitLensError
         from lofit_lens.model import EMBEDDED

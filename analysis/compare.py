@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from lofit_lens.analysis.comparison import Comparison, ComparisonRun, Cost
+from lofit_lens.analysis.comparison.results import Comparison
+from lofit_lens.analysis.comparison.run import ComparisonRun, Cost
 from lofit_lens.analysis.leaks import check_splits, check_templates, sealed
 from lofit_lens.analysis.methods import Fitted, Leaky, Method, Settings
 from lofit_lens.analysis.named_methods import named_methods

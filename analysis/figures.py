@@ -13,7 +13,7 @@ from lofit_lens.errors import LofitLensError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lofit_lens.analysis.comparison import Comparison
+    from lofit_lens.analysis.comparison.results import Comparison
     from lofit_lens.analysis.transfer_results import TransferMatrix
 
 BETTER, WORSE, UNMARKED = "#0072b2", "#d55e00", "#5f5f5f"

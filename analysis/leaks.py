@@ -110,7 +110,7 @@ def check_splits(task: Task) -> None:
         more = f"\n  … and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
         raise LeakError(
             f"{len(found)} examples of {task.name} are in two splits ({_counts(found)}):\n{lines}{more}\n"
-            "Leave them out with without_leaks(task), or split by another group."
+            "Leave them out with without_leaks(task) or --drop-leaked, or split by another group."
         )
 
 

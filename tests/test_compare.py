@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from lofit_lens.analysis.compare import check_effect, compare
-from lofit_lens.analysis.comparison import Comparison
-from lofit_lens.analysis.comparison_run import ComparisonRun
+from lofit_lens.analysis.comparison.results import Comparison
+from lofit_lens.analysis.comparison.run import ComparisonRun
 from lofit_lens.analysis.methods import Fitted, Leaky, Settings
 from lofit_lens.analysis.named_methods import ALIASES, RIVALS, named_methods
 from lofit_lens.analysis.side_effects import sample_texts

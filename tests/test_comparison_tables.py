@@ -7,10 +7,11 @@ from html.parser import HTMLParser
 
 import pytest
 
-from lofit_lens.analysis.comparison import Comparison, Cost
-from lofit_lens.analysis.comparison_cells import count, legend
-from lofit_lens.analysis.comparison_latex import escaped
-from lofit_lens.analysis.comparison_tables import as_html, as_latex, as_markdown, as_text
+from lofit_lens.analysis.comparison.cells import count, legend
+from lofit_lens.analysis.comparison.latex import as_latex, escaped
+from lofit_lens.analysis.comparison.results import Comparison
+from lofit_lens.analysis.comparison.run import Cost
+from lofit_lens.analysis.comparison.tables import as_html, as_markdown, as_text
 from lofit_lens.analysis.published import published
 from lofit_lens.errors import LofitLensError
 from tests.test_comparison import METHODS, run, single, whole

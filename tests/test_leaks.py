@@ -260,6 +260,7 @@ def reworded(examples: tuple[Example, ...], change: Callable[[str], str]) -> tup
 
 DOCTORED: dict[str, Callable[[str], str]] = {
     "a primer in front": lambda prompt: "Q: Is ice hot? A: No.\n\n" + prompt,
+    "an item of the task in front": lambda prompt: item(0).prompt + " Blue.\n\n" + prompt,
     "an instruction in front": lambda prompt: "Be honest. " + prompt,
     "a line break": lambda prompt: prompt.replace(" A:", "\nA:"),
     "a blank at the end": lambda prompt: prompt + " ",

@@ -180,7 +180,7 @@ def test_a_run_of_lora_equals_peft_and_adamw_on_a_plain_model(
 
 @pytest.mark.parametrize("name", RIVALS)
 def test_gradient_checkpointing_gives_the_same_run(name: str, llama: TransformerBridge) -> None:
-    fit_rival = partial(train_lora, dropout=0.0) if name == "lora" else RIVALS[name]
+    fit_rival: Trained = partial(train_lora, dropout=0.0) if name == "lora" else RIVALS[name]
     config = replace(CONFIG, validate=False)
     kept = fit_rival(llama, colour_task(), config, progress=False)
     config = replace(config, gradient_checkpointing=True)

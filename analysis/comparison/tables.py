@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from lofit_lens.analysis.comparison_cells import TaskTable, legend, overview, task_tables
-from lofit_lens.analysis.comparison_latex import as_latex
+from lofit_lens.analysis.comparison.cells import TaskTable, legend, overview, task_tables
 
 if TYPE_CHECKING:
-    from lofit_lens.analysis.comparison import Comparison
+    from lofit_lens.analysis.comparison.results import Comparison
 
-__all__ = ["as_html", "as_latex", "as_markdown", "as_text"]
 
 _STYLE = """<style>
 .lofit-comparison table { border-collapse: collapse; font-variant-numeric: tabular-nums;

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lofit_lens.analysis.comparison_run import ComparisonRun, Cost
+from lofit_lens.analysis.comparison.run import ComparisonRun
 from lofit_lens.analysis.pairing import check_paired, item_groups
 from lofit_lens.errors import LofitLensError
 from lofit_lens.scoring.evaluation import Evaluation
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-__all__ = ["Comparison", "ComparisonRun", "Cost"]
 
 _SAME = ("data_hash", "templates")
 """What the protocols of all methods must agree on, for one fold and seed."""
@@ -150,7 +149,7 @@ class Comparison:
         Raises:
             LofitLensError: There is no such method, it lacks a task, or `table` refuses a method.
         """
-        from lofit_lens.analysis.comparison_frame import comparison_frame
+        from lofit_lens.analysis.comparison.frame import comparison_frame
 
         base = base or self.base
         if base not in self._frames:
@@ -163,7 +162,7 @@ class Comparison:
         Columns `method`, `task`, `fold`, `seed`, `n_heads` (NaN without heads), then a column for
         everything any method chose.
         """
-        from lofit_lens.analysis.comparison_frame import choices_frame
+        from lofit_lens.analysis.comparison.frame import choices_frame
 
         return choices_frame(self.runs)
 
@@ -221,7 +220,7 @@ class Comparison:
         return f"Comparison({methods}; on {tasks}; seeds {seeds})"
 
     def _repr_html_(self) -> str:
-        from lofit_lens.analysis.comparison_tables import as_html
+        from lofit_lens.analysis.comparison.tables import as_html
 
         return as_html(self)
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from lofit_lens.analysis.comparison_run import ComparisonRun
+from lofit_lens.analysis.comparison.run import ComparisonRun
 from lofit_lens.analysis.pairing import RESAMPLES
 from lofit_lens.statistics import crossed_interval, holm, mcnemar, paired_difference
 
 if TYPE_CHECKING:
-    from lofit_lens.analysis.comparison import Comparison
+    from lofit_lens.analysis.comparison.results import Comparison
 
 _TESTED = ("difference", "difference_low", "difference_high", "p", "mcnemar")
 _SUMMED = ("fit_seconds", "score_seconds", "fit_tokens", "score_tokens")

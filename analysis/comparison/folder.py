@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lofit_lens.analysis.comparison import Comparison
-from lofit_lens.analysis.comparison_run import ComparisonRun
-from lofit_lens.analysis.comparison_tables import as_html, as_latex, as_markdown
+from lofit_lens.analysis.comparison.latex import as_latex
+from lofit_lens.analysis.comparison.results import Comparison
+from lofit_lens.analysis.comparison.run import ComparisonRun
+from lofit_lens.analysis.comparison.tables import as_html, as_markdown
 from lofit_lens.analysis.folders import Kind, open_folder, records, write_json
 
 KIND = Kind(
