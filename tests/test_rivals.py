@@ -185,7 +185,8 @@ def test_gradient_checkpointing_gives_the_same_run(name: str, llama: Transformer
     kept = fit_rival(llama, colour_task(), config, progress=False)
     config = replace(config, gradient_checkpointing=True)
     again = fit_rival(llama, colour_task(), config, progress=False)
-    norms, same = (edit.provenance.history.gradient_norm for edit in (kept, again))
+    edits: list[Any] = [kept, again]
+    norms, same = (edit.provenance.history.gradient_norm for edit in edits)
     assert norms == pytest.approx(same, rel=1e-6)
 
 

@@ -17,7 +17,6 @@ from torch import Tensor
 from lofit_lens.analysis.baselines.wrapping import (
     calling_through,
     check_called,
-    library,
     linear,
     trainable,
     wrapped,
@@ -109,12 +108,14 @@ class AdapterEdit:
             ModelMismatchError: It was learned on another model; the message says what differs.
             LofitLensError: The folder holds no adapter, or a damaged one.
         """
+        import peft
+
         folder = Path(folder)
         content = read_json(folder / DESCRIPTION, schema=ADAPTER_SCHEMA, what="adapter")
         try:
             origin = content["provenance"]
             adapter = cls(
-                library().get_peft_config(content["peft"]),
+                peft.get_peft_config(content["peft"]),
                 tuple(content["places"]),
                 load_file(folder / TENSORS),
                 Provenance.from_json(origin) if origin else None,
@@ -151,10 +152,12 @@ def new_adapter(
     Raises:
         UnsupportedError: The model has no such layer, or does not call it in a forward pass.
     """
+    import peft
+
     layers = {place: linear(model, place) for place in places}
     check_called(model, layers)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
-        drawn = library().get_peft_model_state_dict(wrapped(peft_config, layers))
+        drawn = peft.get_peft_model_state_dict(wrapped(peft_config, layers))
     weights = {name: torch.nn.Parameter(w.detach().float().clone()) for name, w in drawn.items()}
     return AdapterEdit(peft_config, tuple(places), weights)

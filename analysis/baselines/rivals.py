@@ -6,14 +6,13 @@ parameters from the same generator first, so its order is another.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from lofit_lens.analysis.baselines.adapters import AdapterEdit, kind_of, new_adapter
-from lofit_lens.analysis.baselines.wrapping import library
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import HeadSet
 from lofit_lens.intervention import HeadIntervention
@@ -25,12 +24,6 @@ from lofit_lens.training.loop import check_ready, fit
 if TYPE_CHECKING:
     from peft import PeftConfig
     from transformer_lens.model_bridge import TransformerBridge
-
-EMBEDDED_RATES: Mapping[str, float] = {
-    "lora": 3e-3, "ia3": 3e-2, "red": 3e-2, "bitfit": 1e-1, "loreft": 3e-2,
-}  # fmt: skip
-"""Learning rates for the embedded model, the same for every task: the best of 1e-4 to 3e-1, about
-three to a decade, by mean accuracy on validation items of its three tasks (5 epochs, one seed)."""
 
 
 def train_lora(
@@ -69,7 +62,9 @@ def train_lora(
             f"dropout = {dropout} would be drawn anew where gradient checkpointing recomputes a block, "
             "which makes gradients wrong. Set dropout=0 or gradient_checkpointing=False."
         )
-    peft_config = library().LoraConfig(
+    import peft
+
+    peft_config = peft.LoraConfig(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=_pattern(projections)
     )
     places = _in_every_block(model, projections)
@@ -95,7 +90,9 @@ def train_ia3(
         TrainingStopped: Training became unstable.
     """
     projections = ("attn.k", "attn.v", "mlp.out")
-    peft_config = library().IA3Config(
+    import peft
+
+    peft_config = peft.IA3Config(
         target_modules=_pattern(projections), feedforward_modules=_pattern(projections[2:])
     )
     places = _in_every_block(model, projections)

@@ -14,26 +14,11 @@ import torch
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
-from lofit_lens.errors import LofitLensError, UnsupportedError
+from lofit_lens.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from peft import PeftConfig
     from transformer_lens.model_bridge import TransformerBridge
-
-
-def library() -> Any:
-    """The library `peft`, imported when it is first needed.
-
-    Raises:
-        LofitLensError: It is not installed.
-    """
-    try:
-        import peft
-    except ModuleNotFoundError as error:
-        raise LofitLensError(
-            "Adapters need the library peft. Install it with `pip install lofit-lens[baselines]`."
-        ) from error
-    return peft
 
 
 def linear(model: TransformerBridge, place: str) -> torch.nn.Module:
@@ -92,6 +77,8 @@ def wrapped(
         weights: The adapter's numbers. They become the parameters of the modules without a copy,
             so that they can be trained. None draws them from the global random state.
     """
+    import peft
+
     tree = torch.nn.Module()
     for place, layer in layers.items():
         *parents, leaf = place.split(".")
@@ -106,7 +93,7 @@ def wrapped(
     peft_config.inference_mode = weights is not None and not trainable(weights)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "fan_in_fan_out is set to")  # peft sets it right
-        library().inject_adapter_in_model(peft_config, tree, low_cpu_mem_usage=weights is not None)
+        peft.inject_adapter_in_model(peft_config, tree, low_cpu_mem_usage=weights is not None)
     if weights is not None:
         placed = {
             name: weight.to(next(layer.parameters()).device)
@@ -114,7 +101,7 @@ def wrapped(
             for name, weight in weights.items()
             if name.startswith(f"{place}.")
         }
-        library().set_peft_model_state_dict(tree, placed, low_cpu_mem_usage=True)
+        peft.set_peft_model_state_dict(tree, placed, low_cpu_mem_usage=True)
     return tree
 
 
