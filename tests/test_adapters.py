@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -327,15 +326,6 @@ def test_layers_that_are_missing_or_not_called_are_refused(tiny_model: ModelBuil
     assert not any("forward" in module.__dict__ for module in model.modules())
     with pytest.raises(UnsupportedError, match=r"no linear layer blocks\.0\.attn\.nothing"):
         new_adapter(model, config, ["blocks.0.attn.nothing"], seed=0)
-
-
-def test_without_peft_the_error_says_what_to_install(
-    llama: TransformerBridge, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    edit = finished(draw_adapter(llama, "lora"))
-    monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(LofitLensError, match="pip install"), edit.applied(llama):
-        pass
 
 
 def test_drawing_an_adapter_leaves_the_global_random_state_and_the_config_alone(
