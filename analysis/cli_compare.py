@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 METHODS = "zero-shot,iti,repe-reading,repe-contrast,lofit,lora,random-heads"
 EMBEDDED_TASKS = "embedded:truth,embedded:kinship,embedded:edit"
-PAPER_FRACTION = 0.03
-"""Of all heads: the paper, Table 1."""
 
 
 @with_options(
@@ -172,20 +170,16 @@ def _settings(
 ) -> Settings:
     from lofit_lens.analysis.methods import Settings
     from lofit_lens.embedded.settings import RATES
-    from lofit_lens.heads import number_of_heads
     from lofit_lens.model import EMBEDDED
     from lofit_lens.positions import check_scope
 
-    fraction = head_options.fraction
-    if head_options.k is None and fraction is None:
-        fraction = PAPER_FRACTION
-    total = model.cfg.n_layers * model.cfg.n_heads
-    k = number_of_heads(total, k=head_options.k, fraction=fraction)
-    return Settings(
-        k=k,
+    wanted = Settings(k=head_options.k, fraction=head_options.fraction)
+    share = wanted.n_heads(model) / (model.cfg.n_layers * model.cfg.n_heads)
+    return dataclasses.replace(
+        wanted,
         scope=check_scope(training.scope or "all"),
         selection=training.selection(task),
-        tuning=training.tuning(task, k / total),
+        tuning=training.tuning(task, share),
         rates=RATES if training.preset == EMBEDDED else {},
         kl_budget=kl_budget,
         batch_size=model_options.batch_size,

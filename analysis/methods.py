@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 
+PAPER_FRACTION = 0.03
+
+
 @dataclass(frozen=True)
 class Fitted:
     """What a method made of a task.
@@ -46,8 +49,8 @@ class Settings:
 
     k: int | None = None
     """Number of heads for the methods that edit some."""
-    fraction: float | None = 0.03
-    """Share of heads instead."""
+    fraction: float | None = None
+    """Share of heads instead; 3% if neither is given (paper, Table 1)."""
     scope: TokenScope = "all"
     """Token positions edited by every method that can choose them."""
     selection: SelectionConfig = field(default_factory=SelectionConfig)
@@ -63,14 +66,13 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_scope(self.scope)
-        if (self.k is None) == (self.fraction is None):
-            raise LofitLensError(f"Give either k or fraction, got {self.k} and {self.fraction}.")
+        if self.k is not None and self.fraction is not None:
+            raise LofitLensError(f"Give k or fraction, not both; got {self.k} and {self.fraction}.")
 
     def n_heads(self, model: TransformerBridge) -> int:
         """The number of heads on a model."""
-        return number_of_heads(
-            model.cfg.n_layers * model.cfg.n_heads, k=self.k, fraction=self.fraction
-        )
+        fraction = PAPER_FRACTION if self.k is None and self.fraction is None else self.fraction
+        return number_of_heads(model.cfg.n_layers * model.cfg.n_heads, k=self.k, fraction=fraction)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""

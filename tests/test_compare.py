@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 SETTINGS = Settings(
     k=6,
-    fraction=None,
     selection=replace(SELECTION, epochs=1),
     tuning=replace(TUNING, epochs=1),
     batch_size=256,

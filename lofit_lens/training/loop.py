@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 Announce = Callable[[Tensor], None]
+Loss = Callable[[Sequence[Item]], Tensor]
 LearnedEdit = TypeVar("LearnedEdit", bound=Edit)
 
 DIVERGED_WINDOW = 10
@@ -98,6 +99,7 @@ def fit(
     generator: torch.Generator,
     what: Mapping[str, Any],
     penalty: Callable[[], Tensor] | None = None,
+    loss: Loss | None = None,
     progress: bool = True,
 ) -> LearnedEdit:
     """Train any edit of a frozen model: one loop, loss and schedule for every method.
@@ -113,8 +115,11 @@ def fit(
         learned: Makes the finished edit of the parameters as they are when it is called.
         config: How.
         generator: Draws the order of the examples.
-        what: What is trained, for the provenance.
+        what: What is trained, for the provenance; its `component` stands beside the bar.
         penalty: Added to the loss of each step, beside the L1 term of `config`.
+        loss: Takes the place of the objective's loss, which then says only what the items are and
+            what their summed loss is divided by. It runs the model itself, for an edit that acts
+            at every position.
         progress: Whether to show a bar.
 
     Raises:
@@ -124,14 +129,14 @@ def fit(
     check_ready(model)
     objective = config.objective or task.objective
     task.check_objective(objective)
-    run = _Run(model, edit, parameters, config, objective, generator, penalty)
+    run = _Run(model, edit, parameters, config, objective, generator, penalty, loss)
     train_items = run.prepare(task, "train")
     val_items = run.prepare(task, "val") if config.validate else []
     provenance = learned_on(
         model, task, config.to_json() | {"objective": objective} | dict(what), run.history
     )
     try:
-        run.fit(train_items, val_items, " ".join(map(str, what.values())), progress=progress)
+        run.fit(train_items, val_items, str(what["component"]), progress=progress)
     except _Unstable as stop:
         raise TrainingStopped(
             f"Training on {task.name} stopped after {len(run.history.loss)} steps: {stop}. Try a "
@@ -158,6 +163,7 @@ class _Run:
         objective: Objective,
         generator: torch.Generator,
         penalty: Callable[[], Tensor] | None,
+        loss: Loss | None,
     ) -> None:
         self._model = model
         self._encoder = Encoder(model)
@@ -167,6 +173,7 @@ class _Run:
         self._objective: Objective = objective
         self._generator = generator
         self._penalty = penalty
+        self._loss = loss
         self.history = History()
 
     def prepare(self, task: Task, split: Literal["train", "val"]) -> list[Item]:
@@ -239,6 +246,8 @@ class _Run:
         return loss
 
     def _summed_loss(self, items: Sequence[Item], announce: Announce) -> Tensor:
+        if self._loss is not None:
+            return self._loss(items)
         encoded = self._encoder.batch([text for item in items for text in item.texts])
         logprobs = batch_logprobs(self._model, encoded, announce)
         return summed_loss(self._objective, logprobs, items, beta=self._config.beta)
