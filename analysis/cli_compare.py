@@ -60,6 +60,10 @@ def compare(
     answers: Annotated[
         int, typer.Option(help="Multiple-choice questions to answer in free text as well.", min=0)
     ] = 0,
+    random_draws: Annotated[
+        int,
+        typer.Option(help="Sets of random heads for each seed; their runs are averaged.", min=1),
+    ] = 1,
     kl_budget: Annotated[
         float | None,
         typer.Option(help="Largest KL divergence on the plain text, in nats a token, for alpha."),
@@ -121,7 +125,12 @@ def compare(
             names,
             seeds=chosen_seeds,
             settings={
-                task.name: _settings(task, model, model_options, head_options, training, kl_budget)
+                task.name: dataclasses.replace(
+                    _settings(task, model, head_options, training),
+                    kl_budget=kl_budget,
+                    random_draws=random_draws,
+                    batch_size=model_options.batch_size,
+                )
                 for task in tasks
             },
             texts=texts,
@@ -161,28 +170,21 @@ def _without_leaks(task: Task, report: Report) -> Task:
 
 
 def _settings(
-    task: Task,
-    model: TransformerBridge,
-    model_options: ModelOptions,
-    head_options: HeadOptions,
-    training: TrainingOptions,
-    kl_budget: float | None,
+    task: Task, model: TransformerBridge, head_options: HeadOptions, training: TrainingOptions
 ) -> Settings:
+    """What the training options and presets say for one task."""
     from lofit_lens.analysis.methods import Settings
-    from lofit_lens.embedded.settings import RATES
     from lofit_lens.model import EMBEDDED
     from lofit_lens.positions import check_scope
 
-    wanted = Settings(k=head_options.k, fraction=head_options.fraction)
-    share = wanted.n_heads(model) / (model.cfg.n_layers * model.cfg.n_heads)
+    start = Settings.embedded() if training.preset == EMBEDDED else Settings()
+    settings = dataclasses.replace(start, k=head_options.k, fraction=head_options.fraction)
+    share = settings.n_heads(model) / (model.cfg.n_layers * model.cfg.n_heads)
     return dataclasses.replace(
-        wanted,
+        settings,
         scope=check_scope(training.scope or "all"),
         selection=training.selection(task),
         tuning=training.tuning(task, share),
-        rates=RATES if training.preset == EMBEDDED else {},
-        kl_budget=kl_budget,
-        batch_size=model_options.batch_size,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -39,7 +40,7 @@ ZERO_SHOT = "zero-shot"
 def compare(
     model: TransformerBridge,
     tasks: Sequence[Task],
-    methods: Sequence[str] | Mapping[str, Method],
+    methods: Sequence[str] | Mapping[str, Method | Sequence[Method]],
     *,
     seeds: Sequence[int] = (42,),
     settings: Settings | Mapping[str, Settings] | None = None,
@@ -58,7 +59,8 @@ def compare(
     Args:
         model: A frozen bridge from `load_model`.
         tasks: The tasks, with different names.
-        methods: Names (see `named_methods`), or functions of one's own by name.
+        methods: Names (see `named_methods`), or functions of one's own by name. Several functions
+            under one name are draws for each seed, and their runs are averaged.
         seeds: Seeds of the methods.
         settings: What the named methods share, for all tasks or by task name; default `Settings()`.
         texts: Plain text on which side effects are measured; default: 64 texts sampled from the
@@ -88,14 +90,17 @@ def compare(
     plan = [
         (name, method, task, seed)
         for task in tasks
-        for name, method in _methods(methods, by_task[task.name], model, texts).items()
+        for name, draws in _methods(methods, by_task[task.name], model, texts).items()
         for seed in (seeds[:1] if name == ZERO_SHOT else seeds)
+        for method in draws
     ]
     runs = []
     untuned: dict[str, Evaluation] = {}
     for name, method, task, seed in tqdm(plan, desc="compare", disable=not progress):
-        run = finished.get((name, task.name, seed))
-        if run is None:
+        waiting = finished[name, task.name, seed]
+        if waiting:
+            run = waiting.popleft()
+        else:
             try:
                 bench = _Bench(model, by_task[task.name].batch_size, texts, n_answers)
                 run = bench.run(name, method, task, seed, protocols[task.name], untuned)
@@ -217,17 +222,18 @@ def _by_task(
 
 
 def _methods(
-    methods: Sequence[str] | Mapping[str, Method],
+    methods: Sequence[str] | Mapping[str, Method | Sequence[Method]],
     settings: Settings,
     model: TransformerBridge,
     texts: Sequence[EncodedText],
-) -> dict[str, Method]:
-    """The methods on one task, zero-shot first."""
+) -> dict[str, Sequence[Method]]:
+    """The draws of each method on one task, zero-shot first."""
     if not isinstance(methods, Mapping):
         kl = kl_on(model, texts, batch_size=settings.batch_size)
         named = [name for name in methods if name != ZERO_SHOT]
         methods = named_methods(named, settings, kl=kl if settings.kl_budget else None)
-    return {ZERO_SHOT: _leave_alone, **methods}
+    drawn = {name: m if isinstance(m, Sequence) else (m,) for name, m in methods.items()}
+    return {ZERO_SHOT: (_leave_alone,), **drawn}
 
 
 def _protocol(task: Task, settings: Settings) -> dict[str, Any]:
@@ -243,8 +249,11 @@ def _protocol(task: Task, settings: Settings) -> dict[str, Any]:
 
 def _finished(
     done: Sequence[ComparisonRun], protocols: Mapping[str, Mapping[str, Any]]
-) -> dict[tuple[str, str, int], ComparisonRun]:
+) -> defaultdict[tuple[str, str, int], deque[ComparisonRun]]:
+    """Earlier runs by method, task and seed; the draws of one seed in their order."""
+    found: defaultdict[tuple[str, str, int], deque[ComparisonRun]] = defaultdict(deque)
     for run in done:
+        found[run.method, run.fold, run.seed].append(run)
         expected = protocols.get(run.fold)
         if expected is not None and run.protocol != expected:
             odd = [key for key, value in expected.items() if run.protocol.get(key) != value]
@@ -252,7 +261,7 @@ def _finished(
                 f"The finished run of {run.method} on {run.fold} was made with other "
                 f"{', '.join(odd)}. Start anew in another folder, or give the settings of the earlier runs."
             )
-    return {(run.method, run.fold, run.seed): run for run in done}
+    return found
 
 
 @dataclass

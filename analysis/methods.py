@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lofit_lens.edit import Edit
+from lofit_lens.embedded.settings import GATE_PENALTY, RATES, SELECTION, TUNING
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import HeadSet, number_of_heads
 from lofit_lens.positions import TokenScope, check_scope
@@ -59,6 +60,10 @@ class Settings:
     """LoFiT's stage 2; everything but the learning rate also holds for the tuned rivals."""
     rates: Mapping[str, float] = field(default_factory=dict)
     """Learning rates of tuned rivals, by name; default each rival's own."""
+    gate_penalty: float = 4e-5
+    """Weight of JoLA's expected number of open gates."""
+    random_draws: int = 1
+    """Sets of random heads for each seed; their runs are averaged."""
     kl_budget: float | None = None
     """Largest KL divergence from the unedited model on plain text when a strength is chosen."""
     batch_size: int = 32
@@ -68,6 +73,21 @@ class Settings:
         check_scope(self.scope)
         if self.k is not None and self.fraction is not None:
             raise LofitLensError(f"Give k or fraction, not both; got {self.k} and {self.fraction}.")
+        if self.random_draws < 1:
+            raise LofitLensError(f"random_draws must be 1 or more, got {self.random_draws}.")
+
+    @classmethod
+    def embedded(cls, *, k: int | None = None, fraction: float | None = None) -> Settings:
+        """Those of the embedded model: learning rates and penalty chosen once, on validation items."""
+        return cls(
+            k=k,
+            fraction=fraction,
+            selection=SELECTION,
+            tuning=TUNING,
+            rates=RATES,
+            gate_penalty=GATE_PENALTY,
+            batch_size=256,
+        )
 
     def n_heads(self, model: TransformerBridge) -> int:
         """The number of heads on a model."""

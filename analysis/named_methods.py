@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from lofit_lens.analysis.baselines.bitfit import train_bitfit
@@ -14,10 +15,11 @@ from lofit_lens.analysis.baselines.iti_config import Direction, ITIConfig
 from lofit_lens.analysis.baselines.loreft import train_loreft
 from lofit_lens.analysis.baselines.repe import DirectionKind, ReadingConfig, fit_reading_vector
 from lofit_lens.analysis.baselines.rivals import train_ia3, train_lora, train_red
-from lofit_lens.analysis.baselines.selectors import HeadSelector, selector
+from lofit_lens.analysis.baselines.selectors import selector
 from lofit_lens.analysis.methods import Fitted, Leaky, Method, Settings
 from lofit_lens.edit import Edit
 from lofit_lens.errors import LofitLensError
+from lofit_lens.heads import HeadSet
 from lofit_lens.positions import check_scope
 from lofit_lens.tasks.task import Task
 from lofit_lens.tuning import tune_heads
@@ -39,21 +41,26 @@ ALIASES = {
 }
 """Short names of heads and what is done to them."""
 
+RANDOM = ("random", "layer-matched")
+"""Selectors that may be drawn several times for one seed."""
+
 
 def named_methods(
     names: Sequence[str], settings: Settings | None = None, *, kl: KL | None = None
-) -> dict[str, Method]:
+) -> dict[str, Method | Sequence[Method]]:
     """Methods by name.
 
-    * HEADS/DIRECTION: which heads (see `selectors.selector`), and what is added to them: "bias" or
-      "scale", learned as LoFiT does, or a direction of ITI, "mass-mean", "probe" or "random", with
-      its strength chosen on validation. "lofit" is "lofit/bias", "iti" is "probes/mass-mean",
-      "random-heads" is "random/bias".
+    * HEADS/DIRECTION: which heads (see `selectors.selector`; of a file all it lists), and what is
+      done to them: "bias" or "scale", learned as LoFiT does, or a direction of ITI, "mass-mean",
+      "probe" or "random", with its strength chosen on validation. "lofit" is "lofit/bias", "iti" is
+      "probes/mass-mean", "random-heads" is "random/bias".
     * "repe-reading" (PCA), "repe-mean", "repe-random", "repe-contrast".
     * Tuned rivals: "lora", "ia3", "red", "loreft", "bitfit", and "jola", gates on all heads.
     * "iti-legacy": ITI with the settings of its code, sigma from the test questions included.
 
     NAME@SCOPE puts a method under another token scope than that of the settings.
+
+    Random heads are several methods under one name if the settings ask for several draws.
 
     Args:
         names: The names.
@@ -68,7 +75,7 @@ def named_methods(
     return {name: _named(name, settings or Settings(), kl) for name in names}
 
 
-def _named(name: str, settings: Settings, kl: KL | None) -> Method:
+def _named(name: str, settings: Settings, kl: KL | None) -> Method | Sequence[Method]:
     kind, _, scope = name.partition("@")
     if scope:
         settings = replace(settings, scope=check_scope(scope))
@@ -78,10 +85,10 @@ def _named(name: str, settings: Settings, kl: KL | None) -> Method:
         tuning=replace(settings.tuning, scope=settings.scope),
     )
     chosen, _, direction = ALIASES.get(kind, kind).rpartition("/")
-    if chosen and direction in get_args(Learned):
-        return _learned(chosen, direction, settings)
-    if chosen and direction in get_args(Direction):
-        return _shifted(chosen, direction, settings, kl)
+    if chosen and direction in get_args(Learned) + get_args(Direction):
+        draws = range(settings.random_draws if chosen in RANDOM else 1)
+        found = [_on_heads(chosen, direction, draw, settings, kl) for draw in draws]
+        return found if len(found) > 1 else found[0]
     if kind in _READING:
         return _reading(_READING[kind], settings, kl)
     if kind in RIVALS:
@@ -96,28 +103,24 @@ def _named(name: str, settings: Settings, kl: KL | None) -> Method:
     )
 
 
-def _learned(chosen: str, component: Any, settings: Settings) -> Method:
-    """Heads of some selector, with a bias or scale learned on them."""
-    select = _selector(chosen, settings)
+def _on_heads(chosen: str, direction: Any, draw: int, settings: Settings, kl: KL | None) -> Method:
+    """Heads of some selector, with something learned on them or moved along a direction of ITI."""
+    select = _heads(chosen, draw, settings)
+    learned = direction in get_args(Learned)
+    iti = None
+    if not learned:
+        iti = ITIConfig(direction=direction, scope=settings.scope, kl_budget=settings.kl_budget)
 
     def fit(model: TransformerBridge, task: Task, seed: int) -> Fitted:
-        heads = select(model, task, seed).top(k=settings.n_heads(model))
-        config = replace(settings.tuning, component=component, seed=seed)
-        return Fitted(tune_heads(model, task, heads, config, progress=False), heads=heads)
-
-    return fit
-
-
-def _shifted(chosen: str, direction: Any, settings: Settings, kl: KL | None) -> Method:
-    """Heads of some selector, moved along a direction of ITI."""
-    select = _selector(chosen, settings)
-    config = ITIConfig(direction=direction, scope=settings.scope, kl_budget=settings.kl_budget)
-
-    def fit(model: TransformerBridge, task: Task, seed: int) -> Fitted:
-        k = settings.n_heads(model)
-        heads = None if chosen == "probes" else select(model, task, seed).top(k=k)
+        if iti is None:
+            heads = select(model, task, seed)
+            config = replace(settings.tuning, component=direction, seed=seed)
+            return Fitted(tune_heads(model, task, heads, config, progress=False), heads=heads)
+        own = chosen == "probes"  # then ITI ranks the heads itself
+        heads = None if own else select(model, task, seed)
+        ks = (settings.n_heads(model),) if heads is None else (len(heads),)
         found = fit_iti(
-            model, task, replace(config, ks=(k,)), seed=seed, heads=heads, kl=kl,
+            model, task, replace(iti, ks=ks), seed=seed, heads=heads, kl=kl,
             batch_size=settings.batch_size,
         )  # fmt: skip
         return _iti_fitted(found)
@@ -125,19 +128,32 @@ def _shifted(chosen: str, direction: Any, settings: Settings, kl: KL | None) -> 
     return fit
 
 
-def _iti_fitted(found: ITI) -> Fitted:
-    edit = found.edit()
-    trials = [{"alpha": t.key[1], "score": t.score, "kl": t.kl} for t in found.trials]
-    return Fitted(edit, {"alpha": found.alpha, "k": found.k, "trials": trials}, edit.heads)
-
-
-def _selector(chosen: str, settings: Settings) -> HeadSelector:
-    return selector(
+def _heads(
+    chosen: str, draw: int, settings: Settings
+) -> Callable[[TransformerBridge, Task, int], HeadSet]:
+    """The heads of a selector, as many as the settings say, or all those of a file."""
+    listed = Path(chosen).suffix in (".npy", ".json")
+    score = selector(
         chosen,
         selection=settings.selection,
         tuning=settings.tuning,
         gates=_gates(settings),
+        draw=draw,
     )
+
+    def choose(model: TransformerBridge, task: Task, seed: int) -> HeadSet:
+        if listed:
+            cfg = model.cfg
+            return HeadSet.load(chosen, n_layers=cfg.n_layers, n_heads=cfg.n_heads)
+        return score(model, task, seed).top(k=settings.n_heads(model))
+
+    return choose
+
+
+def _iti_fitted(found: ITI) -> Fitted:
+    edit = found.edit()
+    trials = [{"alpha": t.key[1], "score": t.score, "kl": t.kl} for t in found.trials]
+    return Fitted(edit, {"alpha": found.alpha, "k": found.k, "trials": trials}, edit.heads)
 
 
 def _reading(direction: DirectionKind, settings: Settings, kl: KL | None) -> Method:
@@ -177,7 +193,7 @@ def _jola(settings: Settings, _kl: KL | None) -> Method:
     def fit(model: TransformerBridge, task: Task, seed: int) -> Fitted:
         gates = train_gates(model, task, _gates(settings), seed=seed, progress=False)
         edit = gates.edit()
-        return Fitted(edit, {"heads_open": len(edit.heads)}, edit.heads)
+        return Fitted(edit if len(edit.heads) else None, {"k": len(edit.heads)}, edit.heads)
 
     return fit
 
@@ -244,11 +260,12 @@ _READING: Mapping[str, DirectionKind] = {
 
 
 def _gates(settings: Settings) -> GateConfig:
-    """JoLA's own settings, with the batches, objective and scope of all methods."""
+    """JoLA's own rate and penalty; epochs, batches, objective and scope are those of all methods."""
     tuning = settings.tuning
-    rate = settings.rates.get("jola", GateConfig.learning_rate)
     return GateConfig(
-        learning_rate=rate,
+        learning_rate=settings.rates.get("jola", GateConfig.learning_rate),
+        gate_penalty=settings.gate_penalty,
+        epochs=tuning.epochs,
         batch_size=tuning.batch_size,
         micro_batch_size=tuning.micro_batch_size,
         gradient_checkpointing=tuning.gradient_checkpointing,

@@ -45,6 +45,7 @@ def main() -> None:
                     rates={} if name == "lofit" else {name: rate},
                 )
                 fit = named_methods([name], settings)[name]
+                assert callable(fit)
                 values = []
                 for task in tasks:
                     edit = fit(model, task, TUNING.seed).edit

@@ -105,18 +105,22 @@ def by_probe_layers(*, batch_size: int = 32) -> HeadSelector:
     return select
 
 
-def at_random() -> HeadSelector:
-    """A random order of all heads; `top` is a uniform draw, and the task plays no part."""
+def at_random(*, draw: int = 0) -> HeadSelector:
+    """A random order of all heads; `top` is a uniform draw, and the task plays no part.
+
+    Args:
+        draw: Which of several draws with one seed.
+    """
 
     def select(model: TransformerBridge, task: Task, seed: int) -> HeadScores:  # noqa: ARG001
         n_layers, n_heads = _shape(model)
-        order = np.random.default_rng(_checked(seed)).permutation(n_layers * n_heads)
+        order = np.random.default_rng((_checked(seed), draw)).permutation(n_layers * n_heads)
         return HeadScores(torch.from_numpy(order).reshape(n_layers, n_heads).float(), "random")
 
     return select
 
 
-def layer_matched(selector: HeadSelector) -> HeadSelector:
+def layer_matched(selector: HeadSelector, *, draw: int = 0) -> HeadSelector:
     """Random heads, as many in every layer as another selector chooses there.
 
     The other's scores are shuffled inside each layer, so for any number of heads `top` takes as
@@ -124,11 +128,12 @@ def layer_matched(selector: HeadSelector) -> HeadSelector:
 
     Args:
         selector: The other; it gets the same seed.
+        draw: Which of several draws with one seed.
     """
 
     def select(model: TransformerBridge, task: Task, seed: int) -> HeadScores:
         other = selector(model, task, seed)
-        rng = np.random.default_rng(_checked(seed))
+        rng = np.random.default_rng((_checked(seed), draw))
         shuffled = rng.permuted(other.scores.numpy(), axis=1)
         method = f"random in the layers of {other.method}"
         return HeadScores(torch.from_numpy(shuffled), method, other.provenance)
@@ -163,6 +168,7 @@ def selector(
     selection: SelectionConfig | None = None,
     tuning: TuningConfig | None = None,
     gates: GateConfig | None = None,
+    draw: int = 0,
 ) -> HeadSelector:
     """A selector by its name in tables and on the command line.
 
@@ -172,6 +178,7 @@ def selector(
         selection: How to train LoFiT's stage 1.
         tuning: How to train a bias.
         gates: How to train gates.
+        draw: Which of several draws with one seed; for random heads.
 
     Raises:
         LofitLensError: The name is unknown.
@@ -183,8 +190,8 @@ def selector(
         "probe-layers": by_probe_layers(),
         "gates": by_gates(gates),
         "attribution": by_attribution(),
-        "random": at_random(),
-        "layer-matched": layer_matched(by_scale(selection)),
+        "random": at_random(draw=draw),
+        "layer-matched": layer_matched(by_scale(selection), draw=draw),
     }
     if name in known:
         return known[name]
