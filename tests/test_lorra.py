@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 import lofit_lens as ll
-from lofit_lens.analysis.baselines import lorra
 from lofit_lens.analysis.baselines.adapters import AdapterEdit
 from lofit_lens.analysis.baselines.contrast import ANY_TASK
-from lofit_lens.analysis.baselines.lorra import train_lorra
+from lofit_lens.analysis.baselines.lorra import middle_layers, train_lorra
 from lofit_lens.embedded.settings import TUNING
 from lofit_lens.errors import LofitLensError, TrainingStopped
 from lofit_lens.tasks.task import Example, Task
@@ -196,7 +195,7 @@ def test_the_gradient_does_not_depend_on_micro_batches_nor_on_checkpointing(
     llama: TransformerBridge,
 ) -> None:
     norms = [
-        train_lorra(llama, uneven_task(), config, dropout=0.0, progress=False)
+        train_lorra(llama, uneven_task(), config, layers=(0, 1), dropout=0.0, progress=False)
         .provenance.history.gradient_norm[0]  # pyright: ignore[reportOptionalMemberAccess]
         for config in (
             replace(CONFIG, validate=False),
@@ -218,11 +217,11 @@ def test_query_and_value_of_the_layers_up_to_the_last_target_are_adapted(
     assert (edit.peft_config.r, edit.peft_config.lora_alpha) == (8, 16)
 
 
-def test_the_default_target_layers_lie_in_the_middle() -> None:
-    assert lorra._middle(32) == (9, 11, 13, 15, 17, 19)
-    assert lorra._middle(4) == (1,)
+def test_the_default_target_layers_lie_in_themiddle_layers() -> None:
+    assert middle_layers(32) == (9, 11, 13, 15, 17, 19)
+    assert middle_layers(4) == (1,)
     for n_layers in range(1, 100):
-        found = lorra._middle(n_layers)
+        found = middle_layers(n_layers)
         assert found
         assert 0 <= found[0] <= found[-1] < max(1, 0.7 * n_layers)
 

@@ -83,7 +83,7 @@ def train_lorra(
 
     check_ready(model)
     instructions = instructions or INSTRUCTIONS.get(task.name, ANY_TASK)
-    layers = _middle(model.cfg.n_layers) if layers is None else tuple(layers)
+    layers = middle_layers(model.cfg.n_layers) if layers is None else tuple(layers)
     _check(model, config, instructions, strength, layers, dropout)
     loss = _Distance(model, task, config, instructions, strength, layers)
     places = [f"blocks.{layer}.{name}" for layer in range(max(layers) + 1) for name in PROJECTIONS]
@@ -105,6 +105,11 @@ def train_lorra(
             generator=torch.Generator().manual_seed(config.seed),
             what={"component": "lorra"} | target, loss=loss, progress=progress,
         )  # fmt: skip
+
+
+def middle_layers(n_layers: int) -> tuple[int, ...]:
+    """Every second layer from 30 to 60% of the depth: 9, 11, ..., 19 of 32, and 1 of 4."""
+    return tuple(range(3 * n_layers // 10, 6 * n_layers // 10 + 1, 2))
 
 
 class _Distance:
@@ -190,11 +195,6 @@ def _behind(model: TransformerBridge, instruction: str, text: EncodedText) -> En
             f"{model.cfg.n_ctx}. Shorten the prompts or the instruction."
         )
     return EncodedText(ids, text.n_prompt + len(added))
-
-
-def _middle(n_layers: int) -> tuple[int, ...]:
-    """Every second layer from 30 to 60% of the depth: 9, 11, ..., 19 of 32, and 1 of 4."""
-    return tuple(range(3 * n_layers // 10, 6 * n_layers // 10 + 1, 2))
 
 
 def _check(

@@ -136,7 +136,7 @@ def legend(
         f"{WORSE} worse than {base}.",
         "parameters": "Parameters: learned numbers of an edit.",
         "costs": "Seconds and tokens: fitting, with every choice on validation data / scoring the "
-        "test; of one seed, over all folds. Tokens are those that passed the model.",
+        "test; of one seed, over all folds. Tokens are those that entered the first block, padding included.",
         "effects": "Cross-entropy, and KL divergence from the unedited model: on plain text, in nats "
         "per token. Refusals: % of free answers.",
         "floors": "Floors are reached without any ability.",
