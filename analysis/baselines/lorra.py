@@ -37,7 +37,7 @@ def train_lorra(
     strength: float = 5.0,
     layers: Sequence[int] | None = None,
     rank: int = 8,
-    alpha: float = 16.0,
+    alpha: int = 16,
     dropout: float = 0.05,
     progress: bool = True,
 ) -> AdapterEdit:
