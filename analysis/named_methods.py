@@ -13,9 +13,11 @@ from lofit_lens.analysis.baselines.gates import GateConfig, train_gates
 from lofit_lens.analysis.baselines.iti import ITI, fit_iti
 from lofit_lens.analysis.baselines.iti_config import Direction, ITIConfig
 from lofit_lens.analysis.baselines.loreft import train_loreft
+from lofit_lens.analysis.baselines.lorra import train_lorra
 from lofit_lens.analysis.baselines.repe import DirectionKind, ReadingConfig, fit_reading_vector
 from lofit_lens.analysis.baselines.rivals import train_ia3, train_lora, train_red
 from lofit_lens.analysis.baselines.selectors import selector
+from lofit_lens.analysis.baselines.validation import choose_on_validation
 from lofit_lens.analysis.methods import Fitted, Leaky, Method, Settings
 from lofit_lens.edit import Edit
 from lofit_lens.errors import LofitLensError
@@ -41,6 +43,9 @@ ALIASES = {
 }
 """Short names of heads and what is done to them."""
 
+LORRA_STRENGTHS = (1.0, 2.0, 5.0)
+"""How far LoRRA's targets lie along the contrast; one is chosen on validation. The authors take 5."""
+
 RANDOM = ("random", "layer-matched")
 """Selectors that may be drawn several times for one seed."""
 
@@ -54,7 +59,8 @@ def named_methods(
       done to them: "bias" or "scale", learned as LoFiT does, or a direction of ITI, "mass-mean",
       "probe" or "random", with its strength chosen on validation. "lofit" is "lofit/bias", "iti" is
       "probes/mass-mean", "random-heads" is "random/bias".
-    * "repe-reading" (PCA), "repe-mean", "repe-random", "repe-contrast".
+    * "repe-reading" (PCA), "repe-mean", "repe-random", "repe-contrast", and "lorra", an adapter that
+      learns the contrast.
     * Tuned rivals: "lora", "ia3", "red", "loreft", "bitfit", and "jola", gates on all heads.
     * "iti-legacy": ITI with the settings of its code, sigma from the test questions included.
 
@@ -93,7 +99,12 @@ def _named(name: str, settings: Settings, kl: KL | None) -> Method | Sequence[Me
         return _reading(_READING[kind], settings, kl)
     if kind in RIVALS:
         return _rival(kind, settings)
-    others = {"repe-contrast": _contrast, "jola": _jola, "iti-legacy": _iti_legacy}
+    others = {
+        "repe-contrast": _contrast,
+        "lorra": _lorra,
+        "jola": _jola,
+        "iti-legacy": _iti_legacy,
+    }
     if kind in others:
         return others[kind](settings, kl)
     known = ", ".join([*ALIASES, *_READING, *others, *RIVALS])
@@ -189,6 +200,25 @@ def _contrast(settings: Settings, kl: KL | None) -> Method:
     return fit
 
 
+def _lorra(settings: Settings, kl: KL | None) -> Method:
+    _refuse_scope("lorra", settings)
+    rate = settings.rates.get("lorra", 3e-4)
+
+    def fit(model: TransformerBridge, task: Task, seed: int) -> Fitted:
+        config = replace(settings.tuning, learning_rate=rate, seed=seed)
+        edits = {
+            strength: train_lorra(model, task, config, strength=strength, progress=False)
+            for strength in LORRA_STRENGTHS
+        }
+        found = choose_on_validation(
+            model, task, edits,
+            kl=kl, kl_budget=settings.kl_budget, batch_size=settings.batch_size,
+        )  # fmt: skip
+        return Fitted(edits[found.key], {"strength": found.key, "trials": found.to_json()})
+
+    return fit
+
+
 def _jola(settings: Settings, _kl: KL | None) -> Method:
     def fit(model: TransformerBridge, task: Task, seed: int) -> Fitted:
         gates = train_gates(model, task, _gates(settings), seed=seed, progress=False)
@@ -213,11 +243,8 @@ def _iti_legacy(settings: Settings, kl: KL | None) -> Method:
 
 def _rival(kind: str, settings: Settings) -> Method:
     rival = RIVALS[kind]
-    if settings.scope != "all" and not rival.has_scope:
-        raise LofitLensError(
-            f'{kind} acts at positions of its own and cannot follow the token scope "{settings.scope}". '
-            f'Leave it out, or name it "{kind}@all" to set it beside methods of another scope.'
-        )
+    if not rival.has_scope:
+        _refuse_scope(kind, settings)
     rate = settings.rates.get(kind, rival.learning_rate)
 
     def fit(model: TransformerBridge, task: Task, seed: int) -> Fitted:
@@ -225,6 +252,14 @@ def _rival(kind: str, settings: Settings) -> Method:
         return Fitted(rival.train(model, task, config, progress=False))
 
     return fit
+
+
+def _refuse_scope(kind: str, settings: Settings) -> None:
+    if settings.scope != "all":
+        raise LofitLensError(
+            f'{kind} acts at positions of its own and cannot follow the token scope "{settings.scope}". '
+            f'Leave it out, or name it "{kind}@all" to set it beside methods of another scope.'
+        )
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ RATES: dict[str, Sequence[float]] = {
     "red": (3e-3, 1e-2, 3e-2, 1e-1),
     "bitfit": (3e-3, 1e-2, 3e-2, 1e-1, 2e-1, 3e-1),
     "loreft": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
+    "lorra": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
     "jola": (5e-3, 1e-2, 3e-2, 1e-1),
 }
 

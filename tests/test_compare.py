@@ -41,7 +41,7 @@ SETTINGS = Settings(
 CROSSED = ("lofit/mass-mean", "lofit/probe@last", "probes/bias", "attribution/scale@after_prompt")
 NAMES = (
     *ALIASES, *RIVALS, *CROSSED,
-    "repe-reading", "repe-mean", "repe-random", "repe-contrast", "jola", "iti-legacy",
+    "repe-reading", "repe-mean", "repe-random", "repe-contrast", "lorra", "jola", "iti-legacy",
 )  # fmt: skip
 
 

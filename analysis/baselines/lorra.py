@@ -11,15 +11,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lofit_lens.analysis.baselines.adapters import AdapterEdit, new_adapter
+from lofit_lens.analysis.baselines.adapters import AdapterEdit
 from lofit_lens.analysis.baselines.contrast import ANY_TASK, INSTRUCTIONS
+from lofit_lens.analysis.baselines.rivals import train_adapter
 from lofit_lens.errors import LofitLensError
-from lofit_lens.provenance import Provenance
 from lofit_lens.scoring.logprobs import batches_by_length
 from lofit_lens.tasks.task import Task
 from lofit_lens.tokens import Batch, EncodedText, Encoder
 from lofit_lens.training.config import TrainingConfig
-from lofit_lens.training.loop import check_ready, fit
+from lofit_lens.training.loop import check_ready
 from lofit_lens.training.objectives import Item, encode_items
 
 if TYPE_CHECKING:
@@ -84,27 +84,18 @@ def train_lorra(
     check_ready(model)
     instructions = instructions or INSTRUCTIONS.get(task.name, ANY_TASK)
     layers = middle_layers(model.cfg.n_layers) if layers is None else tuple(layers)
-    _check(model, config, instructions, strength, layers, dropout)
+    _check(model, instructions, strength, layers)
     loss = _Distance(model, task, config, instructions, strength, layers)
     places = [f"blocks.{layer}.{name}" for layer in range(max(layers) + 1) for name in PROJECTIONS]
     peft_config = peft.LoraConfig(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=places
     )
-    edit = new_adapter(model, peft_config, places, seed=config.seed)
-
-    def learned(provenance: Provenance) -> AdapterEdit:
-        numbers = {name: w.detach().cpu().clone() for name, w in edit.weights.items()}
-        return replace(edit, weights=numbers, provenance=provenance)
-
     target = {"instructions": list(instructions), "strength": strength, "layers": list(layers)}
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(config.seed)  # dropout draws from the global state
-        return fit(
-            model, task, edit, list(edit.weights.values()), learned,
-            replace(config, objective="sft"),  # one text an example, a mean over its tokens
-            generator=torch.Generator().manual_seed(config.seed),
-            what={"component": "lorra"} | target, loss=loss, progress=progress,
-        )  # fmt: skip
+    return train_adapter(
+        model, task, peft_config, places,
+        replace(config, objective="sft"),  # one text an example, a mean over its tokens
+        what={"component": "lorra"} | target, loss=loss, progress=progress,
+    )  # fmt: skip
 
 
 def middle_layers(n_layers: int) -> tuple[int, ...]:
@@ -199,22 +190,10 @@ def _behind(model: TransformerBridge, instruction: str, text: EncodedText) -> En
 
 def _check(
     model: TransformerBridge,
-    config: TrainingConfig,
     instructions: tuple[str, str],
     strength: float,
     layers: tuple[int, ...],
-    dropout: float,
 ) -> None:
-    if config.scope != "all":
-        raise LofitLensError(
-            f'LoRRA changes weights, so it acts at every position; got scope "{config.scope}". '
-            'Use scope="all".'
-        )
-    if dropout and config.gradient_checkpointing:
-        raise LofitLensError(
-            f"dropout = {dropout} would be drawn anew where gradient checkpointing recomputes a block, "
-            "which makes gradients wrong. Set dropout=0 or gradient_checkpointing=False."
-        )
     if instructions[0] == instructions[1] or not strength or not math.isfinite(strength):
         raise LofitLensError(
             f"LoRRA needs two different instructions and a finite strength that is not 0, got "

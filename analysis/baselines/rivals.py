@@ -6,9 +6,9 @@ parameters from the same generator first, so its order is another.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,7 +19,7 @@ from lofit_lens.intervention import HeadIntervention
 from lofit_lens.provenance import Provenance
 from lofit_lens.tasks.task import Task
 from lofit_lens.training.config import TrainingConfig
-from lofit_lens.training.loop import check_ready, fit
+from lofit_lens.training.loop import Loss, check_ready, fit
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -32,7 +32,7 @@ def train_lora(
     config: TrainingConfig,
     *,
     rank: int = 8,
-    alpha: float = 8.0,
+    alpha: int = 8,
     dropout: float = 0.1,
     projections: Sequence[str] = ("attn.q", "attn.v"),
     progress: bool = True,
@@ -57,11 +57,6 @@ def train_lora(
         UnsupportedError: The model does not call these layers one by one.
         TrainingStopped: Training became unstable.
     """
-    if dropout and config.gradient_checkpointing:
-        raise LofitLensError(
-            f"dropout = {dropout} would be drawn anew where gradient checkpointing recomputes a block, "
-            "which makes gradients wrong. Set dropout=0 or gradient_checkpointing=False."
-        )
     import peft
 
     peft_config = peft.LoraConfig(
@@ -106,6 +101,8 @@ def train_adapter(
     places: Sequence[str],
     config: TrainingConfig,
     *,
+    what: Mapping[str, Any] | None = None,
+    loss: Loss | None = None,
     progress: bool = True,
 ) -> AdapterEdit:
     """Train any adapter of `peft` that wraps linear layers one by one.
@@ -116,10 +113,12 @@ def train_adapter(
         peft_config: Its `target_modules` match `places`.
         places: Linear layers by their TransformerLens names, such as `blocks.0.attn.q`.
         config: How.
+        what: What is trained, for the provenance; default the name of the adapter as `component`.
+        loss: Takes the place of the objective's loss, as in `fit`.
         progress: Whether to show a bar.
 
     Raises:
-        LofitLensError: The scope is not "all".
+        LofitLensError: The scope is not "all", or dropout meets gradient checkpointing.
         UnsupportedError: The model does not call these layers one by one.
         TrainingStopped: Training became unstable.
     """
@@ -128,6 +127,12 @@ def train_adapter(
         raise LofitLensError(
             f'An adapter changes weights, so it acts at every position; got scope "{config.scope}". '
             'Use scope="all".'
+        )
+    dropout = getattr(peft_config, "lora_dropout", 0.0)
+    if dropout and config.gradient_checkpointing:
+        raise LofitLensError(
+            f"dropout = {dropout} would be drawn anew where gradient checkpointing recomputes a block, "
+            "which makes gradients wrong. Set dropout=0 or gradient_checkpointing=False."
         )
     edit = new_adapter(model, peft_config, places, seed=config.seed)
 
@@ -140,7 +145,7 @@ def train_adapter(
         return fit(
             model, task, edit, list(edit.weights.values()), learned, config,
             generator=torch.Generator().manual_seed(config.seed),
-            what={"component": kind_of(peft_config)}, progress=progress,
+            what=what or {"component": kind_of(peft_config)}, loss=loss, progress=progress,
         )  # fmt: skip
 
 

@@ -10,7 +10,15 @@ from lofit_lens.training.config import SelectionConfig, TuningConfig
 
 SELECTION = SelectionConfig(learning_rate=0.02, validate=False)
 TUNING = TuningConfig(learning_rate=0.1, validate=False)
-RATES = {"lora": 3e-3, "ia3": 3e-2, "red": 3e-2, "bitfit": 1e-1, "loreft": 3e-2, "jola": 1e-1}
+RATES = {
+    "lora": 3e-3,
+    "ia3": 3e-2,
+    "red": 3e-2,
+    "bitfit": 1e-1,
+    "loreft": 3e-2,
+    "jola": 1e-1,
+    "lorra": 3e-2,
+}
 """Learning rates of tuned rivals (`lofit_lens.analysis.named_methods`), the same for every task."""
 GATE_PENALTY = 3e-3
 """JoLA's lambda."""
