@@ -97,6 +97,7 @@ def compare(
         from lofit_lens.analysis.comparison.folder import ComparisonFolder, comparison_json
         from lofit_lens.analysis.comparison.tables import as_text
         from lofit_lens.analysis.named_methods import named_methods
+        from lofit_lens.analysis.published import check_model
         from lofit_lens.errors import LofitLensError
         from lofit_lens.model import EMBEDDED
 
@@ -106,6 +107,13 @@ def compare(
         tasks = _tasks(task_options, model_options.model == EMBEDDED, training.seed)
         if drop_leaked:
             tasks = [_without_leaks(task, report) for task in tasks]
+        if training.component is not None:
+            raise LofitLensError(
+                "A comparison names what is learned: lofit is lofit/bias, lofit-scale is lofit/scale. Leave "
+                "--component out."
+            )
+        if published is not None:
+            check_model(published)
         names = list(dict.fromkeys([ZERO_SHOT, *(name.strip() for name in methods.split(","))]))
         named_methods(names[1:])
         if base not in names:
@@ -137,11 +145,13 @@ def compare(
             n_answers=answers,
             done=folder.done if folder is not None else (),
             on_run=folder.add if folder is not None else None,
+            on_failure=report.fail,
             progress=not quiet,
         )
-        report.add(
-            as_text(comparison, base=base, published=published), **comparison_json(comparison, base)
-        )
+        if base not in comparison.methods:
+            raise LofitLensError(f"{base} failed, so there is nothing to compare with.")
+        text_table = as_text(comparison, base=base, published=published)
+        report.add(text_table, **comparison_json(comparison, base), failures=report.failures)
         if folder is not None:
             paths = folder.finish(comparison, base=base, published=published)
             written = "\n".join(f"  {path}" for path in paths)

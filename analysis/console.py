@@ -37,9 +37,9 @@ def command(as_json: bool, quiet: bool = False) -> Iterator[Report]:
                 disable_progress_bar()
             yield report
     except TrainingStopped as error:
-        _fail(f"{error}\n{report.save_rescue(error)}")
+        _fail(f"{told(error)}\n{report.save_rescue(error)}")
     except (LofitLensError, OSError) as error:
-        _fail(str(error))
+        _fail(told(error))
     except RuntimeError as error:
         if "out of memory" not in str(error):
             raise
@@ -48,6 +48,13 @@ def command(as_json: bool, quiet: bool = False) -> Iterator[Report]:
         typer.echo("Interrupted.", err=True)
         raise typer.Exit(INTERRUPTED) from None
     report.print()
+    if report.failures:
+        _fail(f"{len(report.failures)} of the methods failed; see above.")
+
+
+def told(error: BaseException) -> str:
+    """The message of an error, with what was noted on its way."""
+    return "\n".join([str(error), *getattr(error, "__notes__", ())])
 
 
 def _fail(message: str) -> None:
@@ -63,10 +70,16 @@ class Report:
         self._content: dict[str, Any] = {}
         self._lines: list[str] = []
         self.rescue: Path | None = None
+        self.failures: list[str] = []
 
     def say(self, message: str) -> None:
         """A message on the way, to standard error."""
         typer.echo(message, err=True)
+
+    def fail(self, error: Exception) -> None:
+        """Something went wrong that the rest does not depend on; the exit code will tell."""
+        self.failures.append(told(error))
+        self.say(f"Failed: {told(error)}")
 
     def add(self, lines: str = "", **content: Any) -> None:
         """Add lines for people and fields for programs."""

@@ -32,6 +32,38 @@ class Kind:
     products: Sequence[str]
 
 
+def check_folder(folder: Path, kind: Kind, *, overwrite: bool, resume: bool = False) -> None:
+    """Refuse a folder that cannot be filled; nothing is changed.
+
+    Args:
+        folder: Where.
+        kind: What it will hold.
+        overwrite: Whether an earlier one may be removed.
+        resume: Whether to go on in an earlier one.
+
+    Raises:
+        LofitLensError: The folder holds one and neither `overwrite` nor `resume` is on, both are,
+            it holds anything else, or it is a file.
+    """
+    if overwrite and resume:
+        raise LofitLensError(
+            "--overwrite removes what --resume would go on with; give one of them."
+        )
+    if folder.is_file():
+        raise LofitLensError(f"{folder} is a file; name a folder with --out.")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if not (folder / kind.marker).is_file():
+        raise LofitLensError(
+            f"{folder} is not empty and does not hold a {kind.name}. Name another folder with --out."
+        )
+    if not (overwrite or resume):
+        raise LofitLensError(
+            f"{folder} holds a {kind.name}. Name another folder with --out, or give --overwrite to "
+            "remove it."
+        )
+
+
 def open_folder(
     folder: Path, kind: Kind, start: Mapping[str, Any], *, overwrite: bool, resume: bool = False
 ) -> None:
@@ -45,23 +77,11 @@ def open_folder(
         resume: Whether to go on in an earlier one.
 
     Raises:
-        LofitLensError: The folder holds one and neither `overwrite` nor `resume` is on, it holds
-            anything else, or it is a file.
+        LofitLensError: As `check_folder`.
     """
-    if folder.is_file():
-        raise LofitLensError(f"{folder} is a file; name a folder with --out.")
-    if folder.is_dir() and any(folder.iterdir()):
-        if not (folder / kind.marker).is_file():
-            raise LofitLensError(
-                f"{folder} is not empty and does not hold a {kind.name}. Name another folder with --out."
-            )
-        if overwrite:
-            _remove(folder, kind)
-        elif not resume:
-            raise LofitLensError(
-                f"{folder} holds a {kind.name}. Name another folder with --out, or give --overwrite to "
-                "remove it."
-            )
+    check_folder(folder, kind, overwrite=overwrite, resume=resume)
+    if overwrite:
+        _remove(folder, kind)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / kind.marker, start)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lofit_lens.analysis.baselines.validation import check_kl_budget
 from lofit_lens.edit import Edit
 from lofit_lens.embedded.settings import GATE_PENALTY, RATES, SELECTION, TUNING
 from lofit_lens.errors import LofitLensError
@@ -73,6 +75,7 @@ class Settings:
         check_scope(self.scope)
         if self.k is not None and self.fraction is not None:
             raise LofitLensError(f"Give k or fraction, not both; got {self.k} and {self.fraction}.")
+        check_kl_budget(self.kl_budget)
         if self.random_draws < 1:
             raise LofitLensError(f"random_draws must be 1 or more, got {self.random_draws}.")
 
@@ -95,8 +98,11 @@ class Settings:
         return number_of_heads(model.cfg.n_layers * model.cfg.n_heads, k=self.k, fraction=fraction)
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return asdict(self)
+        """As plain JSON values, without the seeds of both stages, which are those of the runs."""
+        values = json.loads(json.dumps(asdict(self)))
+        for stage in ("selection", "tuning"):
+            del values[stage]["seed"]
+        return values
 
 
 @dataclass(frozen=True)

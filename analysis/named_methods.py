@@ -62,7 +62,8 @@ def named_methods(
     * "repe-reading" (PCA), "repe-mean", "repe-random", "repe-contrast", and "lorra", an adapter that
       learns the contrast.
     * Tuned rivals: "lora", "ia3", "red", "loreft", "bitfit", and "jola", gates on all heads.
-    * "iti-legacy": ITI with the settings of its code, sigma from the test questions included.
+    * "iti-legacy": ITI at alpha 15, at the positions of its first released code, with sigma from the
+      test's statements as well, as that code has it.
 
     NAME@SCOPE puts a method under another token scope than that of the settings.
 
@@ -149,6 +150,7 @@ def _heads(
         selection=settings.selection,
         tuning=settings.tuning,
         gates=_gates(settings),
+        batch_size=settings.batch_size,
         draw=draw,
     )
 
@@ -203,11 +205,12 @@ def _contrast(settings: Settings, kl: KL | None) -> Method:
 def _lorra(settings: Settings, kl: KL | None) -> Method:
     _refuse_scope("lorra", settings)
     rate = settings.rates.get("lorra", 3e-4)
+    options = _without_dropout("lorra", settings)
 
     def fit(model: TransformerBridge, task: Task, seed: int) -> Fitted:
         config = replace(settings.tuning, learning_rate=rate, seed=seed)
         edits = {
-            strength: train_lorra(model, task, config, strength=strength, progress=False)
+            strength: train_lorra(model, task, config, strength=strength, progress=False, **options)
             for strength in LORRA_STRENGTHS
         }
         found = choose_on_validation(
@@ -246,12 +249,20 @@ def _rival(kind: str, settings: Settings) -> Method:
     if not rival.has_scope:
         _refuse_scope(kind, settings)
     rate = settings.rates.get(kind, rival.learning_rate)
+    options = _without_dropout(kind, settings)
 
     def fit(model: TransformerBridge, task: Task, seed: int) -> Fitted:
         config = replace(settings.tuning, learning_rate=rate, seed=seed)
-        return Fitted(rival.train(model, task, config, progress=False))
+        edit = rival.train(model, task, config, progress=False, **options)
+        return Fitted(edit, {"learning_rate": rate, **options})
 
     return fit
+
+
+def _without_dropout(kind: str, settings: Settings) -> dict[str, Any]:
+    """Dropout cannot be drawn twice alike, as recomputing a block would need."""
+    drops = settings.tuning.gradient_checkpointing and kind in ("lora", "lorra")
+    return {"dropout": 0.0} if drops else {}
 
 
 def _refuse_scope(kind: str, settings: Settings) -> None:
@@ -304,6 +315,10 @@ def _gates(settings: Settings) -> GateConfig:
         batch_size=tuning.batch_size,
         micro_batch_size=tuning.micro_batch_size,
         gradient_checkpointing=tuning.gradient_checkpointing,
+        weight_decay=tuning.weight_decay,
+        max_gradient_norm=tuning.max_gradient_norm,
+        init_std=tuning.init_std,
+        beta=tuning.beta,
         objective=tuning.objective,
         scope=settings.scope,
         validate=tuning.validate,

@@ -324,6 +324,16 @@ _CELLS = {
 _REPE = {"truthfulqa": "repe-reading", "mquake": "repe-contrast", "clutrr": "repe-contrast"}
 
 
+def check_model(model: str) -> None:
+    """Refuse a model that the paper does not have.
+
+    Raises:
+        LofitLensError: It has none of that name.
+    """
+    if model not in MODELS:
+        raise LofitLensError(f"The paper's models are {', '.join(MODELS)}, got {model!r}.")
+
+
 def published(model: str, method: str, task: str, metric: str) -> float | None:
     """The paper's number for a cell of a comparison, in percent; None if it has none.
 
@@ -340,8 +350,7 @@ def published(model: str, method: str, task: str, metric: str) -> float | None:
     Raises:
         LofitLensError: The paper has no such model.
     """
-    if model not in MODELS:
-        raise LofitLensError(f"The paper's models are {', '.join(MODELS)}, got {model!r}.")
+    check_model(model)
     if method not in _CELLS or (method in _REPE.values() and method != _REPE.get(task)):
         return None
     table, columns, name = _CELLS[method]

@@ -39,8 +39,9 @@ def write_json_gz(path: str | Path, content: Mapping[str, Any]) -> Path:
     """Write a gzipped JSON file, the same bytes for the same content."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(gzip.compress(json.dumps(content, ensure_ascii=False).encode(), mtime=0))
-    return path
+    partial = path.with_name(f".{path.name}.partial")  # a run cut short leaves no half file
+    partial.write_bytes(gzip.compress(json.dumps(content, ensure_ascii=False).encode(), mtime=0))
+    return partial.replace(path)
 
 
 def read_json_gz(path: str | Path, build: Callable[[Any], T], *, what: str) -> T:

@@ -65,7 +65,10 @@ def test_padded_batches_read_what_the_plain_model_computes(
 def test_the_answers_of_a_question_stay_in_one_group(llama: Any) -> None:
     task = tasks.embedded("truth")
     encoder = Encoder(llama)
-    parts = [all_statements(encoder, split[:9], seed=0) for split in (task.train, task.val)]
+    parts = [
+        all_statements(encoder, split[:9], pool=task.train, seed=0)
+        for split in (task.train, task.val)
+    ]
     for examples, part in zip((task.train[:9], task.val[:9]), parts, strict=True):
         expected = [e.group for e in examples for _ in e.correct + e.incorrect]
         assert list(part.groups) == expected
@@ -78,20 +81,41 @@ def test_wrong_answers_are_drawn_with_the_seed_and_are_wrong() -> None:
     examples = [
         Example(str(i), f"Q{i} A:", (f" {n}", f" {n.upper()}")) for i, n in enumerate("abcab")
     ]
-    first, again, other = (with_wrong_answers(examples, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (
+        with_wrong_answers(examples, pool=examples, seed=seed) for seed in (0, 0, 1)
+    )
     assert first == again
     assert [e.incorrect for e in first] != [e.incorrect for e in other]
     for example in first + other:
         assert len(example.correct) == len(example.incorrect) == 1
         assert example.incorrect[0].strip().lower() != example.correct[0].strip().lower()
         assert example.incorrect[0] in {" a", " b", " c"}
+
+
+def test_wrong_answers_come_from_the_pool_and_not_from_the_split() -> None:
+    train = [Example(str(i), f"Q{i} A:", (f" {n}",)) for i, n in enumerate(("Rome", "Paris"))]
+    val = [Example("v", "Q A:", (" Rome",)), Example("w", "Q? A:", (" Rome",))]
+    found = with_wrong_answers(val, pool=[*train, *val], seed=0)
+    assert [example.incorrect for example in found] == [(" Paris",)] * 2
+    with pytest.raises(DataError, match=r"Example v has no wrong answer, .* other than ' Rome'"):
+        with_wrong_answers(val, pool=val, seed=0)
+
+
+def test_an_accepted_spelling_is_never_drawn_as_a_wrong_answer() -> None:
+    city = Example("0", "Q A:", (" New York", " NYC", " the Big Apple"))
+    pool = [
+        Example(str(i), "Q A:", (name,))
+        for i, name in enumerate((" nyc", "The big apple ", " NEW YORK", " Boston"), start=1)
+    ]
+    drawn = {with_wrong_answers([city], pool=[city, *pool], seed=seed)[0] for seed in range(20)}
+    assert {(e.correct, e.incorrect) for e in drawn} == {((" New York",), (" Boston",))}
     with pytest.raises(DataError, match="no wrong answer"):
-        with_wrong_answers(examples[:1] * 2, seed=0)
+        with_wrong_answers([city], pool=[city, *pool[:3]], seed=0)
 
 
 def test_examples_with_wrong_answers_are_left_as_they_are() -> None:
     examples = list(tasks.embedded("truth").train[:5])
-    assert with_wrong_answers(examples, seed=0) == examples
+    assert with_wrong_answers(examples, pool=(), seed=0) == examples
 
 
 def test_statements_and_pairs_say_the_same(llama: Any) -> None:
@@ -100,8 +124,8 @@ def test_statements_and_pairs_say_the_same(llama: Any) -> None:
         Example("1", "Q? A:", (" u",), (" v",)),
     ]
     encoder = Encoder(llama)
-    pairs = paired_statements(encoder, examples, seed=0)
-    whole = all_statements(encoder, examples, seed=0)
+    pairs = paired_statements(encoder, examples, pool=examples, seed=0)
+    whole = all_statements(encoder, examples, pool=examples, seed=0)
     right = np.flatnonzero(whole.right).tolist()
     assert [text for text, _ in pairs] == [whole.texts[right[0]], whole.texts[right[2]]]
     assert [text for _, text in pairs] == [whole.texts[i] for i in np.flatnonzero(~whole.right)]

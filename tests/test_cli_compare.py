@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lofit_lens.analysis.comparison.results import Comparison
+from lofit_lens.analysis.comparison.folder import load_comparison
 from tests.test_cli import fail, lofit_lens, succeed
 
 METHODS = "zero-shot,iti,repe-reading,repe-contrast,lofit,lora,random-heads"
@@ -40,9 +40,9 @@ def test_the_table_can_be_made_again_from_the_records_without_the_model(
     records = list((tmp_path / "out" / "records").glob("*.json.gz"))
     assert len(records) == 1 + 6 * 2
 
-    again = Comparison.load(tmp_path / "out" / "records")
+    again = load_comparison(tmp_path / "out")
     assert again.methods == tuple(METHODS.split(","))
-    rebuilt = pd.read_json(json.dumps(printed["table"])).astype({"n": float})
+    rebuilt = pd.DataFrame(printed["table"]).astype({"n": float})
     frame = again.frame().astype({"n": float})
     for column in ("method", "task", "metric", "value", "low", "high", "n", "p", "fit_tokens"):
         expected = frame[column].tolist()
@@ -54,7 +54,20 @@ def test_the_table_can_be_made_again_from_the_records_without_the_model(
     after = list((tmp_path / "out" / "records").glob("*.json.gz"))
     assert set(records) < set(after)
     assert len(after) == 1 + 7 * 2
-    assert "other settings" in fail(*more, "--resume", "--scope", "last", cwd=tmp_path)
+    table = (tmp_path / "out" / "table.csv").read_bytes()
+    for odd in (
+        ("--resume", "--l1", "0.5"),
+        ("--overwrite", "--k", "5000"),
+        ("--overwrite", "--scope", "last"),
+        ("--overwrite", "--resume"),
+        ("--resume", "--published", "gpt-5"),
+    ):
+        fail(*more, *odd, cwd=tmp_path)
+    assert (tmp_path / "out" / "table.csv").read_bytes() == table
+    assert load_comparison(tmp_path / "out").seeds == (42, 43)
+    fewer = ["lofit" if a == more[more.index("--methods") + 1] else a for a in more]
+    succeed(*fewer, "--resume", "--seed", 44, cwd=tmp_path)
+    assert load_comparison(tmp_path / "out").seeds == (44, 45)
 
 
 def test_people_get_a_table_with_intervals_and_costs_and_a_legend(
@@ -70,6 +83,22 @@ def test_people_get_a_table_with_intervals_and_costs_and_a_legend(
     for expected in ("zero-shot", "random-heads", "accuracy", "[", "KL", "parameters", "floor"):
         assert expected in done.stdout
     assert list(tmp_path.iterdir()) == [text]
+
+
+def test_a_method_that_fails_is_named_and_the_rest_is_still_told(
+    tiny_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    same = tmp_path / "same.csv"
+    same.write_text("q,a\n" + "".join(f"Who is {i}?,Anna\n" for i in range(24)), encoding="utf-8")
+    done = lofit_lens(
+        "compare", "--model", tiny_folder("llama"), "--task", same, "--prompt", "Q: {q} A:",
+        "--answer", "a", "--methods", "iti,lofit", "--epochs", 1, "--json", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "method iti on same with seed 42" in done.stderr
+    printed = json.loads(done.stdout)
+    assert [row["method"] for row in printed["table"]] == ["zero-shot", "lofit"]
+    assert len(printed["failures"]) == 1
 
 
 def test_a_wrong_request_is_told_and_leaves_no_folder(
@@ -92,9 +121,9 @@ def test_the_blimp_comparison_runs_on_a_real_model(
 ) -> None:
     printed = succeed(
         "compare", "--model", models_dir / "stories3M",
-        "--task", data_dir / "blimp" / "only_npi_scope.jsonl", "--methods", "iti,lofit",
-        "--fraction", 0.1, "--shares", 0.1, 0.05, 0.1, "--epochs", 1, cwd=tmp_path,
+        "--task", data_dir / "blimp" / "only_npi_scope.jsonl", "--methods", METHODS, "--seeds", 2,
+        "--fraction", 0.1, "--shares", 0.1, 0.05, 0.1, "--epochs", 2, cwd=tmp_path,
     )  # fmt: skip
     values = {row["method"]: row["value"] for row in printed["table"]}
-    assert set(values) == {"zero-shot", "iti", "lofit"}
+    assert list(values) == METHODS.split(",")
     assert values["lofit"] > values["zero-shot"]

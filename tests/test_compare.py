@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from lofit_lens.analysis.compare import check_effect, compare
+from lofit_lens.analysis.baselines.contrast_edit import ContrastIntervention
+from lofit_lens.analysis.bench import check_effect
+from lofit_lens.analysis.compare import compare
 from lofit_lens.analysis.comparison.results import Comparison
 from lofit_lens.analysis.comparison.run import ComparisonRun
 from lofit_lens.analysis.methods import Fitted, Leaky, Settings
@@ -124,6 +126,8 @@ def test_a_method_that_reads_the_test_split_is_stopped(run: Callable[..., Compar
         with pytest.raises(LeakError, match="test split") as stopped:
             run(methods={"cheat": method})
         assert "method cheat on embedded:kinship with seed 42" in stopped.value.__notes__[0]
+        with pytest.raises(LeakError):
+            run(methods={"cheat": method}, on_failure=print)
     named = {"known leak": Leaky(cheat, "the number of test items")}
     assert run(methods=named).methods == ("zero-shot", "known leak")
 
@@ -147,6 +151,64 @@ def test_an_edit_that_leaves_every_scored_token_unchanged_is_refused(
                 model, [small(ability)], {"no": nothing}, settings=SETTINGS, texts=texts,
                 progress=False,
             )  # fmt: skip
+
+
+def test_an_edit_that_only_changes_how_texts_are_batched_is_refused_as_well(
+    model: TransformerBridge, texts: Sequence[EncodedText]
+) -> None:
+    """Contrast vectors share no prefix, so their scores differ by rounding from those that do."""
+    task = small("truth")
+    primer = "Q: What is the capital of Spain? A: Madrid Q: " * 2
+    test = tuple(replace(e, prompt=primer + e.prompt) for e in task.test)
+    val = tuple(replace(e, prompt=primer + e.prompt) for e in task.val)
+    task = replace(task, test=test, val_as_test=val)
+
+    def contrast(alpha: float) -> Callable[..., Fitted]:
+        edit = ContrastIntervention("Be right. ", "Guess. ", (1,), n_layers=4, alpha=alpha)
+        return lambda *_: Fitted(edit)
+
+    def call(alpha: float) -> Comparison:
+        return compare(
+            model, [task], {"c": contrast(alpha)}, settings=SETTINGS, texts=texts, progress=False
+        )
+
+    with pytest.raises(ScoringError, match="changed none"):
+        call(0.0)
+    assert call(1.0).methods == ("zero-shot", "c")
+
+
+def test_a_method_that_fails_is_left_out_and_the_others_go_on(
+    run: Callable[..., Comparison],
+) -> None:
+    def fail(model: TransformerBridge, task: Task, seed: int) -> Fitted:
+        if seed == 2:
+            raise LofitLensError("It did not work.")
+        return shifting(model, task, seed)
+
+    told: list[LofitLensError] = []
+    methods = {"bad": fail, "good": shifting}
+    table = run(methods=methods, seeds=(1, 2, 3), on_failure=told.append)
+    assert table.methods == ("zero-shot", "good")
+    assert len(told) == 1
+    assert "method bad on embedded:kinship with seed 2" in told[0].__notes__[0]
+    with pytest.raises(LofitLensError, match="did not work"):
+        run(methods=methods, seeds=(1, 2, 3))
+
+
+def test_several_draws_for_a_seed_are_averaged(run: Callable[..., Comparison]) -> None:
+    drawn = run(methods=["random-heads"], settings=replace(SETTINGS, random_draws=3))
+    runs = [r for r in drawn.runs if r.method == "random-heads"]
+    assert len({str(r.heads) for r in runs}) == 3
+    mean = sum(r.evaluation.main.value for r in runs) / 3
+    assert drawn.table("random-heads", "embedded:kinship").mean() == pytest.approx(mean)
+
+
+def test_a_file_of_heads_gives_just_its_heads(
+    run: Callable[..., Comparison], tmp_path: Path
+) -> None:
+    heads = HeadSet([(3, 1), (0, 2)], n_layers=4, n_heads=16)
+    table = run(methods=[f"{heads.save(tmp_path / 'mine.json')}/bias"])
+    assert table.runs[-1].heads == [[3, 1], [0, 2]]
 
 
 def test_iti_compat_is_refused_where_answers_are_too_short_for_it(
@@ -181,8 +243,11 @@ def test_iti_compat_and_all_both_move_multiple_choice_and_differ(
 
 
 def test_finished_runs_are_not_run_again_and_must_be_of_the_same_protocol(
-    run: Callable[..., Comparison], tmp_path: Path
+    run: Callable[..., Comparison], texts: Sequence[EncodedText], tmp_path: Path
 ) -> None:
+    other_model = load_model("embedded", device="cpu", dtype="float32")
+    for parameter in other_model.parameters():
+        parameter.data *= 1.01
     new: list[ComparisonRun] = []
     first = run(methods={"shift": shifting}, on_run=new.append)
     assert len(new) == 2
@@ -194,8 +259,20 @@ def test_finished_runs_are_not_run_again_and_must_be_of_the_same_protocol(
         table.frame().query("method == 'shift'")["value"].tolist() for table in (first, again)
     ]
     assert values[0] == values[1]
-    with pytest.raises(LofitLensError, match="settings"):
-        run(methods={"shift": shifting}, done=done, settings=replace(SETTINGS, k=2))
+    for change, what in (
+        ({"settings": replace(SETTINGS, k=2)}, "settings"),
+        ({"texts": ()}, "texts"),
+        ({"n_answers": 2}, "n_answers"),
+    ):
+        with pytest.raises(LofitLensError, match=what):
+            run(methods={"shift": shifting}, done=done, **change)
+    with pytest.raises(LofitLensError, match="model"):
+        compare(
+            other_model, [small()], {"shift": shifting}, settings=SETTINGS, done=done,
+            texts=texts, progress=False,
+        )  # fmt: skip
+    more = run(methods={"shift": shifting}, seeds=(7,), done=done)
+    assert [(r.method, r.seed) for r in more.runs] == [("zero-shot", 42), ("shift", 7)]
 
 
 def test_tokens_are_counted_as_they_enter_the_first_block(

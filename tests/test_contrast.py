@@ -36,6 +36,7 @@ from tests.helpers import (
     draw_edit,
     draw_tokens,
     load_plain,
+    type_checks_off,
 )
 from tests.plain_blocks import hooked_blocks
 from tests.test_residual import draw_vectors
@@ -442,19 +443,62 @@ def test_a_budget_holds_also_for_a_single_strength(llama: TransformerBridge) -> 
         fit_contrast(llama, toy_task(), config, kl=lambda _: 1.0)
 
 
+def test_a_budget_keeps_layers_out_and_the_best_of_the_others_is_taken(
+    llama: TransformerBridge,
+) -> None:
+    task, alphas = toy_task(), (0.5, 1.0, 3.0)
+    free = fit_contrast(llama, task, ContrastConfig(POSITIVE, NEGATIVE, alphas=alphas))
+    best = free.edit.layers[0]
+
+    def kl(edit: Any) -> float:  # at the best layer even the weakest edit is over the budget
+        return edit.alpha if edit.layers == (best,) else edit.alpha / 10
+
+    config = ContrastConfig(POSITIVE, NEGATIVE, alphas=alphas, kl_budget=0.2)
+    found = fit_contrast(llama, task, config, kl=kl)
+    assert found.by_layer is not None
+    scores = {trial.key: trial.score for trial in found.by_layer.trials if trial.key != best}
+    assert found.by_layer.key == max(scores, key=lambda layer: (scores[layer], -layer))
+    assert [trial.kl for trial in found.by_layer.trials if trial.key != best] == [0.1] * 2
+    assert (found.layers_at, free.layers_at) == (1.0, 1.0)
+    assert found.edit.layers == (found.by_layer.key,)
+    assert found.edit.alpha in (0.5, 1.0)
+
+
+def test_layers_that_all_break_the_budget_are_compared_at_the_weakest_strength(
+    llama: TransformerBridge,
+) -> None:
+    config = ContrastConfig(alphas=(0.5, 1.0, 3.0), kl_budget=0.2)
+
+    def kl(edit: Any) -> float:  # only the weakest edit of layer 2 keeps within it
+        return edit.alpha * (0.3 if edit.layers == (2,) else 3.0)
+
+    found = fit_contrast(llama, toy_task(), config, kl=kl)
+    assert (found.edit.layers, found.edit.alpha, found.layers_at) == ((2,), 0.5, 0.5)
+    assert found.edit.provenance is not None
+    assert found.edit.provenance.config["layers_at"] == 0.5
+    with pytest.raises(LofitLensError, match=r"None of 3 .* budget of 0\.1; the nearest has 0\.15"):
+        fit_contrast(llama, toy_task(), replace(config, kl_budget=0.1), kl=kl)
+    with pytest.raises(LofitLensError, match="nothing measures"):
+        fit_contrast(llama, toy_task(), config)
+
+
 @pytest.mark.parametrize(
-    ("config", "message"),
+    ("settings", "message"),
     [
-        (ContrastConfig(layers=()), "nothing to choose"),
-        (ContrastConfig(alphas=()), "nothing to choose"),
-        (ContrastConfig(positive="Be good."), "pairs"),
+        ({"layers": ()}, "layers must name at least one"),
+        ({"alphas": ()}, "alphas must be one or more"),
+        ({"positive": "Be good."}, "pairs"),
+        ({"negative": "Be bad."}, "pairs"),
+        ({"scope": "first"}, "scope must be one of"),
+        ({"kl_budget": 0.0}, "kl_budget must be greater than 0, got 0.0"),
+        ({"kl_budget": -0.1}, "kl_budget must be greater than 0, got -0.1"),
     ],
 )
 def test_settings_without_a_choice_or_with_half_a_pair_are_refused(
-    config: ContrastConfig, message: str, llama: TransformerBridge
+    settings: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(LofitLensError, match=message):
-        fit_contrast(llama, toy_task(), config)
+    with type_checks_off(), pytest.raises(LofitLensError, match=message):
+        ContrastConfig(**settings)
 
 
 def test_the_instructions_follow_the_name_of_the_task(llama: TransformerBridge) -> None:

@@ -67,7 +67,10 @@ def toy(n: int = 48, *, exact: bool = False) -> Task:
 
 def stored(model: Any, task: Task, *splits: str) -> tuple[np.ndarray, np.ndarray]:
     """Activations of the statements of some splits, and which are right."""
-    found = [all_statements(Encoder(model), getattr(task, split), seed=0) for split in splits]
+    pool = task.train + task.val
+    found = [
+        all_statements(Encoder(model), getattr(task, split), pool=pool, seed=0) for split in splits
+    ]
     z = torch.cat([last_z(model, part.texts) for part in found])
     return z.double().numpy(), np.concatenate([part.right for part in found])
 
@@ -106,7 +109,7 @@ def test_the_edited_model_computes_what_a_plain_hook_computes(
 
 
 def test_streamed_statistics_equal_stored_ones(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    statements = all_statements(Encoder(llama), toy().train, seed=0)
+    statements = all_statements(Encoder(llama), toy().train, pool=(), seed=0)
     z = last_z(llama, statements.texts)
     whole = stored_contrast(z, statements.right)
     for batch_size, joined in ((1, 1), (7, 20), (32, 256)):
@@ -215,6 +218,20 @@ def test_exact_match_items_are_contrasted_with_drawn_answers(llama: Any) -> None
     assert not torch.equal(found[0].directions, found[2].directions)
 
 
+def test_a_split_with_one_answer_gets_wrong_ones_from_train_and_val(llama: Any) -> None:
+    task = toy(8, exact=True)
+    one = task.val[0].correct
+    alike = tuple(replace(example, correct=one) for example in task.val)
+    task = replace(task, val=alike, val_as_test=alike)
+    assert fit_iti(llama, task, ONE, seed=0).scores is not None
+    unlike = replace(task, test=tuple(replace(e, correct=(" leaked",)) for e in task.test))
+    texts = all_statements(
+        Encoder(llama), unlike.test, pool=unlike.train + unlike.val, seed=0
+    ).texts  # as the legacy sigma reads them
+    assert sum("leaked" in Encoder(llama).decode(text.ids) for text in texts) == len(texts) // 2
+    fit_iti(llama, unlike, replace(ONE, sigma="legacy"), seed=0)
+
+
 def test_both_scopes_move_multiple_choice_and_differ(embedded: Any, truth: Task) -> None:
     base = evaluate(embedded, truth, progress=False)
     config = ITIConfig(ks=(4,), alphas=(8.0,))
@@ -282,7 +299,8 @@ def test_k_and_heads_together_are_refused(llama: Any) -> None:
         ({"ks": ()}, "ks must be"),
         ({"ks": (0, 4)}, "ks must be"),
         ({"fraction": 3.0}, "fraction must be"),
-        ({"kl_budget": 0.0}, "kl_budget must be"),
+        ({"kl_budget": 0.0}, "kl_budget must be greater than 0, got 0.0"),
+        ({"kl_budget": float("nan")}, "kl_budget must be"),
     ],
 )
 def test_a_wrong_setting_is_named(wrong: dict[str, Any], message: str) -> None:
@@ -340,6 +358,8 @@ class TestChoosingOnValidation:
         assert len(kept.trials) == 3
         with pytest.raises(LofitLensError, match=r"within the KL budget of 0\.1; the nearest has"):
             choose_on_validation(llama, toy(12), {"big": edits["big"]}, kl=kl, kl_budget=0.1)
+        with pytest.raises(LofitLensError, match="greater than 0, got -1"):
+            choose_on_validation(llama, toy(12), edits, kl=kl, kl_budget=-1.0)
         with pytest.raises(LofitLensError, match="nothing measures"):
             choose_on_validation(llama, toy(12), edits, kl_budget=0.1)
 

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import pickle
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -254,6 +254,23 @@ def test_a_long_list_of_leaks_is_cut() -> None:
 # --- templates ------------------------------------------------------------------------------------
 
 
+def colours(prompts: str = "Q: What colour is the {}? A:", n: int = 12) -> Task:
+    """Up to twelve items a split, each of its own group."""
+    names = [f"{('old', 'big', 'new')[(i + i // 12) % 3]} {THINGS[i % 12]}" for i in range(36)]
+    items = [Example(name, prompts.format(name), (" blue.",), (" red.",), name) for name in names]
+    splits = {s: tuple(items[at : at + n]) for s, at in (("train", 0), ("val", 12), ("test", 24))}
+    return task(**splits, val_as_test=splits["val"])
+
+
+def cloze(*splits: Sequence[str], group: Callable[[str], str] = lambda _: "") -> Task:
+    """A task of bare prompts, for training, validation and test."""
+    made = [
+        tuple(Example(str(i), prompt, ("a",), ("b",), group(prompt)) for i, prompt in enumerate(s))
+        for s in splits
+    ]
+    return task(**dict(zip(("train", "val", "test", "val_as_test"), (*made, made[1]), strict=True)))
+
+
 def reworded(examples: tuple[Example, ...], change: Callable[[str], str]) -> tuple[Example, ...]:
     return tuple(replace(example, prompt=change(example.prompt)) for example in examples)
 
@@ -261,11 +278,14 @@ def reworded(examples: tuple[Example, ...], change: Callable[[str], str]) -> tup
 DOCTORED: dict[str, Callable[[str], str]] = {
     "a primer in front": lambda prompt: "Q: Is ice hot? A: No.\n\n" + prompt,
     "an item of the task in front": lambda prompt: item(0).prompt + " Blue.\n\n" + prompt,
+    "a primer of its own for each": lambda prompt: f"Q: Is {len(prompt)} odd? A: So.\n\n" + prompt,
     "an instruction in front": lambda prompt: "Be honest. " + prompt,
     "a line break": lambda prompt: prompt.replace(" A:", "\nA:"),
     "a blank at the end": lambda prompt: prompt + " ",
     "another word for question": lambda prompt: prompt.replace("Q:", "Question:"),
+    "another word for answer": lambda prompt: prompt.replace("A:", "Answer:"),
     "no lead": lambda prompt: prompt.removesuffix(" A:"),
+    "no label": lambda prompt: prompt.removeprefix("Q: "),
     "nothing": lambda _: "",
 }
 
@@ -273,39 +293,156 @@ DOCTORED: dict[str, Callable[[str], str]] = {
 @pytest.mark.parametrize("way", DOCTORED)
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_a_doctored_format_is_caught(way: str, split: str) -> None:
-    changes = {split: reworded(getattr(task(), split), DOCTORED[way])}
+    changes = {split: reworded(getattr(colours(), split), DOCTORED[way])}
     if split == "val":
         changes["val_as_test"] = changes["val"]
     with pytest.raises(LeakError, match=r"colours have two formats: .*Q: What colour is the "):
-        check_templates(task(**changes))
+        check_templates(replace(colours(), **changes))
 
 
-def test_answers_glued_with_and_without_a_blank_are_two_formats() -> None:
-    bare = tuple(replace(example, correct=("blue",)) for example in task().test)
+@pytest.mark.parametrize("ability", ["truth", "kinship", "edit"])
+@pytest.mark.parametrize("way", ["a primer in front", "an instruction in front", "no lead"])
+def test_a_doctored_embedded_task_is_caught(ability: Any, way: str) -> None:
+    made = embedded(ability)
+    with pytest.raises(LeakError, match="two formats"):
+        check_templates(replace(made, test=reworded(made.test, DOCTORED[way])))
+
+
+@pytest.mark.parametrize("way", ["an instruction in front", "a blank at the end"])
+def test_a_doctored_cloze_is_caught(way: str) -> None:
+    plain = colours("The colour of the {} is")
+    assert check_templates(plain) is None
+    with pytest.raises(LeakError, match="two formats"):
+        check_templates(replace(plain, test=reworded(plain.test, DOCTORED[way])))
+
+
+def test_an_instruction_is_caught_where_the_other_prompts_have_nothing_in_common() -> None:
+    mixed = [f"{THINGS[i]} number {i}" for i in range(12)]
+    primed = ["Be honest. " + prompt for prompt in mixed]
+    with pytest.raises(LeakError, match="two formats"):
+        check_templates(cloze(mixed, mixed, primed))
+    assert check_templates(cloze([*mixed, *primed], mixed, mixed)) is None
+
+
+@pytest.mark.parametrize("n", [1, 4, 12])
+def test_answers_glued_with_and_without_a_blank_are_two_formats(n: int) -> None:
+    bare = tuple(replace(example, correct=("blue",)) for example in colours(n=n).test)
     with pytest.raises(LeakError, match=r"test '.*A:'\. A method"):
-        check_templates(task(test=bare))
+        check_templates(replace(colours(n=n), test=bare))
+
+
+@pytest.mark.parametrize("n", [1, 4, 12])
+def test_prompts_and_none_are_two_formats(n: int) -> None:
+    with pytest.raises(LeakError, match=r"test '…'"):
+        check_templates(replace(colours(n=n), test=reworded(colours(n=n).test, lambda _: "")))
+
+
+def test_one_odd_answer_is_told_and_no_error() -> None:
+    made = colours()
+    odd = replace(made.test[0], correct=("blue",))
+    note = check_templates(replace(colours(), test=(odd, *made.test[1:])))
+    assert note is not None
+    assert note.startswith("train 'Q: What colour is the …? A:' + blank, test 'Q: ")
 
 
 def test_what_prompts_share_by_accident_is_no_format() -> None:
     assert check_templates(task()) is None
+    assert check_templates(colours()) is None
     assert check_templates(task(test=(item(8),))) is None
-    boats = tuple(replace(item(9), id=str(i)) for i in range(3))
-    assert check_templates(task(test=boats)) is None
+    boats = tuple(replace(item(9), id=str(i)) for i in range(12))
+    assert check_templates(replace(colours(), test=boats)) is None
+
+
+def test_a_few_items_do_not_make_a_format() -> None:
+    questions = [f"Q: {word} {i}? A:" for i, word in enumerate(["When", "Where", "Is it"] * 4)]
+    assert check_templates(cloze(questions, ["Q: Is it? A:"], questions[:2])) is None
+    assert check_templates(cloze(questions[:2], ["Q: Is it? A:"], questions)) is None
+    few = [["A dog has ears", "A cat has ears"], ["The sun"], ["The moon is up", "The sea is up"]]
+    assert check_templates(cloze(*few)) is None
+
+
+def test_a_split_by_relation_is_told_and_no_error() -> None:
+    def of(relation: str) -> list[str]:
+        return [f"The {relation} of {thing} is" for thing in THINGS]
+
+    note = check_templates(cloze(of("capital"), of("mother"), of("father")))
+    told = (
+        "train 'The capital of … is', test 'The father of … is'",
+        "val 'The mother of … is', test 'The father of … is'",
+    )
+    assert note == "; ".join(told)
+    many = of("capital") + of("king") + of("hymn")
+    assert check_templates(cloze(many, of("mother"), of("mother") + of("hymn"))) is None
+
+
+def test_words_after_a_label_may_differ_as_the_items_do() -> None:
+    said = [
+        [f"Q: {thing}? A: The {what} is" for thing in THINGS] for what in ("king", "food", "god")
+    ]
+    note = check_templates(cloze(*said))
+    assert note is not None
+    assert "train 'Q: …? A: The king is', test 'Q: …? A: The god is'" in note
+    for label in ("\nA:", " Answer:", ""):
+        other = [prompt.replace(" A:", label) for prompt in said[2]]
+        with pytest.raises(LeakError, match="two formats"):
+            check_templates(cloze(*said[:2], other))
+
+
+def test_words_shared_by_chance_are_told_and_no_error() -> None:
+    ends = [[f"{thing} {word}" for thing in THINGS] for word in ("lives in", "is in", "was born")]
+    note = check_templates(cloze(*ends))
+    assert note is not None
+    assert "train '… lives in', test '… was born'" in note
+
+
+def test_a_split_by_template_or_story_is_told_and_no_error() -> None:
+    templates = {
+        "cloze": [f"The capital of {thing} is" for thing in THINGS],
+        "question": [f"Q: What is the capital of {thing}? A:" for thing in THINGS],
+        "story": [f"Sue met Joe. They ate.\nWhere is the {thing}?" for thing in THINGS],
+    }
+    owner = {prompt: name for name, prompts in templates.items() for prompt in prompts}
+    note = check_templates(cloze(*templates.values(), group=owner.__getitem__))
+    assert note is not None
+    assert note.count("They ate.") == 2
+    with pytest.raises(LeakError, match="two formats"):
+        check_templates(cloze(*templates.values()))
+
+
+def test_a_split_by_relation_made_from_a_file_passes(tmp_path: Path) -> None:
+    rows = [
+        f"The {relation} of {thing} is,{thing},king,{relation}"
+        for relation in ("capital", "father", "mother", "colour")
+        for thing in THINGS
+    ]
+    file = tmp_path / "relations.csv"
+    file.write_text("\n".join(["text,right,wrong,relation", *rows]))
+    for seed in range(3):
+        made = from_file(
+            file, prompt="{text}", answer="right", choices=["right", "wrong"], group="relation",
+            split=(0.5, 0.25, 0.25), split_seed=seed,
+        )  # fmt: skip
+        note = check_templates(made)
+        assert note is not None
+        assert "test 'The " in note
 
 
 def test_a_task_in_two_formats_says_so_and_is_checked_within_each() -> None:
+    made = colours()
     primed = {
-        split: reworded(getattr(task(), split), DOCTORED["a primer in front"])
+        split: reworded(getattr(made, split), DOCTORED["a primer in front"])
         for split in ("val_as_test", "test")
     }
-    note = check_templates(task(**primed))
+    note = check_templates(replace(colours(), **primed))
     assert note is not None
     assert "trained as 'Q: What colour is the …? A:' + blank, scored as 'Q: Is ice hot?" in note
-    assert check_templates(task(val_as_test=task().val[:2])) is None
+    assert check_templates(replace(made, val_as_test=made.val[:2])) is None
     with pytest.raises(LeakError, match=r"val_as_test .*, test "):
-        check_templates(task(val_as_test=primed["val_as_test"]))
+        check_templates(replace(made, val_as_test=primed["val_as_test"]))
     with pytest.raises(LeakError, match=r"train .*, val "):
-        check_templates(task(**primed, val=reworded(task().val, DOCTORED["a line break"])))
+        check_templates(
+            replace(colours(), **primed, val=reworded(made.val, DOCTORED["a line break"]))
+        )
 
 
 # --- the tasks there are --------------------------------------------------------------------------

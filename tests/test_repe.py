@@ -173,7 +173,7 @@ def test_states_are_those_behind_the_blocks_of_the_plain_model_at_the_last_token
     tiny_folder: Folder, llama: TransformerBridge
 ) -> None:
     plain, tokenizer, task = load_plain(tiny_folder("llama")), build_tokenizer(), toy_task()
-    right, wrong = pair_states(llama, task.train, seed=0, batch_size=3)
+    right, wrong = pair_states(llama, task.train, pool=(), seed=0, batch_size=3)
     assert len(right) == len(wrong) == 12  # as many pairs a question as it has answers of both
     kept: dict[int, Tensor] = {}
 
@@ -199,12 +199,12 @@ def test_sigma_and_layer_and_strength_follow_their_definitions(
 ) -> None:
     task, config = toy_task(), ReadingConfig(direction=kind, alphas=(0.5, 2.0), scope="last")
     found = fit_reading_vector(llama, task, config, seed=3)
-    train = pair_states(llama, task.train, seed=3)
+    train = pair_states(llama, task.train, pool=(), seed=3)
     directions = reading_directions(*train, kind, seed=3).numpy()
     along = np.einsum("nld,ld->nl", torch.cat(train).double().numpy(), directions)
     assert found.sigma.tolist() == pytest.approx(along.std(0).tolist(), rel=1e-5)
 
-    right, wrong = (s.double().numpy() for s in pair_states(llama, task.val, seed=3))
+    right, wrong = (s.double().numpy() for s in pair_states(llama, task.val, pool=(), seed=3))
     lead = np.einsum("nld,ld->nl", right - wrong, directions)
     accuracy, margin = (lead > 0).mean(0), lead.mean(0) / lead.std(0)
     assert found.accuracy.tolist() == pytest.approx(accuracy.tolist())
@@ -260,6 +260,8 @@ def test_examples_of_exact_match_get_a_wrong_answer_from_the_seed(
     first, again, other = (fit_reading_vector(llama, task, config, seed=s) for s in (0, 0, 1))
     assert torch.equal(first.directions, again.directions)
     assert not torch.equal(first.directions, other.directions)
+    alike = (replace(parts[1][0], id="b9"), parts[1][0])  # a small split with one answer
+    fit_reading_vector(llama, replace(task, val=alike, val_as_test=alike), config, seed=0)
 
 
 def test_the_edit_remembers_model_task_and_choices(llama: TransformerBridge) -> None:
@@ -289,7 +291,11 @@ def test_a_budget_keeps_the_strong_edits_out(llama: TransformerBridge) -> None:
     [
         ({"direction": "probe"}, "direction must be one of pca, mean, random"),
         ({"unit": "norm"}, "unit must be one of sigma, one"),
-        ({"alphas": ()}, "no alpha"),
+        ({"alphas": ()}, "alphas must be one or more"),
+        ({"alphas": (1.0, float("inf"))}, "alphas must be one or more finite"),
+        ({"scope": "first"}, "scope must be one of"),
+        ({"kl_budget": 0.0}, "kl_budget must be greater than 0, got 0.0"),
+        ({"kl_budget": -0.1}, "kl_budget must be greater than 0, got -0.1"),
     ],
 )
 def test_unknown_settings_are_refused(settings: dict[str, Any], message: str) -> None:

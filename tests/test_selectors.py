@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from lofit_lens.analysis.baselines.activations import last_z
+from lofit_lens.analysis.baselines.attribution import attribute_heads
 from lofit_lens.analysis.baselines.gates import GateConfig
 from lofit_lens.analysis.baselines.selectors import (
     HeadSelector,
@@ -210,6 +213,60 @@ def test_the_probe_selector_ranks_by_the_accuracy_scikit_learn_finds(
     step = 1 / len(labels)
     assert (scores <= found + 1e-6).all()
     assert (scores > found - step).all()
+
+
+def test_attribution_has_the_objective_and_the_batches_of_tuning(
+    llama: TransformerBridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = colours_of_things()
+    scores = {
+        objective: selector("attribution", tuning=TuningConfig(objective=objective))(llama, task, 0)
+        for objective in (None, "sft", "dpo", "choice")
+    }
+    for objective in ("sft", "dpo", "choice"):
+        expected = attribute_heads(llama, task, objective=objective, progress=False).scores
+        assert torch.equal(scores[objective].scores, expected)
+    assert torch.equal(scores[None].scores, scores[task.objective].scores)
+    assert not torch.allclose(scores["sft"].scores, scores["dpo"].scores)
+
+    asked: list[int] = []
+
+    def attributed(*_: Any, batch_size: int, **__: Any) -> HeadScores:
+        asked.append(batch_size)
+        return scores[None]
+
+    monkeypatch.setattr("lofit_lens.analysis.baselines.selectors.attribute_heads", attributed)
+    for tuning in (TuningConfig(batch_size=6), TuningConfig(batch_size=6, micro_batch_size=2)):
+        selector("attribution", tuning=tuning, batch_size=64)(llama, task, 0)
+    assert asked == [6, 2]
+
+
+@pytest.mark.parametrize("name", ["probes", "probe-layers"])
+def test_probes_read_as_many_texts_a_pass_as_they_are_told(
+    llama: TransformerBridge, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def read(*arguments: Any, batch_size: int) -> torch.Tensor:
+        asked.append(batch_size)
+        return last_z(*arguments, batch_size=batch_size)
+
+    monkeypatch.setattr("lofit_lens.analysis.baselines.selectors.last_z", read)
+    task = colours_of_things()
+    found = [selector(name, batch_size=size)(llama, task, 0).scores for size in (5, 48)]
+    assert asked == [5, 5, 48, 48]
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)
+
+
+def test_probes_of_exact_match_draw_wrong_answers_from_train_and_val(
+    llama: TransformerBridge,
+) -> None:
+    task = colours_of_things()
+    bare = [tuple(replace(e, incorrect=()) for e in task.train)]
+    bare += [tuple(e for e in bare[0] if e.group == "sky")]  # all answer " blue."
+    task = replace(task, train=bare[0], val=bare[1], val_as_test=bare[1])
+    first, again = (selector("probes")(llama, task, 0).scores for _ in range(2))
+    assert torch.equal(first, again)
 
 
 def test_top_of_random_scores_is_a_uniform_draw(llama: TransformerBridge) -> None:

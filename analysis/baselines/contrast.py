@@ -7,11 +7,17 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from lofit_lens.analysis.baselines.contrast_edit import ContrastIntervention
-from lofit_lens.analysis.baselines.validation import Choice, choose_on_validation
+from lofit_lens.analysis.baselines.validation import (
+    Choice,
+    NoUsableEdit,
+    check_alphas,
+    check_kl_budget,
+    choose_on_validation,
+)
 from lofit_lens.edit import Edit
 from lofit_lens.embedded.words import CUES
 from lofit_lens.errors import LofitLensError
-from lofit_lens.positions import TokenScope
+from lofit_lens.positions import TokenScope, check_scope
 from lofit_lens.provenance import learned_on
 from lofit_lens.tasks.task import Task
 
@@ -47,8 +53,13 @@ class ContrastConfig:
         layers: The blocks to choose one from; None takes all.
         alphas: The strengths to choose from, weakest first. A single one is taken as it is.
         scope: The token positions edited.
-        kl_budget: Strengths whose KL divergence from the unedited model is greater are out.
+        kl_budget: Layers and strengths whose KL divergence from the unedited model is greater are
+            out.
         batch_size: Sequences per forward pass.
+
+    Raises:
+        LofitLensError: There is only one instruction, nothing to choose from, or a value is out of
+            range; the message names it.
     """
 
     positive: str | None = None
@@ -59,6 +70,18 @@ class ContrastConfig:
     kl_budget: float | None = None
     batch_size: int = 32
 
+    def __post_init__(self) -> None:
+        if (self.positive is None) != (self.negative is None):
+            raise LofitLensError(
+                f"The instructions come in pairs, got positive {self.positive!r} and negative "
+                f"{self.negative!r}. Give both, or neither for those of the task."
+            )
+        if self.layers is not None and not self.layers:
+            raise LofitLensError("layers must name at least one block, or be None for all; got ().")
+        check_alphas(self.alphas)
+        check_scope(self.scope)
+        check_kl_budget(self.kl_budget)
+
 
 @dataclass(frozen=True, eq=False)
 class ChosenContrast:
@@ -68,11 +91,13 @@ class ChosenContrast:
         edit: The contrast vector.
         by_layer: The layers tried; None if there was no choice.
         by_alpha: The strengths tried at that layer; None if there was no choice.
+        layers_at: The strength at which the layers were compared.
     """
 
     edit: ContrastIntervention
     by_layer: Choice[int] | None
     by_alpha: Choice[float] | None
+    layers_at: float
 
     def frame(self) -> pd.DataFrame:
         """Columns `step` ("layer" or "alpha"), `key` (the one tried), `score`, `kl`, `chosen`."""
@@ -97,26 +122,25 @@ def fit_contrast(
 
     The layers are compared at the middle strength, the strengths at the best layer: as many
     evaluations as there are layers and strengths together, not their product. Of equals the lower
-    layer and the smaller strength win. Training examples are not used, and nothing is drawn.
+    layer and the smaller strength win. Under a budget a layer must keep it as well. If at the middle
+    strength no layer does, or all give numbers that are not finite, the layers are compared again at
+    the first strength, the weakest; so an edit within the budget is found wherever some layer keeps
+    it there. Training examples are not used, and nothing is drawn.
 
     Args:
         model: A bridge, in eval mode.
         task: Its validation items are scored, in the format of the test.
         config: How; default: one layer of all, five strengths.
-        kl: Measures an edit's KL divergence from the unedited model.
+        kl: Measures an edit's KL divergence from the unedited model. Without a budget it is
+            measured for the strengths only.
 
     Raises:
-        LofitLensError: No layers or strengths to choose from, only one instruction, or a budget
-            that no strength keeps.
+        LofitLensError: There is no such layer, a budget without a measure, or one that no edit
+            keeps.
     """
     config = config or ContrastConfig()
     n_layers = model.cfg.n_layers
     layers = tuple(range(n_layers)) if config.layers is None else config.layers
-    if not layers or not config.alphas:
-        raise LofitLensError(
-            f"There is nothing to choose from: layers {layers}, alphas {config.alphas}. Give at "
-            "least one of each."
-        )
     positive, negative = _instructions(task, config)
     alpha = config.alphas[len(config.alphas) // 2]
     edit = ContrastIntervention(
@@ -124,9 +148,15 @@ def fit_contrast(
     )
     by_layer = by_alpha = None
     if len(layers) > 1:
-        at_layers = {layer: replace(edit, layers=(layer,)) for layer in layers}
-        by_layer = choose_on_validation(model, task, at_layers, batch_size=config.batch_size)
-        edit = at_layers[by_layer.key]
+        try:
+            by_layer = _choose_layer(model, task, edit, layers, config, kl)
+        except NoUsableEdit:
+            if alpha == config.alphas[0]:
+                raise
+            edit = replace(edit, alpha=config.alphas[0])
+            by_layer = _choose_layer(model, task, edit, layers, config, kl)
+        edit = replace(edit, layers=(by_layer.key,))
+    layers_at = edit.alpha
     if len(config.alphas) > 1 or config.kl_budget is not None:
         strengths = {alpha: replace(edit, alpha=alpha) for alpha in config.alphas}
         by_alpha = choose_on_validation(
@@ -139,18 +169,30 @@ def fit_contrast(
         "negative": negative,
         "layer": edit.layers[0],
         "alpha": edit.alpha,
+        "layers_at": layers_at,
     }
     origin = learned_on(model, task, {"method": "contrast"} | asdict(config) | chosen)
-    return ChosenContrast(replace(edit, provenance=origin), by_layer, by_alpha)
+    return ChosenContrast(replace(edit, provenance=origin), by_layer, by_alpha, layers_at)
+
+
+def _choose_layer(
+    model: TransformerBridge,
+    task: Task,
+    edit: ContrastIntervention,
+    layers: tuple[int, ...],
+    config: ContrastConfig,
+    kl: Callable[[Edit], float] | None,
+) -> Choice[int]:
+    """The best layer at the strength of an edit."""
+    return choose_on_validation(
+        model, task, {layer: replace(edit, layers=(layer,)) for layer in layers},
+        kl=None if config.kl_budget is None else kl,
+        kl_budget=config.kl_budget, batch_size=config.batch_size,
+    )  # fmt: skip
 
 
 def _instructions(task: Task, config: ContrastConfig) -> tuple[str, str]:
     """Those of the configuration, or those of the task."""
     if config.positive is not None and config.negative is not None:
         return config.positive, config.negative
-    if config.positive is not None or config.negative is not None:
-        raise LofitLensError(
-            f"The instructions come in pairs, got positive {config.positive!r} and negative "
-            f"{config.negative!r}. Give both, or neither for those of the task."
-        )
     return INSTRUCTIONS.get(task.name, ANY_TASK)

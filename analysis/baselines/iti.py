@@ -128,9 +128,10 @@ def fit_iti(
     """Fit ITI: rank heads by probes, take directions and spreads, choose K and alpha.
 
     The activations are those at the last token of question and answer, for every right and wrong
-    answer of the examples. Probes are trained on train and ranked on val; the test is not read,
-    unless the config asks for the legacy sigma. The mass-mean direction has seen the validation
-    statements on which alpha is then chosen, as in ITI, so validation scores flatter it.
+    answer of the examples; the texts are the task's own and not ITI's (see `statements`). Probes
+    are trained on train and ranked on val; the test is not read, unless the config asks for the
+    legacy sigma. The mass-mean direction has seen the validation statements on which alpha is then
+    chosen, as in ITI, so validation scores flatter it.
 
     Args:
         model: A bridge, in eval mode; edits in force are part of what is read.
@@ -165,7 +166,8 @@ def fit_iti(
         heads = scores.head_scores().top(k=n_heads)
     spread = contrast.all
     if config.sigma == "legacy":
-        test = all_statements(Encoder(model), task.test, seed=seed)
+        pool = (*task.train, *task.val)
+        test = all_statements(Encoder(model), task.test, pool=pool, seed=seed)
         spread = spread + streamed_contrast(model, test, batch_size=batch_size).all
     found = ITI(
         ranking=heads,
@@ -197,8 +199,9 @@ def _contrast(
     batch_size: int,
 ) -> tuple[ProbeScores | None, Directions, Contrast]:
     """How well each head's probe does, if any, the directions, and the moments of train and val."""
+    encoder, pool = Encoder(model), (*task.train, *task.val)
     train, val = (
-        all_statements(Encoder(model), split, seed=seed) for split in (task.train, task.val)
+        all_statements(encoder, split, pool=pool, seed=seed) for split in (task.train, task.val)
     )
     probes = scores = None
     if heads is None or config.direction == "probe":

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
+from lofit_lens.analysis.baselines.validation import check_alphas, check_kl_budget
 from lofit_lens.errors import LofitLensError
 from lofit_lens.positions import TokenScope, check_scope
 
@@ -21,8 +21,11 @@ Sigma = Literal["train", "legacy"]
 """Which statements give the standard deviation along the direction.
 
 * `train`: those of train and val (ITI, section 4).
-* `legacy`: those of the test as well, as in the released code of ITI. A leak: it reads the test
-  questions, in their own format, though not which of their answers are right.
+* `legacy`: those of the test as well. It is the leak of ITI's released code and not its texts: it
+  reads every answer of the test questions, though not which of them are right. A task has its test
+  in the format of the test only, so on TruthfulQA those texts have the instruction and the primer
+  in front and a full stop behind, which train and val have not. The code takes other texts for
+  sigma, with a second question drawn at random behind the answer ("Q: … A: … Q: …").
 """
 
 
@@ -47,7 +50,7 @@ class ITIConfig:
     fraction: float = 0.03
     """Share of heads where `ks` is None and no heads are given."""
     kl_budget: float | None = None
-    """Largest KL divergence from the unedited model; None sets no limit."""
+    """Largest KL divergence from the unedited model, greater than 0; None sets no limit."""
 
     def __post_init__(self) -> None:
         for name, kind in (("direction", Direction), ("sigma", Sigma)):
@@ -56,18 +59,18 @@ class ITIConfig:
                     f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}."
                 )
         check_scope(self.scope)
-        if not self.alphas or not all(math.isfinite(alpha) for alpha in self.alphas):
-            raise LofitLensError(f"alphas must be one or more finite numbers, got {self.alphas}.")
+        check_alphas(self.alphas)
         if self.ks is not None and (not self.ks or min(self.ks) < 1):
             raise LofitLensError(f"ks must be one or more numbers of at least 1, got {self.ks}.")
         if not 0 < self.fraction <= 1:
             raise LofitLensError(f"fraction must be in (0, 1], got {self.fraction}.")
-        if self.kl_budget is not None and not self.kl_budget > 0:
-            raise LofitLensError(f"kl_budget must be greater than 0, got {self.kl_budget}.")
+        check_kl_budget(self.kl_budget)
 
     @classmethod
     def legacy(cls, *, k: int | None = 48) -> ITIConfig:
-        """The released settings: alpha 15, positions and sigma of the code, nothing chosen.
+        """Alpha 15 and the positions of ITI's first released code, sigma "legacy"; nothing chosen.
+
+        The texts are not the code's; see `Sigma` and the module `statements`.
 
         Args:
             k: Number of heads; None takes 3% of them, as LoFiT's comparison does (its section 4).

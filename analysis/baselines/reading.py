@@ -32,17 +32,23 @@ PairStates = Float[Tensor, "pair layer d_model"]
 
 
 def pair_states(
-    model: TransformerBridge, examples: Sequence[Example], *, seed: int, batch_size: int = 32
+    model: TransformerBridge,
+    examples: Sequence[Example],
+    *,
+    pool: Sequence[Example],
+    seed: int,
+    batch_size: int = 32,
 ) -> tuple[PairStates, PairStates]:
     """The residual stream at the last token of right and of wrong answers to the same questions.
 
     Args:
         model: A bridge; edits in force are part of what is read.
-        examples: From a training or validation split.
+        examples: From one split.
+        pool: The training and validation examples, to draw wrong answers from.
         seed: Draws wrong answers where the examples have none.
         batch_size: Texts per forward pass.
     """
-    pairs = paired_statements(Encoder(model), examples, seed=seed)
+    pairs = paired_statements(Encoder(model), examples, pool=pool, seed=seed)
     texts = [text for pair in pairs for text in pair]
     states = last_residual(model, texts, batch_size=batch_size)
     return states[0::2], states[1::2]

@@ -18,10 +18,15 @@ from lofit_lens.analysis.baselines.reading import (
     reading_directions,
     reading_scores,
 )
-from lofit_lens.analysis.baselines.validation import Choice, choose_on_validation
+from lofit_lens.analysis.baselines.validation import (
+    Choice,
+    check_alphas,
+    check_kl_budget,
+    choose_on_validation,
+)
 from lofit_lens.edit import Edit
 from lofit_lens.errors import LofitLensError
-from lofit_lens.positions import TokenScope
+from lofit_lens.positions import TokenScope, check_scope
 from lofit_lens.provenance import Provenance, learned_on
 from lofit_lens.residual import ResidualIntervention
 from lofit_lens.tasks.task import Task
@@ -51,7 +56,7 @@ class ReadingConfig:
         batch_size: Sequences per forward pass.
 
     Raises:
-        LofitLensError: The direction or the unit is unknown, or there are no strengths.
+        LofitLensError: A value is out of range; the message names it.
     """
 
     direction: DirectionKind = "pca"
@@ -69,8 +74,9 @@ class ReadingConfig:
                 raise LofitLensError(
                     f"{name} must be one of {', '.join(values)}, got {getattr(self, name)!r}."
                 )
-        if not self.alphas:
-            raise LofitLensError("There is no alpha to choose from; give at least one.")
+        check_scope(self.scope)
+        check_alphas(self.alphas)
+        check_kl_budget(self.kl_budget)
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,11 +192,15 @@ def fit_reading_vector(
         LofitLensError: There is no such layer, or a budget that no strength keeps.
     """
     config = config or ReadingConfig()
-    right, wrong = pair_states(model, task.train, seed=seed, batch_size=config.batch_size)
+    (right, wrong), val = (
+        pair_states(
+            model, split,
+            pool=(*task.train, *task.val), seed=seed, batch_size=config.batch_size,
+        )
+        for split in (task.train, task.val)
+    )  # fmt: skip
     directions = reading_directions(right, wrong, config.direction, seed=seed)
-    accuracy, margin = reading_scores(
-        directions, *pair_states(model, task.val, seed=seed, batch_size=config.batch_size)
-    )
+    accuracy, margin = reading_scores(directions, *val)
     best = max(range(len(accuracy)), key=lambda i: (float(accuracy[i]), float(margin[i]), -i))
     found = ReadingVector(
         directions=directions.float(),

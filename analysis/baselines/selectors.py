@@ -22,7 +22,7 @@ from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
 from lofit_lens.provenance import learned_on
 from lofit_lens.selection import select_heads
-from lofit_lens.tasks.task import Task
+from lofit_lens.tasks.task import Objective, Task
 from lofit_lens.tokens import Encoder
 from lofit_lens.training.config import SelectionConfig, TuningConfig
 from lofit_lens.training.loop import train
@@ -72,11 +72,13 @@ def by_gates(config: GateConfig | None = None) -> HeadSelector:
     return select
 
 
-def by_attribution(*, batch_size: int = 8) -> HeadSelector:
+def by_attribution(*, objective: Objective | None = None, batch_size: int = 8) -> HeadSelector:
     """Gradient x activation of the task's loss; see `attribute_heads`. The seed plays no part."""
 
     def select(model: TransformerBridge, task: Task, seed: int) -> HeadScores:  # noqa: ARG001
-        return attribute_heads(model, task, batch_size=batch_size, progress=False)
+        return attribute_heads(
+            model, task, objective=objective, batch_size=batch_size, progress=False
+        )
 
     return select
 
@@ -168,6 +170,7 @@ def selector(
     selection: SelectionConfig | None = None,
     tuning: TuningConfig | None = None,
     gates: GateConfig | None = None,
+    batch_size: int = 32,
     draw: int = 0,
 ) -> HeadSelector:
     """A selector by its name in tables and on the command line.
@@ -176,20 +179,24 @@ def selector(
         name: "lofit", "bias-norm", "probes", "probe-layers", "gates", "attribution", "random",
             "layer-matched" (random heads in the layers of LoFiT's), or a `.npy` or `.json` file.
         selection: How to train LoFiT's stage 1.
-        tuning: How to train a bias.
+        tuning: How to train a bias; attribution has its objective and (micro-)batch size.
         gates: How to train gates.
+        batch_size: Texts per forward pass where probes read activations.
         draw: Which of several draws with one seed; for random heads.
 
     Raises:
         LofitLensError: The name is unknown.
     """
+    tuning = tuning or TuningConfig()
     known = {
         "lofit": by_scale(selection),
         "bias-norm": by_bias(tuning),
-        "probes": by_probes(),
-        "probe-layers": by_probe_layers(),
+        "probes": by_probes(batch_size=batch_size),
+        "probe-layers": by_probe_layers(batch_size=batch_size),
         "gates": by_gates(gates),
-        "attribution": by_attribution(),
+        "attribution": by_attribution(
+            objective=tuning.objective, batch_size=tuning.micro_batch_size or tuning.batch_size
+        ),
         "random": at_random(draw=draw),
         "layer-matched": layer_matched(by_scale(selection), draw=draw),
     }
@@ -217,8 +224,8 @@ def _statements(
     model: TransformerBridge, task: Task, seed: int, batch_size: int
 ) -> tuple[tuple[Tensor, Bool[np.ndarray, " text"]], tuple[Tensor, Bool[np.ndarray, " val"]]]:
     """Head outputs at the end of right and wrong statements, in training and in validation."""
-    found = []
+    found, pool = [], (*task.train, *task.val)
     for examples in (task.train, task.val):
-        statements = all_statements(Encoder(model), examples, seed=seed)
+        statements = all_statements(Encoder(model), examples, pool=pool, seed=seed)
         found.append((last_z(model, statements.texts, batch_size=batch_size), statements.right))
     return found[0], found[1]

@@ -1,4 +1,9 @@
-"""Right and wrong statements: the answers of a task behind their questions."""
+"""Right and wrong statements: the answers of a task behind their questions.
+
+A statement is the prompt of the example with an answer glued on as it is: the text that training
+sees, so all methods of a comparison read the same ones, whatever their papers did. TruthfulQA in
+LoFiT's format has no blank before the answer ("Q: … A:Yes"); ITI's own texts have one.
+"""
 
 from __future__ import annotations
 
@@ -29,16 +34,19 @@ class Statements:
     groups: tuple[str, ...]
 
 
-def all_statements(encoder: Encoder, examples: Sequence[Example], *, seed: int) -> Statements:
+def all_statements(
+    encoder: Encoder, examples: Sequence[Example], *, pool: Sequence[Example], seed: int
+) -> Statements:
     """Every right and every wrong answer of each example (ITI, section 3.1).
 
     Args:
         encoder: Of the model.
-        examples: From a training or validation split.
+        examples: From one split.
+        pool: The training and validation examples, to draw wrong answers from.
         seed: Draws wrong answers where the examples have none; see `with_wrong_answers`.
     """
     texts, right, groups = [], [], []
-    for example in with_wrong_answers(examples, seed=seed):
+    for example in with_wrong_answers(examples, pool=pool, seed=seed):
         for answers, is_right in ((example.correct, True), (example.incorrect, False)):
             texts += [encoder.continuation(example.prompt, answer) for answer in answers]
             right += [is_right] * len(answers)
@@ -47,37 +55,43 @@ def all_statements(encoder: Encoder, examples: Sequence[Example], *, seed: int) 
 
 
 def paired_statements(
-    encoder: Encoder, examples: Sequence[Example], *, seed: int
+    encoder: Encoder, examples: Sequence[Example], *, pool: Sequence[Example], seed: int
 ) -> list[tuple[EncodedText, EncodedText]]:
     """Pairs of a right and a wrong answer to one question, as many as it has of both.
 
     Args:
         encoder: Of the model.
-        examples: From a training or validation split.
+        examples: From one split.
+        pool: The training and validation examples, to draw wrong answers from.
         seed: Draws wrong answers where the examples have none; see `with_wrong_answers`.
     """
     return [
         (encoder.continuation(example.prompt, right), encoder.continuation(example.prompt, wrong))
-        for example in with_wrong_answers(examples, seed=seed)
+        for example in with_wrong_answers(examples, pool=pool, seed=seed)
         for right, wrong in zip(example.correct, example.incorrect, strict=False)
     ]
 
 
-def with_wrong_answers(examples: Sequence[Example], *, seed: int) -> list[Example]:
+def with_wrong_answers(
+    examples: Sequence[Example], *, pool: Sequence[Example], seed: int
+) -> list[Example]:
     """The examples, each with a wrong answer.
 
     An exact-match example has accepted spellings and no wrong answer. It keeps its first spelling
-    and is given the answer of another example, drawn with the seed.
+    and is given the first spelling of another example, drawn with the seed; never one that it
+    accepts itself, letter case and white space around it ignored.
 
     Args:
         examples: From one split.
+        pool: Whose answers are drawn: the training and validation examples together, as a small
+            split may have one answer only. Never the test.
         seed: Seed of the draw.
 
     Raises:
-        DataError: An example needs a wrong answer and all examples have the same answer.
+        DataError: An example needs a wrong answer, and it accepts every answer of the pool.
     """
     rng = random.Random(seed)
-    answers = sorted({example.correct[0] for example in examples})
+    answers = sorted({example.correct[0] for example in pool})
     found = []
     for example in examples:
         if example.incorrect:
@@ -87,8 +101,9 @@ def with_wrong_answers(examples: Sequence[Example], *, seed: int) -> list[Exampl
         wrong = [answer for answer in answers if answer.strip().lower() not in accepted]
         if not wrong:
             raise DataError(
-                f"Example {example.id} has no wrong answer, and no other example has another answer to "
-                "draw one from. Give the task incorrect answers (the column `choices`)."
+                f"Example {example.id} has no wrong answer, and no training or validation example has "
+                f"an answer other than {', '.join(map(repr, example.correct))} that could be drawn. Add "
+                "examples with other answers, or give the task incorrect ones (the column `choices`)."
             )
         drawn = (rng.choice(wrong),)
         found.append(replace(example, correct=example.correct[:1], incorrect=drawn))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -16,6 +17,33 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 Key = TypeVar("Key", bound=Hashable)
+
+
+class NoUsableEdit(LofitLensError):
+    """All candidates give numbers that are not finite or are over the KL budget."""
+
+
+def check_alphas(alphas: Sequence[float]) -> None:
+    """Refuse strengths that cannot be chosen from.
+
+    Raises:
+        LofitLensError: There are none, or one is not finite.
+    """
+    if not alphas or not all(math.isfinite(alpha) for alpha in alphas):
+        raise LofitLensError(f"alphas must be one or more finite numbers, got {tuple(alphas)}.")
+
+
+def check_kl_budget(kl_budget: float | None) -> None:
+    """Refuse a budget that no edit can keep.
+
+    Raises:
+        LofitLensError: It is not greater than 0.
+    """
+    if kl_budget is not None and not kl_budget > 0:
+        raise LofitLensError(
+            f"kl_budget must be greater than 0, got {kl_budget}: every edit that changes anything has "
+            "a KL divergence above 0. Give a number of nats per token, or None for no limit."
+        )
 
 
 @dataclass(frozen=True)
@@ -81,10 +109,12 @@ def choose_on_validation(
         batch_size: Sequences per forward pass.
 
     Raises:
-        LofitLensError: A budget without a measure, no candidates, or none that can be used.
+        LofitLensError: No candidates, a budget without a measure, or one that is not above 0.
+        NoUsableEdit: No candidate gives finite numbers and keeps the budget.
     """
     if not candidates:
         raise LofitLensError("There are no candidates to choose from; give at least one edit.")
+    check_kl_budget(kl_budget)
     if kl_budget is not None and kl is None:
         raise LofitLensError(
             f"kl_budget is {kl_budget}, but nothing measures the KL divergence. Pass kl, a function "
@@ -96,7 +126,7 @@ def choose_on_validation(
         if _usable(trial, kl_budget) and (best is None or _score(trial) > _score(best)):
             best = trial
     if best is None:
-        raise LofitLensError(_why_none(trials, kl_budget))
+        raise NoUsableEdit(_why_none(trials, kl_budget))
     return Choice(best.key, trials)
 
 

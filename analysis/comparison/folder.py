@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from lofit_lens.analysis.comparison.latex import as_latex
 from lofit_lens.analysis.comparison.results import Comparison
 from lofit_lens.analysis.comparison.run import ComparisonRun
 from lofit_lens.analysis.comparison.tables import as_html, as_markdown
-from lofit_lens.analysis.folders import Kind, open_folder, records, write_json
+from lofit_lens.analysis.folders import Kind, check_folder, open_folder, records, write_json
+from lofit_lens.errors import LofitLensError
 
 KIND = Kind(
     "comparison",
@@ -23,36 +25,46 @@ KIND = Kind(
 class ComparisonFolder:
     """Takes each run as soon as it is there, and the tables in the end.
 
+    Nothing in the folder is changed before the first new run or the tables, so that a request
+    that turns out to be wrong does no harm.
+
     Args:
-        folder: Where.
+        path: Where.
         request: What was asked for, as plain JSON values.
         resume: Whether to go on with a comparison in it.
         overwrite: Whether to remove a comparison in it.
 
     Attributes:
         path: Where.
-        done: The runs that were in it.
+        done: The runs to go on with.
 
     Raises:
         LofitLensError: The folder holds something else, or a comparison and neither is said.
     """
 
     def __init__(
-        self, folder: Path, request: Mapping[str, Any], *, resume: bool, overwrite: bool
+        self, path: Path, request: Mapping[str, Any], *, resume: bool, overwrite: bool
     ) -> None:
-        open_folder(folder, KIND, request, overwrite=overwrite, resume=resume)
-        self.path = folder
-        self.done = tuple(map(ComparisonRun.load, sorted(self._records.glob("*.json.gz"))))
+        check_folder(path, KIND, overwrite=overwrite, resume=resume)
+        self.path = path
+        self._records = path / KIND.records
         self._request = request
-        self._count = len(self.done)
+        self._how = {"overwrite": overwrite, "resume": resume}
+        self._opened = False
+        files = sorted(self._records.glob("*.json.gz")) if resume else []
+        self._files = {ComparisonRun.load(file): file.name for file in files}
+        self.done = tuple(self._files)
 
     def add(self, run: ComparisonRun) -> None:
         """Write a run."""
-        run.save(self._records / run.file_name(self._count))
-        self._count += 1
+        self._open()
+        name = run.file_name(len(self._files))
+        run.save(self._records / name)
+        self._files[run] = name
 
     def finish(self, comparison: Comparison, *, base: str, published: str | None) -> list[Path]:
         """Write tables and figure; returns the files."""
+        self._open()
         frame = comparison.frame(base)
         texts = {
             "table.csv": frame.to_csv(index=False),
@@ -67,12 +79,35 @@ class ComparisonFolder:
         if len(comparison.methods) > 1:
             names.append("forest.html")
             comparison.plot(base).write_html(self.path / names[-1], include_plotlyjs="directory")
-        write_json(self.path / KIND.marker, {**self._request, **comparison_json(comparison, base)})
+        files = [self._files[run] for run in comparison.runs]
+        content = {**self._request, "runs": files, **comparison_json(comparison, base)}
+        write_json(self.path / KIND.marker, content)
         return [self.path / name for name in names]
 
-    @property
-    def _records(self) -> Path:
-        return self.path / KIND.records
+    def _open(self) -> None:
+        if not self._opened:
+            open_folder(self.path, KIND, self._request, **self._how)
+            self._opened = True
+
+
+def load_comparison(folder: str | Path) -> Comparison:
+    """The comparison whose tables a folder holds, made again from its records without the model.
+
+    Args:
+        folder: The `--out` of `lofit-lens compare`. Records that are not part of its last table,
+            as of methods left out since, are not read.
+
+    Raises:
+        LofitLensError: The folder holds no finished comparison, or a damaged one.
+    """
+    marker = Path(folder) / KIND.marker
+    try:
+        content = json.loads(marker.read_text(encoding="utf-8"))
+        files, base = content["runs"], content["base"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LofitLensError(f"{folder} holds no finished comparison: {error}.") from error
+    runs = tuple(ComparisonRun.load(Path(folder) / KIND.records / name) for name in files)
+    return Comparison(runs, base)
 
 
 def comparison_json(comparison: Comparison, base: str) -> dict[str, Any]:

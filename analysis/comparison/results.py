@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
-_SAME = ("data_hash", "templates")
+_SAME = ("model", "data_hash", "templates", "texts")
 """What the protocols of all methods must agree on, for one fold and seed."""
 
 
@@ -289,5 +289,5 @@ class Comparison:
             if run.protocol.get(name) != first.protocol.get(name):
                 raise LofitLensError(
                     f"{what}, was run with other {name} than {first.method!r}. Fit and score both on "
-                    "the same data with the same templates."
+                    "the same model, data, templates and plain text."
                 )

@@ -1,0 +1,171 @@
+"""One method on one task with one seed: fitted without the test, scored, its cost measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lofit_lens.analysis.comparison.run import ComparisonRun, Cost
+from lofit_lens.analysis.leaks import sealed
+from lofit_lens.analysis.methods import Leaky, Method
+from lofit_lens.analysis.side_effects import is_refusal, open_answers, side_effects
+from lofit_lens.edit import Edit
+from lofit_lens.errors import ScoringError
+from lofit_lens.scoring.evaluate import evaluate
+from lofit_lens.scoring.evaluation import Evaluation
+from lofit_lens.tasks.task import MultipleChoice, Task
+from lofit_lens.tokens import EncodedText
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+ROUNDING = 1e-4
+"""Log-probabilities of one text that differ by less differ by the way they were batched, in nats."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where all methods are measured alike.
+
+    Attributes:
+        model: The model.
+        batch_size: Sequences per forward pass in scoring.
+        texts: Plain text for side effects.
+        n_answers: Multiple-choice questions to answer in free text.
+    """
+
+    model: TransformerBridge
+    batch_size: int
+    texts: Sequence[EncodedText]
+    n_answers: int
+
+    def run(
+        self,
+        name: str,
+        method: Method,
+        task: Task,
+        seed: int,
+        protocol: Mapping[str, Any],
+        untuned: Evaluation | None,
+    ) -> ComparisonRun:
+        """Fit a method without the test split, score its edit, and measure what it does besides.
+
+        Args:
+            name: Of the method.
+            method: The method.
+            task: One fold.
+            seed: Of the run.
+            protocol: What all methods have in common, for the record.
+            untuned: Scores of the model as it is; None if this is the run that makes them.
+
+        Raises:
+            LeakError: The method read the test split.
+            ScoringError: The edit left every scored token as it was.
+        """
+        given = task if isinstance(method, Leaky) else sealed(task)
+        with _measured(self.model) as fitting:
+            fitted = method(self.model, given, seed)
+        with _measured(self.model) as scoring:
+            scored = evaluate(
+                self.model, task, fitted.edit, batch_size=self.batch_size, progress=False
+            )
+        effects = self._side_effects(fitted.edit)
+        if fitted.edit is not None and untuned is not None:
+            check_effect(untuned, scored, kl=effects["kl"])
+        answers = self._answers(task, fitted.edit)
+        if answers:
+            refusals = sum(is_refusal(answer["answer"]) for answer in answers)
+            effects["refusals"] = refusals / len(answers)
+        return ComparisonRun(
+            method=name,
+            task=base_name(task),
+            fold=task.name,
+            seed=seed,
+            evaluation=scored,
+            cost=Cost(
+                parameters=fitted.edit.n_parameters if fitted.edit is not None else 0,
+                fit_seconds=fitting.seconds,
+                score_seconds=scoring.seconds,
+                fit_tokens=fitting.tokens,
+                score_tokens=scoring.tokens,
+            ),
+            side_effects=effects,
+            choices=dict(fitted.choices),
+            heads=[list(head) for head in fitted.heads] if fitted.heads is not None else None,
+            answers=answers,
+            protocol=dict(protocol),
+        )
+
+    def _side_effects(self, edit: Edit | None) -> dict[str, float]:
+        found = side_effects(self.model, edit, self.texts, batch_size=self.batch_size)
+        return {"cross_entropy": found.cross_entropy, "kl": found.kl}
+
+    def _answers(self, task: Task, edit: Edit | None) -> list[dict[str, str]]:
+        if not self.n_answers or not isinstance(task.scoring, MultipleChoice):
+            return []
+        return open_answers(self.model, task, edit, n=self.n_answers, batch_size=self.batch_size)
+
+
+def check_effect(untuned: Evaluation, edited: Evaluation, *, kl: float) -> None:
+    """Refuse the scores of an edit that did not reach what is scored.
+
+    Under multiple choice some log-probability must have changed by more than rounding. Generated
+    text may stay the same under a weak edit; then the distribution over plain text must have.
+
+    Args:
+        untuned: Scores of the model as it is.
+        edited: Scores of the same items under the edit.
+        kl: KL divergence from the unedited model on plain text.
+
+    Raises:
+        ScoringError: The edit changed nothing.
+    """
+    pairs = list(zip(untuned.records, edited.records, strict=True))
+    if "correct" in edited.records[0]:
+        before, after = (
+            np.concatenate([[*pair[side]["correct"], *pair[side]["incorrect"]] for pair in pairs])
+            for side in (0, 1)
+        )
+        moved = bool(np.abs(after - before).max() > ROUNDING)
+    else:
+        moved = kl > 0 or any(before["generated"] != after["generated"] for before, after in pairs)
+    if not moved:
+        raise ScoringError(
+            f"The edit changed none of the {len(pairs)} scored items of {edited.task}, so its score would "
+            "be the unedited model's. Either it is as good as zero, or its token scope leaves every scored "
+            'token alone, as "iti_compat" does for answers of one or two tokens. Use another scope.'
+        )
+
+
+def base_name(task: Task) -> str:
+    """The name that all folds of a task share."""
+    return str(task.source["name"]) if "fold" in task.source else task.name
+
+
+@dataclass
+class _Measured:
+    """Seconds and tokens of a stretch of work."""
+
+    seconds: float = 0.0
+    tokens: int = 0
+    started: float = field(default_factory=time.perf_counter)
+
+
+@contextmanager
+def _measured(model: TransformerBridge) -> Iterator[_Measured]:
+    """Count the seconds, and the tokens that enter the first block, padding included."""
+    measured = _Measured()
+
+    def count(h: Any, hook: object = None) -> None:  # noqa: ARG001
+        measured.tokens += h.shape[0] * h.shape[1]
+
+    try:
+        with model.hooks(fwd_hooks=[("blocks.0.hook_in", count)]):
+            yield measured
+    finally:
+        measured.seconds = time.perf_counter() - measured.started
