@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,6 +61,13 @@ def compare(
     answers: Annotated[
         int, typer.Option(help="Multiple-choice questions to answer in free text as well.", min=0)
     ] = 0,
+    rate: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Learning rate of a tuned rival, as lora=1e-4; give it again for others. (default: the "
+            "preset's, or each rival's own)"
+        ),
+    ] = None,
     random_draws: Annotated[
         int,
         typer.Option(help="Sets of random heads for each seed; their runs are averaged.", min=1),
@@ -114,6 +122,7 @@ def compare(
             )
         if published is not None:
             check_model(published)
+        rates = _rates(rate or ())
         names = list(dict.fromkeys([ZERO_SHOT, *(name.strip() for name in methods.split(","))]))
         named_methods(names[1:])
         if base not in names:
@@ -134,7 +143,7 @@ def compare(
             seeds=chosen_seeds,
             settings={
                 task.name: dataclasses.replace(
-                    _settings(task, model, head_options, training),
+                    _settings(task, model, head_options, training, rates),
                     kl_budget=kl_budget,
                     random_draws=random_draws,
                     batch_size=model_options.batch_size,
@@ -180,14 +189,25 @@ def _without_leaks(task: Task, report: Report) -> Task:
 
 
 def _settings(
-    task: Task, model: TransformerBridge, head_options: HeadOptions, training: TrainingOptions
+    task: Task,
+    model: TransformerBridge,
+    head_options: HeadOptions,
+    training: TrainingOptions,
+    rates: Mapping[str, float],
 ) -> Settings:
     """What the training options and presets say for one task."""
+    from lofit_lens.analysis.baselines.paper_rates import paper_loreft, paper_rates
     from lofit_lens.analysis.methods import Settings
+    from lofit_lens.analysis.options import paper_task
     from lofit_lens.model import EMBEDDED
     from lofit_lens.positions import check_scope
 
-    start = Settings.embedded() if training.preset == EMBEDDED else Settings()
+    start = Settings()
+    if training.preset == EMBEDDED:
+        start = Settings.embedded()
+    elif training.preset:
+        row = training.preset, paper_task(task)
+        start = Settings(rates=paper_rates(*row), loreft=paper_loreft(*row))
     settings = dataclasses.replace(start, k=head_options.k, fraction=head_options.fraction)
     share = settings.n_heads(model) / (model.cfg.n_layers * model.cfg.n_heads)
     return dataclasses.replace(
@@ -195,7 +215,28 @@ def _settings(
         scope=check_scope(training.scope or "all"),
         selection=training.selection(task),
         tuning=training.tuning(task, share),
+        rates={**start.rates, **rates},
     )
+
+
+def _rates(given: Sequence[str]) -> dict[str, float]:
+    """Learning rates from NAME=NUMBER."""
+    from lofit_lens.analysis.named_methods import RIVALS
+    from lofit_lens.errors import LofitLensError
+
+    known = (*RIVALS, "lorra", "jola")
+    rates = {}
+    for text in given:
+        name, _, number = text.partition("=")
+        try:
+            rates[name] = float(number)
+        except ValueError:
+            rates[name] = math.nan
+        if name not in known or not rates[name] > 0:
+            raise LofitLensError(
+                f"--rate takes NAME=NUMBER, as lora=1e-4, for {', '.join(known)}; got {text!r}."
+            )
+    return rates
 
 
 def _texts(model: TransformerBridge, path: Path) -> Sequence[EncodedText]:

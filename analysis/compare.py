@@ -12,10 +12,11 @@ from tqdm.auto import tqdm
 from lofit_lens.analysis.bench import Bench, base_name
 from lofit_lens.analysis.comparison.results import Comparison
 from lofit_lens.analysis.comparison.run import ComparisonRun
-from lofit_lens.analysis.leaks import check_splits, check_templates
+from lofit_lens.analysis.leaks import check_splits
 from lofit_lens.analysis.methods import Fitted, Method, Settings
 from lofit_lens.analysis.named_methods import named_methods
 from lofit_lens.analysis.side_effects import kl_on, sample_texts
+from lofit_lens.analysis.templates import check_templates
 from lofit_lens.errors import LeakError, LofitLensError
 from lofit_lens.model import fingerprint
 from lofit_lens.provenance import library_versions

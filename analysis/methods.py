@@ -62,6 +62,8 @@ class Settings:
     """LoFiT's stage 2; everything but the learning rate also holds for the tuned rivals."""
     rates: Mapping[str, float] = field(default_factory=dict)
     """Learning rates of tuned rivals, by name; default each rival's own."""
+    loreft: tuple[int, int] = (8, 3)
+    """LoReFT's rank, and how many tokens at either end of the prompt it edits."""
     gate_penalty: float = 4e-5
     """Weight of JoLA's expected number of open gates."""
     random_draws: int = 1

@@ -250,6 +250,8 @@ def _rival(kind: str, settings: Settings) -> Method:
         _refuse_scope(kind, settings)
     rate = settings.rates.get(kind, rival.learning_rate)
     options = _without_dropout(kind, settings)
+    if kind == "loreft":
+        options = dict(zip(("rank", "positions"), settings.loreft, strict=True))
 
     def fit(model: TransformerBridge, task: Task, seed: int) -> Fitted:
         config = replace(settings.tuning, learning_rate=rate, seed=seed)

@@ -192,7 +192,7 @@ class TrainingOptions:
         if self.preset == EMBEDDED:
             base = SELECTION
         elif self.preset:
-            base = SelectionConfig.paper(self.preset, _paper_task(task))
+            base = SelectionConfig.paper(self.preset, paper_task(task))
         given = {"learning_rate": self.selection_lr, "l1": self.l1}
         return dataclasses.replace(base, **self._given(given))
 
@@ -207,7 +207,7 @@ class TrainingOptions:
             base = TUNING
         elif self.preset:
             nearest = 0.1 if fraction > 0.05 else 0.03
-            base = TuningConfig.paper(self.preset, _paper_task(task), fraction=nearest)
+            base = TuningConfig.paper(self.preset, paper_task(task), fraction=nearest)
         given = {"learning_rate": self.tuning_lr, "component": self.component}
         return dataclasses.replace(base, **self._given(given))
 
@@ -235,7 +235,8 @@ class TrainingOptions:
         return {name: value for name, value in (shared | dict(own)).items() if value is not None}
 
 
-def _paper_task(task: Task) -> str:
+def paper_task(task: Task) -> str:
+    """The name under which the paper's tables have a task."""
     return task.name.partition(":")[0]
 
 

@@ -59,8 +59,6 @@ def test_the_table_can_be_made_again_from_the_records_without_the_model(
         ("--resume", "--l1", "0.5"),
         ("--overwrite", "--k", "5000"),
         ("--overwrite", "--scope", "last"),
-        ("--overwrite", "--resume"),
-        ("--resume", "--published", "gpt-5"),
     ):
         fail(*more, *odd, cwd=tmp_path)
     assert (tmp_path / "out" / "table.csv").read_bytes() == table
@@ -106,6 +104,7 @@ def test_a_wrong_request_is_told_and_leaves_no_folder(
 ) -> None:
     base = ("compare", "--model", tiny_folder("llama"), "--task", pairs)
     assert "no method 'lofti'" in fail(*base, "--methods", "lofti", cwd=tmp_path)
+    assert "lora=1e-4" in fail(*base, "--rate", "lora", cwd=tmp_path)
     missing = fail(*base, "--text", "nowhere.txt", cwd=tmp_path)
     assert "nowhere.txt" in missing
     assert "There is no run of 'lora'" in fail(
@@ -121,7 +120,7 @@ def test_the_blimp_comparison_runs_on_a_real_model(
 ) -> None:
     printed = succeed(
         "compare", "--model", models_dir / "stories3M",
-        "--task", data_dir / "blimp" / "only_npi_scope.jsonl", "--methods", METHODS, "--seeds", 2,
+        "--task", data_dir / "blimp" / "only_npi_scope.jsonl", "--methods", METHODS,
         "--fraction", 0.1, "--shares", 0.1, 0.05, 0.1, "--epochs", 2, cwd=tmp_path,
     )  # fmt: skip
     values = {row["method"]: row["value"] for row in printed["table"]}
