@@ -221,7 +221,7 @@ def _settings(
 
 def _rates(given: Sequence[str]) -> dict[str, float]:
     """Learning rates from NAME=NUMBER."""
-    from lofit_lens.analysis.named_methods import RIVALS
+    from lofit_lens.analysis.recipes import RIVALS
     from lofit_lens.errors import LofitLensError
 
     known = (*RIVALS, "lorra", "jola")

@@ -2,37 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import get_args
 
-from lofit_lens.analysis.baselines.bitfit import train_bitfit
-from lofit_lens.analysis.baselines.contrast import ContrastConfig, fit_contrast
-from lofit_lens.analysis.baselines.gates import GateConfig, train_gates
-from lofit_lens.analysis.baselines.iti import ITI, fit_iti
-from lofit_lens.analysis.baselines.iti_config import Direction, ITIConfig
-from lofit_lens.analysis.baselines.loreft import train_loreft
-from lofit_lens.analysis.baselines.lorra import train_lorra
-from lofit_lens.analysis.baselines.repe import DirectionKind, ReadingConfig, fit_reading_vector
-from lofit_lens.analysis.baselines.rivals import train_ia3, train_lora, train_red
-from lofit_lens.analysis.baselines.selectors import selector
-from lofit_lens.analysis.baselines.validation import choose_on_validation
-from lofit_lens.analysis.methods import Fitted, Leaky, Method, Settings
-from lofit_lens.edit import Edit
+from lofit_lens.analysis import recipes
+from lofit_lens.analysis.baselines.iti_config import Direction
+from lofit_lens.analysis.methods import Method, Settings
 from lofit_lens.errors import LofitLensError
-from lofit_lens.heads import HeadSet
 from lofit_lens.positions import check_scope
-from lofit_lens.tasks.task import Task
-from lofit_lens.tuning import tune_heads
-
-if TYPE_CHECKING:
-    from transformer_lens.model_bridge import TransformerBridge
-
-KL = Callable[[Edit], float]
-
-Learned = Literal["bias", "scale"]
-"""What can be learned on chosen heads, beside the directions of ITI."""
 
 ALIASES = {
     "lofit": "lofit/bias",
@@ -43,15 +21,9 @@ ALIASES = {
 }
 """Short names of heads and what is done to them."""
 
-LORRA_STRENGTHS = (1.0, 2.0, 5.0)
-"""How far LoRRA's targets lie along the contrast; one is chosen on validation. The authors take 5."""
-
-RANDOM = ("random", "layer-matched")
-"""Selectors that may be drawn several times for one seed."""
-
 
 def named_methods(
-    names: Sequence[str], settings: Settings | None = None, *, kl: KL | None = None
+    names: Sequence[str], settings: Settings | None = None, *, kl: recipes.KL | None = None
 ) -> dict[str, Method | Sequence[Method]]:
     """Methods by name.
 
@@ -82,7 +54,7 @@ def named_methods(
     return {name: _named(name, settings or Settings(), kl) for name in names}
 
 
-def _named(name: str, settings: Settings, kl: KL | None) -> Method | Sequence[Method]:
+def _named(name: str, settings: Settings, kl: recipes.KL | None) -> Method | Sequence[Method]:
     kind, _, scope = name.partition("@")
     if scope:
         settings = replace(settings, scope=check_scope(scope))
@@ -92,236 +64,24 @@ def _named(name: str, settings: Settings, kl: KL | None) -> Method | Sequence[Me
         tuning=replace(settings.tuning, scope=settings.scope),
     )
     chosen, _, direction = ALIASES.get(kind, kind).rpartition("/")
-    if chosen and direction in get_args(Learned) + get_args(Direction):
-        draws = range(settings.random_draws if chosen in RANDOM else 1)
-        found = [_on_heads(chosen, direction, draw, settings, kl) for draw in draws]
+    if chosen and direction in get_args(recipes.Learned) + get_args(Direction):
+        draws = range(settings.random_draws if chosen in recipes.RANDOM else 1)
+        found = [recipes.on_heads(chosen, direction, draw, settings, kl) for draw in draws]
         return found if len(found) > 1 else found[0]
-    if kind in _READING:
-        return _reading(_READING[kind], settings, kl)
-    if kind in RIVALS:
-        return _rival(kind, settings)
+    if kind in recipes.READING:
+        return recipes.reading(recipes.READING[kind], settings, kl)
+    if kind in recipes.RIVALS:
+        return recipes.rival(kind, settings)
     others = {
-        "repe-contrast": _contrast,
-        "lorra": _lorra,
-        "jola": _jola,
-        "iti-legacy": _iti_legacy,
+        "repe-contrast": recipes.contrast,
+        "lorra": recipes.lorra,
+        "jola": recipes.jola,
+        "iti-legacy": recipes.iti_legacy,
     }
     if kind in others:
         return others[kind](settings, kl)
-    known = ", ".join([*ALIASES, *_READING, *others, *RIVALS])
+    known = ", ".join([*ALIASES, *recipes.READING, *others, *recipes.RIVALS])
     raise LofitLensError(
         f"There is no method {name!r}. Known: {known}, and "
-        f"HEADS/DIRECTION with the directions {', '.join(get_args(Learned) + get_args(Direction))}."
-    )
-
-
-def _on_heads(chosen: str, direction: Any, draw: int, settings: Settings, kl: KL | None) -> Method:
-    """Heads of some selector, with something learned on them or moved along a direction of ITI."""
-    select = _heads(chosen, draw, settings)
-    learned = direction in get_args(Learned)
-    iti = None
-    if not learned:
-        iti = ITIConfig(direction=direction, scope=settings.scope, kl_budget=settings.kl_budget)
-
-    def fit(model: TransformerBridge, task: Task, seed: int) -> Fitted:
-        if iti is None:
-            heads = select(model, task, seed)
-            config = replace(settings.tuning, component=direction, seed=seed)
-            return Fitted(tune_heads(model, task, heads, config, progress=False), heads=heads)
-        own = chosen == "probes"  # then ITI ranks the heads itself
-        heads = None if own else select(model, task, seed)
-        ks = (settings.n_heads(model),) if heads is None else (len(heads),)
-        found = fit_iti(
-            model, task, replace(iti, ks=ks), seed=seed, heads=heads, kl=kl,
-            batch_size=settings.batch_size,
-        )  # fmt: skip
-        return _iti_fitted(found)
-
-    return fit
-
-
-def _heads(
-    chosen: str, draw: int, settings: Settings
-) -> Callable[[TransformerBridge, Task, int], HeadSet]:
-    """The heads of a selector, as many as the settings say, or all those of a file."""
-    listed = Path(chosen).suffix in (".npy", ".json")
-    score = selector(
-        chosen,
-        selection=settings.selection,
-        tuning=settings.tuning,
-        gates=_gates(settings),
-        batch_size=settings.batch_size,
-        draw=draw,
-    )
-
-    def choose(model: TransformerBridge, task: Task, seed: int) -> HeadSet:
-        if listed:
-            cfg = model.cfg
-            return HeadSet.load(chosen, n_layers=cfg.n_layers, n_heads=cfg.n_heads)
-        return score(model, task, seed).top(k=settings.n_heads(model))
-
-    return choose
-
-
-def _iti_fitted(found: ITI) -> Fitted:
-    edit = found.edit()
-    trials = [{"alpha": t.key[1], "score": t.score, "kl": t.kl} for t in found.trials]
-    return Fitted(edit, {"alpha": found.alpha, "k": found.k, "trials": trials}, edit.heads)
-
-
-def _reading(direction: DirectionKind, settings: Settings, kl: KL | None) -> Method:
-    config = ReadingConfig(
-        direction=direction,
-        scope=settings.scope,
-        kl_budget=settings.kl_budget,
-        batch_size=settings.batch_size,
-    )
-
-    def fit(model: TransformerBridge, task: Task, seed: int) -> Fitted:
-        found = fit_reading_vector(model, task, config, seed=seed, kl=kl)
-        trials = [] if found.by_alpha is None else found.by_alpha.to_json()
-        chosen = {"layer": found.layer, "alpha": found.alpha, "trials": trials}
-        return Fitted(found.edit(), chosen)
-
-    return fit
-
-
-def _contrast(settings: Settings, kl: KL | None) -> Method:
-    config = ContrastConfig(
-        scope=settings.scope, kl_budget=settings.kl_budget, batch_size=settings.batch_size
-    )
-
-    def fit(model: TransformerBridge, task: Task, seed: int) -> Fitted:  # noqa: ARG001
-        found = fit_contrast(model, task, config, kl=kl)
-        steps = [choice for choice in (found.by_layer, found.by_alpha) if choice is not None]
-        trials = [trial for choice in steps for trial in choice.to_json()]
-        edit = found.edit
-        chosen = {"layer": edit.layers[0], "alpha": edit.alpha, "trials": trials}
-        return Fitted(edit, {"positive": edit.positive, "negative": edit.negative, **chosen})
-
-    return fit
-
-
-def _lorra(settings: Settings, kl: KL | None) -> Method:
-    _refuse_scope("lorra", settings)
-    rate = settings.rates.get("lorra", 3e-4)
-    options = _without_dropout("lorra", settings)
-
-    def fit(model: TransformerBridge, task: Task, seed: int) -> Fitted:
-        config = replace(settings.tuning, learning_rate=rate, seed=seed)
-        edits = {
-            strength: train_lorra(model, task, config, strength=strength, progress=False, **options)
-            for strength in LORRA_STRENGTHS
-        }
-        found = choose_on_validation(
-            model, task, edits,
-            kl=kl, kl_budget=settings.kl_budget, batch_size=settings.batch_size,
-        )  # fmt: skip
-        return Fitted(edits[found.key], {"strength": found.key, "trials": found.to_json()})
-
-    return fit
-
-
-def _jola(settings: Settings, _kl: KL | None) -> Method:
-    def fit(model: TransformerBridge, task: Task, seed: int) -> Fitted:
-        gates = train_gates(model, task, _gates(settings), seed=seed, progress=False)
-        edit = gates.edit()
-        return Fitted(edit if len(edit.heads) else None, {"k": len(edit.heads)}, edit.heads)
-
-    return fit
-
-
-def _iti_legacy(settings: Settings, kl: KL | None) -> Method:
-    config = ITIConfig.legacy(k=None)
-
-    def fit(model: TransformerBridge, task: Task, seed: int) -> Fitted:
-        ks = (settings.n_heads(model),)
-        found = fit_iti(
-            model, task, replace(config, ks=ks), seed=seed, kl=kl, batch_size=settings.batch_size
-        )
-        return _iti_fitted(found)
-
-    return Leaky(fit, "sigma from the questions of the test as well")
-
-
-def _rival(kind: str, settings: Settings) -> Method:
-    rival = RIVALS[kind]
-    if not rival.has_scope:
-        _refuse_scope(kind, settings)
-    rate = settings.rates.get(kind, rival.learning_rate)
-    options = _without_dropout(kind, settings)
-    if kind == "loreft":
-        options = dict(zip(("rank", "positions"), settings.loreft, strict=True))
-
-    def fit(model: TransformerBridge, task: Task, seed: int) -> Fitted:
-        config = replace(settings.tuning, learning_rate=rate, seed=seed)
-        edit = rival.train(model, task, config, progress=False, **options)
-        return Fitted(edit, {"learning_rate": rate, **options})
-
-    return fit
-
-
-def _without_dropout(kind: str, settings: Settings) -> dict[str, Any]:
-    """Dropout cannot be drawn twice alike, as recomputing a block would need."""
-    drops = settings.tuning.gradient_checkpointing and kind in ("lora", "lorra")
-    return {"dropout": 0.0} if drops else {}
-
-
-def _refuse_scope(kind: str, settings: Settings) -> None:
-    if settings.scope != "all":
-        raise LofitLensError(
-            f'{kind} acts at positions of its own and cannot follow the token scope "{settings.scope}". '
-            f'Leave it out, or name it "{kind}@all" to set it beside methods of another scope.'
-        )
-
-
-@dataclass(frozen=True)
-class Rival:
-    """A tuned rival.
-
-    Attributes:
-        train: Trains it.
-        learning_rate: Its default learning rate.
-        has_scope: Whether it follows a token scope.
-    """
-
-    train: Callable[..., Edit]
-    learning_rate: float
-    has_scope: bool = False
-
-
-RIVALS: Mapping[str, Rival] = {
-    "lora": Rival(train_lora, 1e-3),
-    "ia3": Rival(train_ia3, 1e-3),
-    "red": Rival(train_red, 1e-3, has_scope=True),
-    "loreft": Rival(train_loreft, 9e-4),
-    "bitfit": Rival(train_bitfit, 1e-2, has_scope=True),
-}
-"""Tuned rivals with learning rates of the paper's appendix (Tables 7 and 8); (IA)3, which it does
-not have, gets LoRA's and BitFit that of LoFiT."""
-
-_READING: Mapping[str, DirectionKind] = {
-    "repe-reading": "pca",
-    "repe-mean": "mean",
-    "repe-random": "random",
-}
-
-
-def _gates(settings: Settings) -> GateConfig:
-    """JoLA's own rate and penalty; epochs, batches, objective and scope are those of all methods."""
-    tuning = settings.tuning
-    return GateConfig(
-        learning_rate=settings.rates.get("jola", GateConfig.learning_rate),
-        gate_penalty=settings.gate_penalty,
-        epochs=tuning.epochs,
-        batch_size=tuning.batch_size,
-        micro_batch_size=tuning.micro_batch_size,
-        gradient_checkpointing=tuning.gradient_checkpointing,
-        weight_decay=tuning.weight_decay,
-        max_gradient_norm=tuning.max_gradient_norm,
-        init_std=tuning.init_std,
-        beta=tuning.beta,
-        objective=tuning.objective,
-        scope=settings.scope,
-        validate=tuning.validate,
+        f"HEADS/DIRECTION with the directions {', '.join(get_args(recipes.Learned) + get_args(Direction))}."
     )
