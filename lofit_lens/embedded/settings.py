@@ -19,6 +19,6 @@ RATES = {
     "jola": 1e-1,
     "lorra": 3e-2,
 }
-"""Learning rates of tuned rivals (`lofit_lens.analysis.named_methods`), the same for every task."""
+"""Learning rates of tuned rivals by their names in a comparison, the same for every task."""
 GATE_PENALTY = 3e-3
 """JoLA's lambda."""
