@@ -96,8 +96,8 @@ def compare(
     """Fit and score several methods on several tasks under one protocol.
 
     Without --model and --task: the embedded model on its three tasks. Several tasks are given with
-    commas. **Methods**: zero-shot, lofit, lofit-scale, iti, repe-reading, repe-contrast, lora, ia3,
-    red, loreft, bitfit, jola, random-heads, or HEADS/DIRECTION, as lofit/mass-mean or probes/bias.
+    commas. **Methods**: zero-shot, lofit, lofit-scale, iti, repe-reading, repe-contrast, lorra, lora,
+    ia3, red, loreft, bitfit, jola, random-heads, or HEADS/DIRECTION, as lofit/mass-mean or probes/bias.
     """
     with command(as_json, quiet) as report:
         from lofit_lens.analysis.compare import ZERO_SHOT
@@ -109,10 +109,16 @@ def compare(
         from lofit_lens.errors import LofitLensError
         from lofit_lens.model import EMBEDDED
 
-        model_options = dataclasses.replace(model_options, model=model_options.model or EMBEDDED)
-        if model_options.model == EMBEDDED and training.preset is None:
-            training = dataclasses.replace(training, preset=EMBEDDED)
-        tasks = _tasks(task_options, model_options.model == EMBEDDED, training.seed)
+        embedded = (model_options.model or EMBEDDED) == EMBEDDED
+        if embedded:  # as the demo: its documented numbers are those of the CPU in float32
+            model_options = dataclasses.replace(
+                model_options,
+                model=EMBEDDED,
+                device=model_options.device or "cpu",
+                dtype=model_options.dtype or "float32",
+            )
+            training = dataclasses.replace(training, preset=training.preset or EMBEDDED)
+        tasks = _tasks(task_options, embedded, training.seed)
         if drop_leaked:
             tasks = [_without_leaks(task, report) for task in tasks]
         if training.component is not None:

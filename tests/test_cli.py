@@ -15,7 +15,7 @@ import pytest
 
 from tests.helpers import N_HEADS, N_LAYERS
 
-COMMANDS = ("demo", "select", "tune", "lofit", "evaluate", "export", "heads")
+COMMANDS = ("demo", "compare", "select", "tune", "lofit", "evaluate", "export", "heads")
 
 
 def lofit_lens(
