@@ -89,9 +89,13 @@ def compare(
         check_splits(task)
         by_task[task.name].n_heads(model)
     texts = tuple(texts) if texts is not None else sample_texts(model)
-    protocols = {
-        task.name: _protocol(model, task, by_task[task.name], texts, n_answers) for task in tasks
+    shared = {
+        "model": fingerprint(model).weights,
+        "texts": hashlib.sha256(repr([text.ids for text in texts]).encode()).hexdigest(),
+        "n_answers": n_answers,
+        "versions": library_versions(),
     }
+    protocols = {task.name: shared | _protocol(task, by_task[task.name]) for task in tasks}
     finished = _finished(done, protocols)
     plan = [
         (name, method, task, seed)
@@ -159,22 +163,12 @@ def _methods(
     return {ZERO_SHOT: (_leave_alone,), **drawn}
 
 
-def _protocol(
-    model: TransformerBridge,
-    task: Task,
-    settings: Settings,
-    texts: Sequence[EncodedText],
-    n_answers: int,
-) -> dict[str, Any]:
-    """What every method on a task has in common, as plain JSON values."""
+def _protocol(task: Task, settings: Settings) -> dict[str, Any]:
+    """What every method on one task has in common, as plain JSON values."""
     return {
-        "model": fingerprint(model).weights,
         "settings": settings.to_json(),
         "data_hash": task.data_hash(),
         "templates": check_templates(task),
-        "texts": hashlib.sha256(repr([text.ids for text in texts]).encode()).hexdigest(),
-        "n_answers": n_answers,
-        "versions": library_versions(),
     }
 
 

@@ -14,7 +14,7 @@ import torch
 import lofit_lens as ll
 from lofit_lens.analysis.methods import Settings
 from lofit_lens.analysis.named_methods import named_methods
-from lofit_lens.embedded.settings import SELECTION, TUNING
+from lofit_lens.embedded.settings import TUNING
 from lofit_lens.embedded.world import ABILITIES
 
 FRACTIONS = (0.03, 0.1)
@@ -39,9 +39,8 @@ def main() -> None:
     for name in sys.argv[1:] or RATES:
         for fraction in FRACTIONS if name == "lofit" else (None,):
             for rate in RATES[name]:
-                settings = Settings(
-                    fraction=fraction or 0.1,
-                    selection=SELECTION,
+                settings = replace(
+                    Settings.embedded(fraction=fraction or 0.1),
                     tuning=replace(TUNING, learning_rate=rate),
                     rates={} if name == "lofit" else {name: rate},
                 )

@@ -18,13 +18,13 @@ from lofit_lens.errors import LofitLensError, ModelMismatchError, UnsupportedErr
 from lofit_lens.heads import HeadSet
 from lofit_lens.model import check_head_shape, check_same_model, weights_processed
 from lofit_lens.positions import PositionTracker, TokenScope, check_scope, tracked_positions
+from lofit_lens.provenance import Provenance, unmeasured
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
     from transformer_lens.model_bridge import TransformerBridge
 
-    from lofit_lens.provenance import Provenance
 
 HeadTensor = Float[Tensor, "k d_head"]
 HookFunction = Callable[..., Tensor]
@@ -161,14 +161,14 @@ class HeadIntervention:
 
     def with_scope(self, scope: TokenScope) -> HeadIntervention:
         """The same edit at other positions; its measured scores are left behind."""
-        return replace(self, scope=scope, provenance=self._origin())
+        return replace(self, scope=scope, provenance=unmeasured(self.provenance))
 
     def __mul__(self, strength: float) -> HeadIntervention:
         return replace(
             self,
             scale=None if self.scale is None else strength * self.scale,
             bias=None if self.bias is None else strength * self.bias,
-            provenance=self._origin(),
+            provenance=unmeasured(self.provenance),
         )
 
     __rmul__ = __mul__
@@ -223,10 +223,6 @@ class HeadIntervention:
     def _repr_html_(self) -> str:
         return f"<p>{self!r}</p>{self.frame().head(20).to_html(index=False)}"
 
-    def _origin(self) -> Provenance | None:
-        """The provenance without scores, for an edit made from this one."""
-        return None if self.provenance is None else replace(self.provenance, metrics={})
-
     @property
     def _some_tensor(self) -> Tensor:
         tensor = self.bias if self.scale is None else self.scale
@@ -258,9 +254,8 @@ class HeadIntervention:
             if bias is not None:
                 after = after + bias
             after = after.to(z.dtype)
-            mask = positions.mask if positions is not None else None
-            if mask is not None:
-                after = torch.where(mask[:, :, None, None].to(z.device), after, before)
+            if positions is not None:
+                after = positions.limit(after, before)
             return z.index_copy(-2, index, after)
 
         return edit

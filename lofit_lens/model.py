@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -228,6 +229,19 @@ def check_head_shape(model: TransformerBridge, heads: HeadSet) -> None:
         raise ModelMismatchError(
             f"The heads belong to a model of {heads.n_layers} layers x {heads.n_heads} heads, this "
             f"one has {cfg.n_layers} x {cfg.n_heads}. Select heads on this model."
+        )
+
+
+def check_layers(layers: Sequence[int], n_layers: int) -> None:
+    """Refuse layers that a model does not have, none at all, or repeats.
+
+    Raises:
+        LofitLensError: One of the three.
+    """
+    outside = [layer for layer in layers if not 0 <= layer < n_layers]
+    if outside or not layers or len(set(layers)) < len(layers):
+        raise LofitLensError(
+            f"layers must be different numbers from 0 to {n_layers - 1}, got {layers}."
         )
 
 

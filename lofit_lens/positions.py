@@ -73,6 +73,18 @@ class PositionTracker:
         """What `set_prompt_lengths` said last."""
         return self._prompt_lengths
 
+    def limit(self, after: Tensor, before: Tensor) -> Tensor:
+        """`after` at the positions edited in this forward pass, `before` at all others.
+
+        Args:
+            after: Activations `[batch, pos, ...]` under the edit.
+            before: The same without it.
+        """
+        if self.mask is None:
+            return after
+        mask = self.mask.to(before.device)
+        return torch.where(mask.reshape(*mask.shape, *[1] * (before.ndim - 2)), after, before)
+
     def set_prompt_lengths(self, lengths: Int[Tensor, " batch"] | None) -> None:
         """Say how many real tokens of each row are prompt; None: each input is all prompt."""
         self._prompt_lengths = lengths

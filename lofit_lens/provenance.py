@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +79,11 @@ def learned_on(
         history=history or History(),
         task_source=dict(task.source),
     )
+
+
+def unmeasured(provenance: Provenance | None) -> Provenance | None:
+    """The provenance without scores, for an edit made from another one."""
+    return None if provenance is None else replace(provenance, metrics={})
 
 
 def library_versions() -> dict[str, str]:

@@ -14,8 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lofit_lens.errors import LofitLensError, ModelMismatchError
-from lofit_lens.model import check_same_model
+from lofit_lens.model import check_layers, check_same_model
 from lofit_lens.positions import PositionTracker, TokenScope, check_scope, tracked_positions
+from lofit_lens.provenance import Provenance, unmeasured
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
     from lofit_lens.intervention import HookFunction
-    from lofit_lens.provenance import Provenance
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,11 +59,7 @@ class ResidualIntervention:
 
     def __post_init__(self) -> None:
         check_scope(self.scope)
-        outside = [layer for layer in self.layers if not 0 <= layer < self.n_layers]
-        if outside or not self.layers or len(set(self.layers)) < len(self.layers):
-            raise LofitLensError(
-                f"layers must be different numbers from 0 to {self.n_layers - 1}, got {self.layers}."
-            )
+        check_layers(self.layers, self.n_layers)
         object.__setattr__(self, "vectors", self.vectors.float())
         if self.vectors.shape[0] != len(self.layers):
             raise LofitLensError(
@@ -131,10 +127,12 @@ class ResidualIntervention:
 
     def with_scope(self, scope: TokenScope) -> ResidualIntervention:
         """The same vectors at other positions; measured scores are left behind."""
-        return replace(self, scope=scope, provenance=self._origin())
+        return replace(self, scope=scope, provenance=unmeasured(self.provenance))
 
     def __mul__(self, strength: float) -> ResidualIntervention:
-        return replace(self, vectors=strength * self.vectors, provenance=self._origin())
+        return replace(
+            self, vectors=strength * self.vectors, provenance=unmeasured(self.provenance)
+        )
 
     __rmul__ = __mul__
 
@@ -189,9 +187,6 @@ class ResidualIntervention:
     def _repr_html_(self) -> str:
         return f"<p>{self!r}</p>{self.frame().to_html(index=False)}"
 
-    def _origin(self) -> Provenance | None:
-        return None if self.provenance is None else replace(self.provenance, metrics={})
-
     @property
     def _d_model(self) -> int:
         return self.vectors.shape[1]
@@ -207,7 +202,6 @@ class ResidualIntervention:
         def edit(h: Any, hook: object = None) -> Any:  # noqa: ARG001
             vector = on(h.device) if learning else kept(h.device)
             after = (h.float() + vector).to(h.dtype)
-            mask = positions.mask if positions is not None else None
-            return after if mask is None else torch.where(mask[..., None].to(h.device), after, h)
+            return after if positions is None else positions.limit(after, h)
 
         return edit

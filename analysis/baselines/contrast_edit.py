@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 from lofit_lens.analysis.baselines.contrast_streams import ContrastStreams
 from lofit_lens.errors import LofitLensError, ModelMismatchError
-from lofit_lens.model import check_same_model
+from lofit_lens.model import check_layers, check_same_model
 from lofit_lens.positions import PositionTracker, TokenScope, check_scope, tracked_positions
+from lofit_lens.provenance import Provenance, unmeasured
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
-
-    from lofit_lens.provenance import Provenance
 
 
 @dataclass(frozen=True)
@@ -70,11 +69,7 @@ class ContrastIntervention:
             raise LofitLensError(
                 f"Both instructions are {self.positive!r}, so their difference is nothing. Give two."
             )
-        outside = [layer for layer in self.layers if not 0 <= layer < self.n_layers]
-        if outside or not self.layers or len(set(self.layers)) < len(self.layers):
-            raise LofitLensError(
-                f"layers must be different numbers from 0 to {self.n_layers - 1}, got {self.layers}."
-            )
+        check_layers(self.layers, self.n_layers)
 
     @contextmanager
     def applied(self, model: TransformerBridge) -> Iterator[PositionTracker]:
@@ -121,5 +116,4 @@ class ContrastIntervention:
 
     def with_scope(self, scope: TokenScope) -> ContrastIntervention:
         """The same contrast at other positions; measured scores are left behind."""
-        origin = None if self.provenance is None else replace(self.provenance, metrics={})
-        return replace(self, scope=scope, provenance=origin)
+        return replace(self, scope=scope, provenance=unmeasured(self.provenance))

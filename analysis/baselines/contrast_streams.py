@@ -85,8 +85,7 @@ class ContrastStreams:
                     raise _Enough
                 return h
             after = (h.float() + alpha * self._differences[layer].to(h.device)).to(h.dtype)
-            mask = self._positions.mask
-            return after if mask is None else torch.where(mask[..., None].to(h.device), after, h)
+            return self._positions.limit(after, h)
 
         return edit
 

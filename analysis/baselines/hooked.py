@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from lofit_lens.positions import Places, PositionTracker, TokenScope, tracked_positions
@@ -36,9 +35,7 @@ def changed(
 
     def hook(change: Callable[[Tensor], Tensor], positions: PositionTracker) -> HookFunction:
         def edit(h: Any, hook: object = None) -> Any:  # noqa: ARG001
-            after = change(h.float()).to(h.dtype)
-            mask = positions.mask
-            return after if mask is None else torch.where(mask[..., None].to(h.device), after, h)
+            return positions.limit(change(h.float()).to(h.dtype), h)
 
         return edit
 

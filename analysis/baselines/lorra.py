@@ -15,6 +15,7 @@ from lofit_lens.analysis.baselines.adapters import AdapterEdit
 from lofit_lens.analysis.baselines.contrast import ANY_TASK, INSTRUCTIONS
 from lofit_lens.analysis.baselines.rivals import train_adapter
 from lofit_lens.errors import LofitLensError
+from lofit_lens.model import check_layers
 from lofit_lens.scoring.logprobs import batches_by_length
 from lofit_lens.tasks.task import Task
 from lofit_lens.tokens import Batch, EncodedText, Encoder
@@ -199,9 +200,4 @@ def _check(
             f"LoRRA needs two different instructions and a finite strength that is not 0, got "
             f"{instructions} and {strength}."
         )
-    n_layers = model.cfg.n_layers
-    outside = [layer for layer in layers if not 0 <= layer < n_layers]
-    if outside or not layers or len(set(layers)) < len(layers):
-        raise LofitLensError(
-            f"layers must be different numbers from 0 to {n_layers - 1}, got {layers}."
-        )
+    check_layers(layers, model.cfg.n_layers)
