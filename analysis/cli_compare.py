@@ -100,8 +100,8 @@ def compare(
     ia3, red, loreft, bitfit, jola, random-heads, or HEADS/DIRECTION, as lofit/mass-mean or probes/bias.
     """
     with command(as_json, quiet) as report:
-        from lofit_lens.analysis.compare import ZERO_SHOT
-        from lofit_lens.analysis.compare import compare as run_compare
+        from lofit_lens.analysis.comparison.compare import ZERO_SHOT
+        from lofit_lens.analysis.comparison.compare import compare as run_compare
         from lofit_lens.analysis.comparison.folder import ComparisonFolder, comparison_json
         from lofit_lens.analysis.comparison.tables import as_text
         from lofit_lens.analysis.named_methods import named_methods

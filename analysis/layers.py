@@ -101,6 +101,8 @@ class LayerDistribution:
         """
         from plotly.subplots import make_subplots
 
+        from lofit_lens.plotting import NEUTRAL, TEMPLATE
+
         frame = self.frame()
         figure = make_subplots(
             rows=len(self.heads),
@@ -122,7 +124,7 @@ class LayerDistribution:
                 error_y={
                     "array": high - mean,
                     "arrayminus": mean - low,
-                    "color": "#333333",
+                    "color": NEUTRAL,
                     "thickness": 1,
                     "visible": seeds > 1,
                 },
@@ -145,7 +147,7 @@ class LayerDistribution:
         subtitle = "bars: mean over seeds; whiskers: least and most; dashed: heads drawn at random"
         return figure.update_layout(
             title={"text": "Chosen heads by layer", "subtitle": {"text": subtitle}},
-            template="plotly_white",
+            template=TEMPLATE,
             height=190 + 170 * len(self.heads),
             margin={"t": 110},
             showlegend=False,

@@ -198,7 +198,7 @@ class TransferMatrix:
         Raises:
             LofitLensError: A cell is incomplete (see `table`).
         """
-        from lofit_lens.analysis.figures import transfer_heatmap
+        from lofit_lens.analysis.figures.transfer import transfer_heatmap
 
         return transfer_heatmap(self, relative=relative)
 
@@ -294,7 +294,7 @@ class TransferMatrix:
     def _repr_html_(self) -> str:
         import pandas as pd
 
-        from lofit_lens.analysis.figures import marked
+        from lofit_lens.analysis.figures.transfer import marked
 
         values = 100 * self._cells["value"].to_numpy().reshape(len(self.sources), -1)
         marks = self._cells["mark"].to_numpy().reshape(values.shape)

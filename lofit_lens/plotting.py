@@ -7,9 +7,40 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import plotly.graph_objects as go
+import plotly.io as pio
 
 if TYPE_CHECKING:
     from lofit_lens.statistics import Estimate
+
+
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#7f7f7f")
+"""For series: told apart under every colour blindness (Okabe and Ito, 2008), legible on both grounds."""
+
+NEUTRAL = "#7f7f7f"
+"""For whiskers, reference lines and outlines: legible on a light and on a dark ground."""
+
+
+def _template(*, ground: str, ink: str, grid: str) -> go.layout.Template:
+    axis = {"gridcolor": grid, "linecolor": grid, "zerolinecolor": grid, "automargin": True}
+    return go.layout.Template(pio.templates["plotly_white"]).update(
+        layout={
+            "colorway": COLOURS,
+            "font": {"family": "Helvetica, Arial, sans-serif", "size": 13, "color": ink},
+            "title": {"subtitle": {"font": {"color": ink}}},
+            "paper_bgcolor": ground,
+            "plot_bgcolor": ground,
+            "xaxis": axis,
+            "yaxis": axis,
+            "hoverlabel": {"align": "left"},
+        }
+    )
+
+
+TEMPLATE = _template(ground="white", ink="#222222", grid="#e3e3e3")
+"""The look of every figure; passed to each, so that no global setting of plotly is touched."""
+
+DARK = _template(ground="#16181d", ink="#e8e8e8", grid="#3a3d44")
+"""The same on a dark ground: `figure.update_layout(template=DARK)`. Figures name no black or white."""
 
 
 def head_grid(values: np.ndarray, *, label: str, title: str) -> go.Figure:
@@ -29,7 +60,7 @@ def head_grid(values: np.ndarray, *, label: str, title: str) -> go.Figure:
     figure = go.Figure(heat)
     return figure.update_layout(
         title=title,
-        template="plotly_white",
+        template=TEMPLATE,
         xaxis={"title": "head", "dtick": max(1, n_heads // 16)},
         yaxis={"title": "layer", "dtick": max(1, n_layers // 16)},
     )
@@ -53,7 +84,7 @@ def metric_bars(groups: Mapping[str, Mapping[str, Estimate]], *, title: str) -> 
             "<br>n = %{customdata[2]}<extra>%{fullData.name}</extra>",
         )
     return figure.update_layout(
-        title=title, template="plotly_white", yaxis={"title": "%", "range": [0, 105]}
+        title=title, template=TEMPLATE, yaxis={"title": "%", "range": [0, 105]}
     )
 
 
@@ -69,6 +100,4 @@ def loss_curve(
     figure.add_scatter(
         x=list(val_steps), y=list(val_losses), mode="lines+markers", name="validation"
     )
-    return figure.update_layout(
-        template="plotly_white", xaxis={"title": "step"}, yaxis={"title": "loss"}
-    )
+    return figure.update_layout(template=TEMPLATE, xaxis={"title": "step"}, yaxis={"title": "loss"})

@@ -147,10 +147,12 @@ class ResidualIntervention:
         """Norm of the vector of each layer as bars."""
         import plotly.graph_objects as go
 
+        from lofit_lens.plotting import TEMPLATE
+
         frame = self.frame()
         return go.Figure(go.Bar(x=frame["layer"], y=frame["norm"])).update_layout(
             title="Norm of what is added to the residual stream",
-            template="plotly_white",
+            template=TEMPLATE,
             xaxis={"title": "layer", "range": [-0.5, self.n_layers - 0.5]},
             yaxis={"title": "L2 norm"},
         )

@@ -13,7 +13,7 @@ import torch
 
 from lofit_lens.analysis.baselines.contrast_edit import ContrastIntervention
 from lofit_lens.analysis.bench import check_effect
-from lofit_lens.analysis.compare import compare
+from lofit_lens.analysis.comparison.compare import compare
 from lofit_lens.analysis.comparison.results import Comparison
 from lofit_lens.analysis.comparison.run import ComparisonRun
 from lofit_lens.analysis.methods import Fitted, Leaky, Settings

@@ -145,10 +145,12 @@ class ReadingVector:
         """Reading accuracy of each layer as bars."""
         import plotly.graph_objects as go
 
+        from lofit_lens.plotting import TEMPLATE
+
         frame = self.frame()
         return go.Figure(go.Bar(x=frame["layer"], y=frame["accuracy"])).update_layout(
             title="How well the reading vector tells right from wrong",
-            template="plotly_white",
+            template=TEMPLATE,
             xaxis={"title": "layer"},
             yaxis={"title": "validation pairs told apart", "range": [0, 1]},
         )

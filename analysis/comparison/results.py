@@ -175,7 +175,7 @@ class Comparison:
         Raises:
             LofitLensError: As `frame`, or there is nothing but the base.
         """
-        from lofit_lens.analysis.figures import forest
+        from lofit_lens.analysis.figures.forest import forest
 
         return forest(self, base=base)
 
