@@ -1,6 +1,8 @@
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
+RAN := build/notebooks
+CODE := $(shell find lofit_lens/*.py lofit_lens/[!a]* analysis -name '*.py')
 
 # Real task files and small real models, where they lie beside the checkout. Tests that need them
 # are skipped, with a message, where they are absent.
@@ -48,11 +50,16 @@ format: $(VENV)/.check
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
-docs: $(VENV)/.docs
+docs: $(VENV)/.docs notebooks
+	$(BIN)/python notebooks/as_pages.py $(RAN) docs/tutorials
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-notebooks: $(VENV)/.notebooks
-	$(BIN)/python -m pytest --nbmake -rs -c /dev/null --rootdir . -p no:cacheprovider notebooks
+notebooks: $(patsubst notebooks/%,$(RAN)/%,$(wildcard notebooks/*.ipynb))
+
+# Each notebook from its first cell in a kernel of its own; again when it or the code has changed.
+$(RAN)/%.ipynb: notebooks/%.ipynb $(CODE) | $(VENV)/.notebooks
+	PLOTLY_RENDERER=plotly_mimetype $(BIN)/jupyter nbconvert --log-level WARN --to notebook --execute \
+	  --ExecutePreprocessor.timeout=300 --output-dir $(RAN) $<
 
 bench: $(VENV)/.core
 	$(BIN)/python benchmarks/step.py
