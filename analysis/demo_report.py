@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lofit_lens.analysis.demo import FLOOR, RECORDS
 from lofit_lens.analysis.folders import Kind, open_folder, records, write_json
+from lofit_lens.analysis.overlap import head_overlap
 from lofit_lens.analysis.transfer_results import MARKS
 from lofit_lens.embedded.settings import SELECTION, TUNING
 from lofit_lens.provenance import library_versions
@@ -51,14 +53,13 @@ def write_report(demo: Demo, size: Size, folder: Path, seconds: float) -> list[P
 
 
 def as_json(demo: Demo) -> dict[str, Any]:
-    """Table, matrices, stability of the heads and the sample as plain JSON values."""
+    """Table, matrices, overlap of the heads and the sample as plain JSON values."""
     return {
         "table": records(demo.frame()),
         "transfer": {
             f"{fraction:g}": records(matrix.frame()) for fraction, matrix in demo.matrices.items()
         },
-        "stability": records(demo.layers.stability()),
-        "overlap": records(demo.layers.overlap()),
+        "overlap": records(head_overlap(demo.layers.heads).frame()),
         "sample": asdict(demo.sample),
     }
 
@@ -93,9 +94,12 @@ def as_text(demo: Demo) -> str:
     for matrix in demo.matrices.values():
         lines += ["", _matrix_text(matrix.frame(), len(matrix.runs[0].heads))]
     lines.append("\nHow alike the heads of different seeds are (Jaccard; of random sets)")
+    overlap = head_overlap(demo.layers.heads)
     lines += [
-        f"  {row['task']:<18}{row['k']} heads   {_number(row['jaccard'])}   ({row['chance']:.2f})"
-        for row in demo.layers.stability().to_dict("records")
+        f"  {row['first']:<18}{overlap.k} heads   {_number(row['value'])}   ({row['chance']:.2f})"
+        for row in overlap.frame()
+        .query("measure == 'jaccard' and first == second")
+        .to_dict("records")
     ]
     lines += ["\nOne answer", "  " + str(demo.sample).replace("\n", "\n  ")]
     return "\n".join(lines)
@@ -118,7 +122,7 @@ def _number(value: float) -> str:
     return "one seed" if math.isnan(value) else f"{value:.2f}"
 
 
-def _interval(row: dict[str, Any]) -> str:
+def _interval(row: Mapping[Hashable, Any]) -> str:
     value = f"{100 * row['value']:.1f}"
     if math.isnan(row["low"]):
         return value

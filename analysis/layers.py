@@ -1,27 +1,30 @@
-"""Where in the network the chosen heads lie, and how alike the sets are (Figures 3 and 6)."""
+"""Where in the network the chosen heads lie (Figure 3)."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import hypergeom
+from jaxtyping import Real
 
-from lofit_lens.errors import LofitLensError
+from lofit_lens.errors import LofitLensError, ModelMismatchError
 from lofit_lens.files import read_json
+from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-
 LAYERS_SCHEMA = 1
+
+PUBLISHED_LAYERS = {"gemma-7b": 28, "llama2-7b": 32, "llama2-13b": 40}
+"""Layers of the paper's models."""
 
 
 @dataclass(frozen=True)
@@ -38,120 +41,75 @@ class LayerDistribution:
         """One row per task and layer.
 
         Columns `task`, `layer`, `depth` (0 in the first layer, 1 in the last), `count` (heads in
-        the layer, mean over seeds), `low`, `high` (least and most of any seed) and `uniform` (the
-        count expected of heads drawn at random).
+        the layer, mean over seeds), `low`, `high` (least and most of any seed), `uniform` (the
+        count expected of heads drawn at random) and `seeds`.
         """
         import pandas as pd
 
-        parts = []
-        for task, sets in self.heads.items():
-            n_layers = sets[0].n_layers
-            counts = np.stack([heads.layer_counts() for heads in sets])
-            columns = {
-                "task": task,
-                "layer": np.arange(n_layers),
-                "depth": np.arange(n_layers) / max(1, n_layers - 1),
-                "count": counts.mean(axis=0),
-                "low": counts.min(axis=0),
-                "high": counts.max(axis=0),
-                "uniform": len(sets[0]) / n_layers,
-            }
-            parts.append(pd.DataFrame(columns))
+        parts = [
+            _by_layer(task, np.stack([heads.layer_counts() for heads in sets]))
+            for task, sets in self.heads.items()
+        ]
         return pd.concat(parts, ignore_index=True)
 
-    def stability(self) -> pd.DataFrame:
-        """How alike the sets of different seeds are, one row per task.
+    def chosen(self) -> pd.DataFrame:
+        """One row per task and head that any seed chose, lowest layer first.
 
-        Columns `task`, `k` (heads in a set), `seeds`, `jaccard` (mean over pairs of seeds),
-        `jaccard_low`, `jaccard_high` (least and most of any pair; NaN with one seed) and `chance`
-        (expected Jaccard index of two random sets of k heads, exact).
-        """
-        import pandas as pd
-
-        rows = []
-        for task, sets in self.heads.items():
-            pairs = [a.jaccard(b) for a, b in combinations(sets, 2)] or [np.nan]
-            k, total = len(sets[0]), sets[0].n_layers * sets[0].n_heads
-            numbers = np.mean(pairs), min(pairs), max(pairs), _chance_jaccard(k, total)
-            rows.append((task, k, len(sets), *map(float, numbers)))
-        names = ["task", "k", "seeds", "jaccard", "jaccard_low", "jaccard_high", "chance"]
-        return pd.DataFrame(rows, columns=names)
-
-    def overlap(self) -> pd.DataFrame:
-        """How alike the sets of different tasks are, one row per pair of tasks.
-
-        Columns `task_a`, `task_b` and `jaccard` (mean over every pair of their seeds).
-
-        Raises:
-            ModelMismatchError: Two tasks have heads of different model shapes.
+        Columns `task`, `layer`, `head`, `name`, `times` (seeds that chose it) and `seeds`.
         """
         import pandas as pd
 
         rows = [
-            (task_a, task_b, float(np.mean([a.jaccard(b) for a, b in product(sets_a, sets_b)])))
-            for (task_a, sets_a), (task_b, sets_b) in combinations(self.heads.items(), 2)
+            (task, *head, str(head), times, len(sets))
+            for task, sets in self.heads.items()
+            for head, times in sorted(Counter(head for heads in sets for head in heads).items())
         ]
-        return pd.DataFrame(rows, columns=["task_a", "task_b", "jaccard"])
+        return pd.DataFrame(rows, columns=["task", "layer", "head", "name", "times", "seeds"])
 
-    def plot(self) -> go.Figure:
+    def plot(self, *, relative_depth: bool = False) -> go.Figure:
         """Heads per layer, one panel per task.
 
         Bars are the mean over seeds, whiskers the least and most of any seed, the dashed line the
-        count expected of heads drawn at random.
+        count expected of heads drawn at random. To set models side by side, give
+        `figures.layers.layer_bars` their frames with a column `model`.
+
+        Args:
+            relative_depth: Draw the layers from 0 (the first) to 1 (the last).
         """
-        from plotly.subplots import make_subplots
+        from lofit_lens.analysis.figures.layers import layer_bars
 
-        from lofit_lens.plotting import NEUTRAL, TEMPLATE
+        return layer_bars(self.frame(), relative_depth=relative_depth)
 
-        frame = self.frame()
-        figure = make_subplots(
-            rows=len(self.heads),
-            shared_xaxes=True,
-            subplot_titles=list(self.heads),
-            vertical_spacing=0.3 / (len(self.heads) + 1),
-            x_title="layer",
-            y_title="heads",
-        )
-        for row, (task, panel) in enumerate(frame.groupby("task", sort=False), start=1):
-            mean, low, high = (panel[name].to_numpy() for name in ("count", "low", "high"))
-            layers, uniform = panel["layer"].to_numpy(), panel["uniform"].to_numpy()[0]
-            seeds = len(self.heads[str(task)])
-            figure.add_bar(
-                row=row,
-                col=1,
-                x=layers,
-                y=mean,
-                error_y={
-                    "array": high - mean,
-                    "arrayminus": mean - low,
-                    "color": NEUTRAL,
-                    "thickness": 1,
-                    "visible": seeds > 1,
-                },
-                customdata=np.column_stack([panel["depth"].to_numpy(), low, high]),
-                hovertemplate="layer %{x}, depth %{customdata[0]:.2f}<br>%{y:.3g} heads; seeds: "
-                f"{seeds}, from %{{customdata[1]}} to %{{customdata[2]}}<extra>{task}</extra>",
-                marker={"color": "#7aa6d6"},
+    def plot_grid(self, task: str) -> go.Figure:
+        """Layer x head grid of how many seeds chose a head, with sums by layer and by head.
+
+        Raises:
+            LofitLensError: There is no such task.
+        """
+        from lofit_lens.analysis.figures.grids import head_grid_with_margins
+
+        if task not in self.heads:
+            raise LofitLensError(
+                f"There are no heads for {task!r}; the tasks are {', '.join(self.heads)}."
             )
-            figure.add_scatter(
-                row=row,
-                col=1,
-                x=[-0.5, len(layers) - 0.5],
-                y=[uniform, uniform],
-                mode="lines",
-                line={"dash": "dash", "color": "#a0522d"},
-                hovertemplate=f"drawn at random: {uniform:.3g} heads<extra>{task}</extra>",
-            )
-        figure.update_xaxes(dtick=max(1, len(frame["layer"].unique()) // 16))
-        figure.update_yaxes(matches="y", dtick=max(1, int(frame["high"].max()) // 4))
-        subtitle = "bars: mean over seeds; whiskers: least and most; dashed: heads drawn at random"
-        return figure.update_layout(
-            title={"text": "Chosen heads by layer", "subtitle": {"text": subtitle}},
-            template=TEMPLATE,
-            height=190 + 170 * len(self.heads),
-            margin={"t": 110},
-            showlegend=False,
+        sets = self.heads[task]
+        times = np.stack([heads.mask().numpy() for heads in sets]).sum(axis=0)
+        return head_grid_with_margins(
+            np.where(times > 0, times, np.nan),
+            label="times chosen",
+            title=f"{len(sets[0])} heads for {task}; seeds: {len(sets)}",
         )
+
+    def plot_overlap(self) -> go.Figure:
+        """Layer x head grid of which tasks chose a head: colour for how many, letters for which.
+
+        Raises:
+            ModelMismatchError: Two tasks have heads of different model shapes.
+        """
+        from lofit_lens.analysis.figures.grids import task_grid
+
+        n_layers, n_heads = one_shape(self.heads)
+        return task_grid(self.chosen(), n_layers=n_layers, n_heads=n_heads)
 
     def save(self, path: str | Path) -> Path:
         """Write the head sets as one JSON file."""
@@ -188,7 +146,9 @@ class LayerDistribution:
         return f"LayerDistribution({'; '.join(tasks)})"
 
     def _repr_html_(self) -> str:
-        return f"<p>{self!r}</p>{self.stability().round(2).to_html(index=False)}"
+        counts = self.frame().pivot_table("count", "task", "layer", sort=False)
+        table = counts.to_html(float_format="{:.3g}".format, na_rep="")
+        return f"<p>{self!r}; heads by layer, mean over seeds:</p>{table}"
 
 
 def layer_distribution(
@@ -222,7 +182,53 @@ def layer_distribution(
     return LayerDistribution(by_task)
 
 
-def _chance_jaccard(k: int, total: int) -> float:
-    """Expected Jaccard index of two sets of `k` drawn from `total` without replacement."""
-    shared = np.arange(k + 1)
-    return float(hypergeom(total, k, k).pmf(shared) @ (shared / (2 * k - shared)))
+def published_layers() -> pd.DataFrame:
+    """Figure 3 of the paper, in the columns of `LayerDistribution.frame` and `model`.
+
+    Layers without heads are rows with a `count` of 0; `low` and `high` are `count`, of one seed.
+    """
+    import pandas as pd
+
+    from lofit_lens.analysis import published
+
+    parts = []
+    for model, panels in published.FIGURE_3.items():
+        for task, heads in panels.items():
+            counts = np.array([[heads.get(layer, 0) for layer in range(PUBLISHED_LAYERS[model])]])
+            parts.append(_by_layer(task, counts).assign(model=model))
+    return pd.concat(parts, ignore_index=True)
+
+
+def one_shape(by_task: Mapping[str, Sequence[HeadSet | HeadScores]]) -> tuple[int, int]:
+    """Layers and heads per layer of the one model that all sets or scores belong to.
+
+    Raises:
+        ModelMismatchError: There are several.
+    """
+    shapes = {
+        (found.n_layers, found.n_heads): task for task, sets in by_task.items() for found in sets
+    }
+    if len(shapes) > 1:
+        found = ", ".join(f"{task} {layers}x{heads}" for (layers, heads), task in shapes.items())
+        raise ModelMismatchError(
+            f"The heads belong to models of different shapes: {found} (layers x heads). Heads "
+            "compare one by one within a model; across models, compare layers by relative depth."
+        )
+    return next(iter(shapes))
+
+
+def _by_layer(task: str, counts: Real[np.ndarray, "seed layer"]) -> pd.DataFrame:
+    import pandas as pd
+
+    n_layers = counts.shape[1]
+    columns = {
+        "task": task,
+        "layer": np.arange(n_layers),
+        "depth": np.arange(n_layers) / max(1, n_layers - 1),
+        "count": counts.mean(axis=0),
+        "low": counts.min(axis=0),
+        "high": counts.max(axis=0),
+        "uniform": counts.sum() / counts.size,
+        "seeds": len(counts),
+    }
+    return pd.DataFrame(columns)

@@ -44,6 +44,7 @@ class ModelOptions:
     )
     dtype: Annotated[str | None, _option("float32, bfloat16 or float16.", MODEL)] = None
     revision: Annotated[str | None, _option("Branch, tag or commit on the hub.", MODEL)] = None
+    n_devices: Annotated[int | None, _option("Spread the model over CUDA devices.", MODEL)] = None
     batch_size: Annotated[int, _option("Sequences per forward pass in scoring.", MODEL)] = 32
 
     def load(self, run: Mapping[str, str | None] | None = None) -> TransformerBridge:
@@ -60,6 +61,7 @@ class ModelOptions:
             device=self.device,
             dtype=self.dtype or of_run.get("dtype"),  # pyright: ignore[reportArgumentType]
             revision=self.revision or of_run.get("revision"),
+            n_devices=self.n_devices,
         )
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from tqdm.auto import tqdm
 
-from lofit_lens.analysis.transfer_results import RANDOM, TransferMatrix, TransferRun
+from lofit_lens.analysis.transfer_results import RANDOM, ZERO_SHOT, TransferMatrix
+from lofit_lens.analysis.transfer_run import TransferRun
 from lofit_lens.errors import LofitLensError
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet, number_of_heads
@@ -16,7 +17,7 @@ from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.scoring.evaluation import Evaluation
 from lofit_lens.selection import select_heads
 from lofit_lens.tasks.task import Task
-from lofit_lens.training.config import SelectionConfig, TuningConfig
+from lofit_lens.training.config import SelectionConfig, TrainingConfig, TuningConfig
 from lofit_lens.tuning import tune_heads
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 AllScores = Mapping[str, Mapping[int, HeadScores]]
 """Stage 1 by task name and seed."""
+
+C = TypeVar("C", bound=TrainingConfig)
 
 
 def transfer_matrix(
@@ -36,15 +39,15 @@ def transfer_matrix(
     random_draws: int = 1,
     scores: AllScores | None = None,
     zero_shot: Mapping[str, Evaluation] | None = None,
-    selection: SelectionConfig | None = None,
-    tuning: TuningConfig | None = None,
+    selection: SelectionConfig | Mapping[str, SelectionConfig] | None = None,
+    tuning: TuningConfig | Mapping[str, TuningConfig] | None = None,
     batch_size: int = 32,
     on_run: Callable[[TransferRun], object] | None = None,
     progress: bool = True,
 ) -> TransferMatrix:
     """Tune each task on the heads of every task and on random heads (paper, Figure 2).
 
-    Every head set of a seed is tuned with that seed and with the same settings.
+    Every head set of a seed is tuned on a task with that seed and with the same settings.
 
     Args:
         model: A frozen bridge from `load_model`.
@@ -55,21 +58,23 @@ def transfer_matrix(
         random_draws: Sets of random heads for each task and seed.
         scores: Stage 1, if it has been done, by task name and seed.
         zero_shot: Scores of the untuned model, if they are there, by task name.
-        selection: How to train stage 1; its seed is replaced.
-        tuning: How to train stage 2; its seed is replaced.
+        selection: How to train stage 1, for all tasks or by task name; its seed is replaced.
+        tuning: How to train stage 2, for all tasks or by the name of the task tuned on; its seed is
+            replaced.
         batch_size: Sequences per forward pass in scoring.
         on_run: Called with each run as soon as it is there, as to save it.
         progress: Whether to show a bar.
 
     Raises:
         LofitLensError: Not exactly one of `fraction` and `k` is given, names repeat or one is
-            "random", or `scores` or `zero_shot` lack a task or seed.
+            "random" or "zero-shot", or `scores`, `zero_shot` or the configurations by task lack a
+            task or seed.
         TrainingStopped: Training became unstable.
     """
     names = [task.name for task in tasks]
-    if len(set(names)) < len(names) or RANDOM in names:
+    if len(set(names)) < len(names) or {RANDOM, ZERO_SHOT} & set(names):
         raise LofitLensError(
-            f'Tasks need different names, and none may be "{RANDOM}"; got {names}.'
+            f'Tasks need different names, and none may be "{RANDOM}" or "{ZERO_SHOT}"; got {names}.'
         )
     for name in names:
         if scores is not None and not set(seeds) <= set(scores.get(name, {})):
@@ -78,6 +83,7 @@ def transfer_matrix(
             )
         if zero_shot is not None and name not in zero_shot:
             raise LofitLensError(f"`zero_shot` lacks {name}; it has {', '.join(zero_shot)}.")
+    configs = _by_task(tuning or TuningConfig(), names)
     shape = {"n_layers": model.cfg.n_layers, "n_heads": model.cfg.n_heads}
     size = number_of_heads(shape["n_layers"] * shape["n_heads"], k=k, fraction=fraction)
     if scores is None:
@@ -99,7 +105,8 @@ def transfer_matrix(
             plan += [(source, task, seed, heads) for source, heads in chosen + drawn]
     runs = []
     for source, task, seed, heads in tqdm(plan, desc="transfer", disable=not progress):
-        run = tune_and_score(model, source, task, seed, heads, tuning, batch_size=batch_size)
+        config = configs[task.name]
+        run = tune_and_score(model, source, task, seed, heads, config, batch_size=batch_size)
         runs.append(run)
         if on_run is not None:
             on_run(run)
@@ -111,21 +118,22 @@ def score_heads(
     tasks: Sequence[Task],
     *,
     seeds: Sequence[int],
-    selection: SelectionConfig | None = None,
+    selection: SelectionConfig | Mapping[str, SelectionConfig] | None = None,
     progress: bool = True,
 ) -> AllScores:
     """Stage 1 on every task with every seed.
 
     Raises:
+        LofitLensError: `selection` goes by task and lacks one.
         TrainingStopped: Training became unstable.
     """
-    config = selection or SelectionConfig()
+    configs = _by_task(selection or SelectionConfig(), [task.name for task in tasks])
     with tqdm(total=len(tasks) * len(seeds), desc="select", disable=not progress) as bar:
         found: dict[str, dict[int, HeadScores]] = {}
         for task in tasks:
             found[task.name] = {}
             for seed in seeds:
-                seeded = replace(config, seed=seed)
+                seeded = replace(configs[task.name], seed=seed)
                 found[task.name][seed] = select_heads(model, task, seeded, progress=False)
                 bar.update()
     return found
@@ -149,4 +157,17 @@ def tune_and_score(
     config = replace(tuning or TuningConfig(), seed=seed)
     edit = tune_heads(model, task, heads, config, progress=False)
     scored = evaluate(model, task, edit, batch_size=batch_size, progress=False)
-    return TransferRun(source, task.name, seed, heads, scored)
+    assert edit.provenance is not None
+    return TransferRun(source, task.name, seed, heads, scored, edit.provenance.config, edit)
+
+
+def _by_task(given: C | Mapping[str, C], names: Sequence[str]) -> Mapping[str, C]:
+    """A configuration by task name."""
+    if not isinstance(given, Mapping):
+        return dict.fromkeys(names, given)
+    missing = [name for name in names if name not in given]
+    if missing:
+        raise LofitLensError(
+            f"There is no configuration for {', '.join(missing)}, only for {', '.join(given)}."
+        )
+    return given

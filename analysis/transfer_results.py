@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lofit_lens.analysis.pairing import RESAMPLES, check_paired, item_groups, plain
+from lofit_lens.analysis.transfer_run import TransferRun
 from lofit_lens.errors import LofitLensError
-from lofit_lens.files import read_json_gz, write_json_gz
-from lofit_lens.heads import HeadSet
 from lofit_lens.scoring.evaluation import Evaluation
 from lofit_lens.statistics import crossed_interval, holm, paired_difference
 
@@ -21,74 +20,25 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-TRANSFER_SCHEMA = 1
-
 RANDOM = "random"
 """The source of heads that were drawn and not chosen on a task."""
 
-ZERO_SHOT = "zero-shot-"
-"""Beginning of the names of files with zero-shot scores."""
+ZERO_SHOT = "zero-shot"
+"""In place of a source: the untuned model; the names of files with its scores begin so."""
 
 MARKS = (
-    "* p < 0.05, + p < 0.1: own heads are better; Holm-corrected over all cells off the diagonal"
+    "* p < 0.05, + p < 0.1: own heads are better; paired bootstrap, Holm-corrected over all cells "
+    "off the diagonal"
 )
 """What the marks in figures and tables mean."""
 
 
-@dataclass(frozen=True)
-class TransferRun:
-    """One tuning run on heads from some source.
-
-    Attributes:
-        source: The task the heads were chosen on, or "random".
-        task: The task they were tuned and tested on.
-        seed: Seed of the run; random heads may be drawn several times for one seed.
-        heads: The heads.
-        evaluation: Scores of the tuned model on `task`.
-    """
-
-    source: str
-    task: str
-    seed: int
-    heads: HeadSet
-    evaluation: Evaluation
-
-    def save(self, path: str | Path) -> Path:
-        """Write the run with the record of every item as one gzipped JSON file."""
-        content = {
-            "schema": TRANSFER_SCHEMA,
-            "source": self.source,
-            "task": self.task,
-            "seed": self.seed,
-            "heads": self.heads.to_json(),
-            "evaluation": self.evaluation.to_json(),
-        }
-        return write_json_gz(path, content)
-
-    def file_name(self, place: int) -> str:
-        """A name for the run's file; `place` is its place among the runs and keeps their order."""
-        return f"{place:03}-{plain(self.source)}-on-{plain(self.task)}-{self.seed}.json.gz"
-
-    @classmethod
-    def load(cls, path: str | Path) -> TransferRun:
-        """Read what `save` wrote.
-
-        Raises:
-            LofitLensError: The file is missing or of another format.
-        """
-        return read_json_gz(path, cls._from_json, what="a transfer run")
-
-    @classmethod
-    def _from_json(cls, content: Mapping[str, Any]) -> TransferRun:
-        if content["schema"] != TRANSFER_SCHEMA:
-            raise ValueError(f"schema {content['schema']!r}, expected {TRANSFER_SCHEMA}")
-        return cls(
-            content["source"],
-            content["task"],
-            content["seed"],
-            HeadSet.from_json(content["heads"]),
-            Evaluation.from_json(content["evaluation"]),
-        )
+def in_order(sources: Iterable[str], tasks: Iterable[str]) -> tuple[str, ...]:
+    """Sources as the rows of a matrix: in the order of the tasks, others, random, zero-shot."""
+    last = {RANDOM: 1, ZERO_SHOT: 2}
+    places = {task: place for place, task in enumerate(tasks)}
+    found = dict.fromkeys(sources)
+    return tuple(sorted(found, key=lambda s: (last.get(s, 0), places.get(s, len(places)))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +46,7 @@ class TransferMatrix:
     """Accuracy on each task with the heads of each task, paired by seed and item.
 
     Attributes:
-        runs: The runs: every source on every task with every seed.
+        runs: The runs. A source may be left out on a task, but has every seed where it is tuned.
         zero_shot: Scores of the untuned model, by task.
 
     Raises:
@@ -118,9 +68,7 @@ class TransferMatrix:
     @property
     def sources(self) -> tuple[str, ...]:
         """Where heads come from: in the order of the tasks, "random" last."""
-        found = dict.fromkeys(run.source for run in self.runs)
-        places = {task: place for place, task in enumerate(self.tasks)}
-        return tuple(sorted(found, key=lambda s: (s == RANDOM, places.get(s, len(places)))))
+        return in_order((run.source for run in self.runs), self.tasks)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -173,68 +121,90 @@ class TransferMatrix:
         """The group of each test item of a task; an item without one is its own."""
         return item_groups(self._untuned(task))
 
-    def frame(self) -> pd.DataFrame:
+    def frame(self, *, zero_shot: bool = False) -> pd.DataFrame:
         """One row per source of heads and task.
 
         Columns `source`, `task`, `metric`, `value`, `low`, `high` (95%, new seeds and new items),
-        `n` (items), `seeds`, `relative` (to the task's own heads; NaN if those score 0),
-        `difference`, `difference_low`, `difference_high` (own heads minus these), `p`, `p_holm`
-        (corrected over all cells off the diagonal) and `mark` where own heads are better: "*" for
-        p_holm < 0.05, "+" for p_holm < 0.1. Items of one group are resampled together. On the
-        diagonal the difference and its p are NaN.
+        `n` (items), `seeds`, `relative` (to the task's own heads; NaN if those score 0 or were not
+        tuned), `difference`, `difference_low`, `difference_high` (own heads minus these), `p`,
+        `p_holm` (corrected over all cells off the diagonal) and `mark` where own heads are better:
+        "*" for p_holm < 0.05, "+" for p_holm < 0.1. Items of one group are resampled together. On
+        the diagonal the difference and its p are NaN. Where a source was not tuned on a task, `n`
+        and `seeds` are 0 and the numbers NaN.
+
+        Args:
+            zero_shot: Add the untuned model: `source` "zero-shot", one row per task, `seeds` 0,
+                no difference and no p.
 
         Raises:
-            LofitLensError: A cell is incomplete (see `table`).
+            LofitLensError: A cell has some seeds of the matrix and lacks others (see `table`).
         """
-        return self._cells.copy()
+        import pandas as pd
+
+        if not zero_shot:
+            return self._cells.copy()
+        rows = []
+        for task in self.tasks:
+            table = self._values(self._untuned(task))[None]
+            rows.append(self._row(ZERO_SHOT, task, table) | {"seeds": 0})
+        return pd.concat([self._cells, pd.DataFrame(rows)], ignore_index=True)
 
     def plot(self, *, relative: bool = True) -> go.Figure:
         """Heat map: rows are the source of the heads, columns the task tuned and tested on.
 
+        Two buttons switch between accuracy in percent of the task's own heads, and accuracy in
+        percent with the zero-shot accuracy as the bottom row. For several models beside each other
+        see `transfer_heatmap`.
+
         Args:
-            relative: Show accuracy in percent of the task's own heads; otherwise accuracy in
-                percent, with the zero-shot accuracy as the bottom row.
+            relative: Which of the two is shown first.
 
         Raises:
-            LofitLensError: A cell is incomplete (see `table`).
+            LofitLensError: A cell has some seeds of the matrix and lacks others (see `table`).
         """
         from lofit_lens.analysis.figures.transfer import transfer_heatmap
 
-        return transfer_heatmap(self, relative=relative)
+        return transfer_heatmap(self.frame(zero_shot=True), relative=relative)
 
     @cached_property
     def _cells(self) -> pd.DataFrame:
         import pandas as pd
 
-        rows = []
-        for source in self.sources:
-            for task in self.tasks:
-                table, own = self.table(source, task), self.table(task, task)
-                groups = self.groups(task)
-                estimate = crossed_interval(table, groups=groups)
-                row = {
-                    "source": source,
-                    "task": task,
-                    "metric": self._untuned(task).metric_names[0],
-                    "value": estimate.value,
-                    "low": estimate.low,
-                    "high": estimate.high,
-                    "n": estimate.n,
-                    "seeds": estimate.runs,
-                    "relative": estimate.value / own.mean() if own.any() else np.nan,
-                }
-                row |= dict.fromkeys(_TESTED, np.nan)
-                if source != task:
-                    d = paired_difference(own, table, groups=groups, resamples=RESAMPLES)
-                    row |= dict(zip(_TESTED, (d.value, d.low, d.high, d.p), strict=True))
-                rows.append(row)
-        frame = pd.DataFrame(rows)
+        frame = pd.DataFrame(
+            self._row(source, task, self._found(source, task))
+            for source in self.sources
+            for task in self.tasks
+        )
         p = frame["p"].to_numpy()
         corrected = np.full(len(p), np.nan)
         corrected[~np.isnan(p)] = holm(p[~np.isnan(p)])
         worse = frame["difference"].to_numpy() > 0
         marks = np.select([worse & (corrected < 0.05), worse & (corrected < 0.1)], ["*", "+"], "")
         return frame.assign(p_holm=corrected, mark=marks)
+
+    def _found(self, source: str, task: str) -> np.ndarray | None:
+        """The table of a cell; None if no run was made for it."""
+        made = any((run.source, run.task) == (source, task) for run in self.runs)
+        return self.table(source, task) if made else None
+
+    def _row(self, source: str, task: str, table: np.ndarray | None) -> dict[str, Any]:
+        row: dict[str, Any] = {"source": source, "task": task}
+        row["metric"] = self._untuned(task).metric_names[0]
+        row |= dict.fromkeys(("value", "low", "high"), np.nan) | {"n": 0, "seeds": 0}
+        row |= dict.fromkeys(("relative", *_TESTED, "p_holm"), np.nan) | {"mark": ""}
+        if table is None:
+            return row
+        groups = self.groups(task)
+        estimate = crossed_interval(table, groups=groups)
+        row |= {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+        row |= {"n": estimate.n, "seeds": estimate.runs}
+        own = self._found(task, task)
+        if own is not None and own.any():
+            row["relative"] = estimate.value / own.mean()
+        if own is not None and source not in (task, ZERO_SHOT):
+            d = paired_difference(own, table, groups=groups, resamples=RESAMPLES)
+            row |= dict(zip(_TESTED, (d.value, d.low, d.high, d.p), strict=True))
+        return row
 
     def _untuned(self, task: str) -> Evaluation:
         if task not in self.zero_shot:
@@ -247,8 +217,12 @@ class TransferMatrix:
     def _scores(self, run: TransferRun) -> np.ndarray:
         what = f"{run.task!r} with heads from {run.source!r}, seed {run.seed}"
         check_paired(run.evaluation, self._untuned(run.task), what=what, base="zero-shot")
-        metric = run.evaluation.metric_names[0]
-        return np.array([record[metric] for record in run.evaluation.records], dtype=np.float64)
+        return self._values(run.evaluation)
+
+    @staticmethod
+    def _values(evaluation: Evaluation) -> np.ndarray:
+        metric = evaluation.metric_names[0]
+        return np.array([record[metric] for record in evaluation.records], dtype=np.float64)
 
     def save(self, folder: str | Path) -> Path:
         """Write every run and the zero-shot scores, one gzipped JSON file each.
@@ -259,7 +233,7 @@ class TransferMatrix:
         folder = Path(folder)
         runs = {run.file_name(place): run for place, run in enumerate(self.runs)}
         untuned = {
-            f"{ZERO_SHOT}{place:03}-{plain(task)}.json.gz": evaluation
+            f"{_UNTUNED}{place:03}-{plain(task)}.json.gz": evaluation
             for place, (task, evaluation) in enumerate(self.zero_shot.items())
         }
         foreign = {path.name for path in folder.glob("*.json.gz")} - runs.keys() - untuned.keys()
@@ -280,8 +254,8 @@ class TransferMatrix:
             LofitLensError: There are no runs in the folder, or a file is of another format.
         """
         paths = sorted(Path(folder).glob("*.json.gz"))
-        runs = [TransferRun.load(p) for p in paths if not p.name.startswith(ZERO_SHOT)]
-        untuned = [Evaluation.load(p) for p in paths if p.name.startswith(ZERO_SHOT)]
+        runs = [TransferRun.load(p) for p in paths if not p.name.startswith(_UNTUNED)]
+        untuned = [Evaluation.load(p) for p in paths if p.name.startswith(_UNTUNED)]
         if not runs:
             raise LofitLensError(f"There are no transfer runs in {folder}.")
         return cls(tuple(runs), {evaluation.task: evaluation for evaluation in untuned})
@@ -294,12 +268,13 @@ class TransferMatrix:
     def _repr_html_(self) -> str:
         import pandas as pd
 
-        from lofit_lens.analysis.figures.transfer import marked
+        from lofit_lens.analysis.figures.transfer import cell_text
 
-        values = 100 * self._cells["value"].to_numpy().reshape(len(self.sources), -1)
-        marks = self._cells["mark"].to_numpy().reshape(values.shape)
+        texts = map(cell_text, 100 * self._cells["value"].to_numpy(), self._cells["mark"])
         table = pd.DataFrame(
-            marked(values, marks), index=list(self.sources), columns=list(self.tasks)
+            np.reshape(list(texts), (len(self.sources), -1)),
+            index=list(self.sources),
+            columns=list(self.tasks),
         )
         seeds = ", ".join(map(str, self.seeds))
         caption = f"Heads from (rows), tuned and tested on (columns): accuracy, %; seeds {seeds}."
@@ -307,3 +282,4 @@ class TransferMatrix:
 
 
 _TESTED = ("difference", "difference_low", "difference_high", "p")
+_UNTUNED = f"{ZERO_SHOT}-"

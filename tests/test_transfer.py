@@ -1,19 +1,32 @@
 from __future__ import annotations
 
+import gzip
+import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from lofit_lens.analysis.transfer_results import RESAMPLES, TransferMatrix, TransferRun
+from lofit_lens.analysis.transfer import score_heads, transfer_matrix, tune_and_score
+from lofit_lens.analysis.transfer_results import RESAMPLES, TransferMatrix
+from lofit_lens.analysis.transfer_run import TransferRun
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import HeadSet
+from lofit_lens.plotting import NEUTRAL
+from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.scoring.evaluation import Evaluation
 from lofit_lens.statistics import crossed_interval, holm, paired_difference
+from lofit_lens.tasks import Task
+from lofit_lens.training import SelectionConfig, TuningConfig
+from tests.test_selection import colours_of_things
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
 
 HEADS = HeadSet([(0, 1), (2, 0)], n_layers=3, n_heads=2)
 TASKS, SOURCES, SEEDS, ITEMS = ("truth", "kin"), ("truth", "kin", "random"), (7, 42), 60
@@ -39,6 +52,7 @@ def run(source: str, task: str, seed: int, values: Sequence[float] | np.ndarray)
     return TransferRun(source, task, seed, HEADS, evaluation(task, values))
 
 
+@cache
 def matrix() -> TransferMatrix:
     """Seeds out of order, and two draws of random heads for each seed."""
     rng = np.random.default_rng(0)
@@ -61,7 +75,9 @@ def single(values: dict[tuple[str, str], list[float]]) -> TransferMatrix:
 
 
 def heat_map(result: TransferMatrix, *, relative: bool = True) -> Any:
-    return result.plot(relative=relative).data[0]
+    figure: Any = result.plot(relative=relative)
+    (shown,) = [trace for trace in figure.data if trace.visible]
+    return shown
 
 
 def test_sources_follow_the_tasks_with_random_last() -> None:
@@ -181,11 +197,16 @@ def test_the_absolute_figure_ends_with_the_zero_shot_accuracy() -> None:
     assert list(heat.y) == [*SOURCES, "zero-shot"]
     assert heat.z[:3].ravel() == pytest.approx(100 * result.frame()["value"].to_numpy())
     assert list(heat.text[3]) == ["25.0", "25.0"]
-    assert heat.hovertext[3][0].startswith("zero-shot 25.0 [")
+    assert "MC1 25.0 [" in heat.hovertext[3][0]
+    untuned = crossed_interval(
+        np.array([[r["MC1"] for r in result.zero_shot["truth"].records]]),
+        groups=result.groups("truth"),
+    )
+    assert f"[{100 * untuned.low:.1f}, {100 * untuned.high:.1f}]" in heat.hovertext[3][0]
 
 
 def test_the_first_task_is_on_top_and_the_caption_names_the_correction() -> None:
-    layout = matrix().plot().layout
+    layout: Any = matrix().plot().layout
     assert layout.yaxis.autorange == "reversed"
     assert (layout.xaxis.title.text, layout.yaxis.title.text) == (
         "tuned and tested on",
@@ -195,8 +216,10 @@ def test_the_first_task_is_on_top_and_the_caption_names_the_correction() -> None
 
 
 def test_the_tasks_own_heads_are_outlined() -> None:
-    shapes: Any = matrix().plot(relative=False).layout.shapes
+    layout: Any = matrix().plot(relative=False).layout
+    shapes = layout.shapes
     assert [(s.x0 + 0.48, s.y0 + 0.48) for s in shapes] == [(0, 0), (1, 1)]
+    assert {s.line.color for s in shapes} == {NEUTRAL}
 
 
 def test_hover_tells_accuracy_difference_and_both_p() -> None:
@@ -244,9 +267,43 @@ def test_a_cell_without_one_of_the_seeds_is_refused() -> None:
         result.frame()
 
 
-def test_a_task_without_its_own_heads_is_refused() -> None:
-    with pytest.raises(LofitLensError, match="'a' tuned on 'a'"):
-        single({("random", "a"): [0.0, 1.0]}).frame()
+def test_cells_that_were_never_run_are_empty_and_the_others_are_as_before() -> None:
+    whole = matrix()
+    runs = tuple(r for r in whole.runs if r.source in (r.task, "random"))
+    frame = replace(whole, runs=runs).frame()
+    assert list(frame.columns) == list(whole.frame().columns)
+    cells = list(zip(frame["source"], frame["task"], strict=True))
+    assert cells == [(source, task) for source in SOURCES for task in TASKS]
+    empty = frame[frame["source"].isin(TASKS) & (frame["source"] != frame["task"])]
+    assert len(empty) == 2
+    numbers = ["value", "low", "high", "relative", "difference", "p", "p_holm"]
+    assert empty[numbers].isna().all(axis=None)
+    assert (empty["n"].tolist(), empty["seeds"].tolist()) == ([0, 0], [0, 0])
+    assert empty["mark"].tolist() == ["", ""]
+    there = frame["value"].notna()
+    same = [name for name in frame.columns if name not in ("p_holm", "mark")]
+    pd.testing.assert_frame_equal(frame[there][same], whole.frame()[there][same])
+    p = frame["p"].dropna().to_numpy()
+    assert frame["p_holm"].dropna().to_numpy() == pytest.approx(holm(p))
+
+
+def test_a_task_without_its_own_heads_has_accuracy_and_nothing_relative() -> None:
+    frame = single({("random", "a"): [0.0, 1.0]}).frame()
+    assert frame["value"].tolist() == [0.5]
+    assert frame[["relative", "difference", "p", "p_holm"]].isna().all(axis=None)
+    assert "<td>50.0</td>" in single({("random", "a"): [0.0, 1.0]})._repr_html_()
+
+
+def test_the_zero_shot_rows_of_a_frame_have_an_interval_and_no_test() -> None:
+    result = matrix()
+    frame = result.frame(zero_shot=True)
+    pd.testing.assert_frame_equal(frame[:-2], result.frame())
+    rows = frame[-2:]
+    assert rows["source"].tolist() == ["zero-shot"] * 2
+    assert (rows["task"].tolist(), rows["value"].tolist()) == (list(TASKS), [0.25, 0.25])
+    assert ((rows["low"] < 0.25) & (rows["high"] > 0.25)).all()
+    assert (rows["n"].tolist(), rows["seeds"].tolist()) == ([ITEMS] * 2, [0, 0])
+    assert rows[["difference", "p", "p_holm"]].isna().all(axis=None)
 
 
 def test_a_task_without_zero_shot_scores_is_refused() -> None:
@@ -286,6 +343,78 @@ def test_a_matrix_survives_saving_with_the_order_of_its_tasks(tmp_path: Path) ->
     pd.testing.assert_frame_equal(loaded.frame(), result.frame())
     assert loaded.runs[0].heads == result.runs[0].heads
     assert list(loaded.zero_shot) == list(result.zero_shot)
+
+
+def test_a_run_keeps_how_it_was_tuned_and_leaves_the_edit_in_memory(
+    llama: TransformerBridge, tmp_path: Path
+) -> None:
+    (task,) = tiny_tasks("a")
+    heads = HeadSet([(0, 1)], n_layers=llama.cfg.n_layers, n_heads=llama.cfg.n_heads)
+    tuning = TuningConfig(learning_rate=0.5, epochs=2, scope="last", validate=False)
+    found = tune_and_score(llama, "b", task, 3, heads, tuning)
+    assert found.edit is not None and found.edit.provenance is not None
+    assert found.edit.heads == heads
+    assert found.config == found.edit.provenance.config
+    assert found.config is not None
+    assert (found.config["learning_rate"], found.config["seed"]) == (0.5, 3)
+    scored = evaluate(llama, task, found.edit, progress=False)
+    assert found.evaluation.records == scored.records
+    assert "edit" not in repr(found)
+
+    loaded = TransferRun.load(found.save(tmp_path / "run.json.gz"))
+    assert loaded.config == json.loads(json.dumps(found.config))
+    assert loaded.edit is None
+
+
+def test_a_run_of_the_earlier_format_is_read_and_one_of_a_later_format_refused(
+    tmp_path: Path,
+) -> None:
+    path = run("a", "a", 0, [1.0]).save(tmp_path / "run.json.gz")
+    content = json.loads(gzip.decompress(path.read_bytes()))
+    assert content["config"] is None
+    for schema, keep in ((1, False), (3, True)):
+        changed = {k: v for k, v in content.items() if keep or k != "config"} | {"schema": schema}
+        path.write_bytes(gzip.compress(json.dumps(changed).encode()))
+        if schema == 1:
+            assert TransferRun.load(path).config is None
+    with pytest.raises(LofitLensError, match="schema 3, expected 1 or 2"):
+        TransferRun.load(path)
+
+
+def test_every_task_is_trained_with_its_own_settings(llama: TransformerBridge) -> None:
+    tasks = tiny_tasks("a", "b")
+    rates = {"a": 0.1, "b": 0.3}
+    selection = {name: SelectionConfig(learning_rate=r, epochs=1) for name, r in rates.items()}
+    tuning = {name: TuningConfig(learning_rate=r, epochs=1) for name, r in rates.items()}
+    seen = []
+    result = transfer_matrix(
+        llama, tasks, k=1, selection=selection, tuning=tuning, on_run=seen.append, progress=False
+    )
+    assert tuple(seen) == result.runs
+    assert [(r.task, r.config and r.config["learning_rate"]) for r in result.runs] == [
+        (task, rates[task]) for task in ("a", "a", "a", "b", "b", "b")
+    ]
+    scores = score_heads(llama, tasks, seeds=(42,), selection=selection, progress=False)
+    for name, rate in rates.items():
+        origin = scores[name][42].provenance
+        assert origin is not None and origin.config["learning_rate"] == rate
+        own = next(r for r in result.runs if r.source == r.task == name)
+        assert own.heads == scores[name][42].top(k=1)
+    with pytest.raises(LofitLensError, match="no configuration for b, only for a"):
+        transfer_matrix(llama, tasks, k=1, tuning={"a": tuning["a"]}, progress=False)
+
+
+@pytest.mark.parametrize("name", ["random", "zero-shot", "a"])
+def test_names_that_mean_something_else_are_refused(llama: TransformerBridge, name: str) -> None:
+    with pytest.raises(LofitLensError, match="different names"):
+        transfer_matrix(llama, tiny_tasks("a", name), k=1, progress=False)
+
+
+def tiny_tasks(*names: str) -> list[Task]:
+    base = colours_of_things()
+    examples = tuple(replace(example, incorrect=(" twelve.",)) for example in base.test[:6])
+    splits = dict.fromkeys(("train", "val", "test", "val_as_test"), examples)
+    return [replace(base, name=name, **splits) for name in names]
 
 
 def test_an_empty_folder_and_a_damaged_run_are_refused(tmp_path: Path) -> None:

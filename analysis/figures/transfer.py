@@ -2,97 +2,246 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from textwrap import wrap
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
-from lofit_lens.plotting import TEMPLATE
+from lofit_lens.analysis.figures.transfer_cells import cell_text, completed
+from lofit_lens.analysis.transfer_results import MARKS, ZERO_SHOT, in_order
+from lofit_lens.plotting import NEUTRAL, TEMPLATE
 
-if TYPE_CHECKING:
-    from lofit_lens.analysis.transfer_results import TransferMatrix
+UNCORRECTED = "* p < 0.05, + p < 0.1: own heads are better; paired bootstrap, not corrected"
+"""What the marks mean where there is no corrected p, as in the paper."""
+
+DIVERGING = ((0.0, "#f4a582"), (0.5, "#f7f7f7"), (1.0, "#92c5de"))
+SEQUENTIAL = ((0.0, "#f7fbff"), (0.5, "#c6dbef"), (1.0, "#7fb8da"))
+"""The pale parts of RdBu and Blues: the number is legible on every cell, in both themes."""
+
+LETTER, LINE, ROW, BETWEEN, TOP = 8, 17, 46, 84, 99
+"""In pixels: a letter, a line of the caption, a row of cells, between rows of facets, and the room
+for title and buttons."""
 
 
-def transfer_heatmap(matrix: TransferMatrix, *, relative: bool = True) -> go.Figure:
-    """Heat map of a transfer matrix, as `TransferMatrix.plot` describes it."""
-    from lofit_lens.analysis.transfer_results import MARKS
+@dataclass(frozen=True)
+class _View:
+    """One of the two faces of the figure: the column it shows, and how it is told."""
 
-    cells, rows, columns = matrix.frame(), list(matrix.sources), list(matrix.tasks)
+    column: str
+    button: str
+    title: str
+    unit: str
+    bar: str
+    axis: str
+
+
+RELATIVE = _View(
+    "relative",
+    "relative",
+    "Cross-task head transfer, relative to own heads",
+    "Accuracy in % of that with the task's own heads (outlined).",
+    "% of own heads",
+    "coloraxis",
+)
+ABSOLUTE = _View(
+    "value",
+    "accuracy",
+    "Cross-task head transfer, accuracy",
+    "Accuracy in %; outlined: the task's own heads.",
+    "accuracy, %",
+    "coloraxis2",
+)
+VIEWS = (RELATIVE, ABSOLUTE)
+
+
+def transfer_heatmap(cells: pd.DataFrame, *, relative: bool = True) -> go.Figure:
+    """Heat map of accuracy by source of the heads (rows) and task tuned and tested on (columns).
+
+    Two buttons switch between accuracy relative to the task's own heads, and accuracy. Several
+    models are drawn as facets, so that own results and the paper's can stand side by side:
+    concatenate their frames, each with a column `model`.
+
+    Args:
+        cells: One row per cell, as from `TransferMatrix.frame(zero_shot=True)`, or from
+            `published.figure_2()` with values divided by 100. Columns `source` (a task, "random",
+            or "zero-shot", which only the accuracy shows), `task` and `value` (0 to 1; NaN and
+            missing cells are shown as n/a). May be left out: `model`, `mark` (behind the number),
+            `relative` (otherwise from the task's own heads), and for the hover texts `metric`,
+            `low`, `high`, `n`, `seeds`, `difference`, `difference_low`, `difference_high`, `p` and
+            `p_holm`.
+        relative: Which of the two is shown first.
+
+    Raises:
+        LofitLensError: There are no cells, a needed column is missing, a cell comes twice, or a
+            value is not between 0 and 1.
+    """
+    cells = completed(cells)
+    facets = [facet for _, facet in cells.groupby("model", sort=False)]
+    figure, places = _panels(facets)
+    for facet, (row, col) in zip(facets, places, strict=True):
+        for view in VIEWS:
+            figure.add_trace(_heat(facet, view), row=row, col=col)
+        for place, source in enumerate(_rows(facet, RELATIVE)):
+            if source in _tasks(facet):
+                figure.add_shape(_outline(_tasks(facet).index(source), place), row=row, col=col)
+    figure.update_layout(_colours(cells))
+    return _switched(figure, cells, RELATIVE if relative else ABSOLUTE)
+
+
+def _tasks(facet: pd.DataFrame) -> list[str]:
+    return list(dict.fromkeys(facet["task"]))
+
+
+def _rows(facet: pd.DataFrame, view: _View) -> list[str]:
+    rows = in_order(facet["source"], _tasks(facet))
+    return [row for row in rows if view is ABSOLUTE or row != ZERO_SHOT]
+
+
+def _panels(facets: Sequence[pd.DataFrame]) -> tuple[go.Figure, list[tuple[int, int]]]:
+    """Empty panels at their size, and the row and column of each; at most three a row."""
+    n_cols = 2 if len(facets) == 4 else min(3, len(facets))
+    n_rows = -(-len(facets) // n_cols)
+    places = [(place // n_cols + 1, place % n_cols + 1) for place in range(len(facets))]
+    sources = [_rows(facet, ABSOLUTE) for facet in facets]
+    same = all(rows == sources[0] for rows in sources)
+    names = 20 + LETTER * max(len(source) for rows in sources for source in rows)
+    letters = max(len(task) for facet in facets for task in _tasks(facet))
+    cell = min(150, max(76, 12 + LETTER * letters))
+    gap = 24 if same else 24 + names
+    width = n_cols * cell * max(len(_tasks(facet)) for facet in facets) + (n_cols - 1) * gap
+    height = n_rows * ROW * max(map(len, sources)) + (n_rows - 1) * BETWEEN
+    titles = [facet["model"].iloc[0] for facet in facets]
+    figure = make_subplots(
+        rows=n_rows,
+        cols=n_cols,
+        specs=[
+            [{} if (row, col) in places else None for col in range(1, n_cols + 1)]
+            for row in range(1, n_rows + 1)
+        ],
+        subplot_titles=[f"<b>{title}</b>" for title in titles] if any(titles) else None,
+        horizontal_spacing=gap / width if n_cols > 1 else 0.0,
+        vertical_spacing=BETWEEN / height if n_rows > 1 else 0.0,
+    )
+    for row, col in places:
+        lowest = (row + 1, col) not in places
+        xaxis = {"title": "tuned and tested on" if lowest else ""}
+        yaxis = {"title": "heads from" if col == 1 else "", "showticklabels": col == 1 or not same}
+        figure.update_xaxes(xaxis, row=row, col=col)
+        figure.update_yaxes(yaxis, row=row, col=col)
+    figure.update_annotations(font={"size": 14})
+    margin = {"l": 40 + names, "r": 110, "t": TOP + (24 if any(titles) else 0), "b": 80}
+    figure.update_xaxes(type="category", showgrid=False)
+    figure.update_yaxes(type="category", showgrid=False, autorange="reversed", ticksuffix="  ")
+    figure.update_layout(
+        template=TEMPLATE,
+        margin=margin,
+        width=max(520, margin["l"] + width + margin["r"]),
+        height=margin["t"] + height + margin["b"],
+    )
+    return figure, places
+
+
+def _heat(facet: pd.DataFrame, view: _View) -> go.Heatmap:
+    rows, columns = _rows(facet, view), _tasks(facet)
+    grid = facet.set_index(["source", "task"]).loc[list(product(rows, columns))]
+    percent = 100 * grid[view.column].to_numpy(dtype=float)
+    text = list(map(cell_text, percent, grid["mark"]))
     shape = len(rows), len(columns)
-    values = 100 * cells["relative" if relative else "value"].to_numpy().reshape(shape)
-    text = marked(values, cells["mark"].to_numpy().reshape(shape))
-    hover = np.reshape(_hovers(matrix), shape)
-    own = [
-        {"x0": x - 0.48, "x1": x + 0.48, "y0": y - 0.48, "y1": y + 0.48}
-        for y, source in enumerate(rows)
-        for x, task in enumerate(columns)
-        if source == task
-    ]
-    if not relative:
-        untuned = [matrix.zero_shot[task].main for task in columns]
-        values = np.vstack([values, [100 * estimate.value for estimate in untuned]])
-        text.append([f"{100 * estimate.value:.1f}" for estimate in untuned])
-        hover = np.vstack([hover, [f"zero-shot {estimate}" for estimate in untuned]])
-        rows.append("zero-shot")
-    heat = go.Heatmap(
-        z=values,
+    return go.Heatmap(
+        name=view.button,
         x=columns,
         y=rows,
-        text=text,
+        z=percent.reshape(shape),
+        text=np.reshape(text, shape),
         texttemplate="%{text}",
-        textfont={"size": 15},
-        hovertext=hover,
+        textfont={"size": 14},
+        hovertext=np.reshape(grid["hover"].tolist(), shape),
         hovertemplate="%{hovertext}<extra></extra>",
-        hoverongaps=False,
-        colorscale="Blues",
-        zmin=np.nanmin(values, initial=50.0 if relative else 0.0),
-        zmax=np.nanmax(values, initial=100.0),
-        colorbar={"title": {"text": "%"}},
+        coloraxis=view.axis,
         xgap=2,
         ygap=2,
     )
-    orange = {"type": "rect", "line": {"color": "#e08214", "width": 2}}
-    unit = "% of the accuracy with the task's own heads" if relative else "accuracy, %"
-    subtitle = f"{unit}; outlined: own heads<br>{MARKS}"
-    return go.Figure(heat).update_layout(
-        title={"text": "Cross-task head transfer", "subtitle": {"text": subtitle}},
-        template=TEMPLATE,
-        shapes=[place | orange for place in own],
-        xaxis={"title": "tuned and tested on", "type": "category", "showgrid": False},
-        yaxis={
-            "title": "heads from",
-            "type": "category",
-            "autorange": "reversed",
-            "showgrid": False,
-        },
+
+
+def _outline(x: int, y: int) -> dict[str, Any]:
+    box = {"x0": x - 0.48, "x1": x + 0.48, "y0": y - 0.48, "y1": y + 0.48}
+    return {"type": "rect", "line": {"color": NEUTRAL, "width": 3}, **box}
+
+
+def _colours(cells: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """The colour axes of both views, shared by all facets."""
+    chosen = cells[cells["source"] != ZERO_SHOT]
+    reach = np.nanmax(abs(100 * chosen["relative"].to_numpy(dtype=float) - 100), initial=10.0)
+    scales = {
+        RELATIVE: {"colorscale": DIVERGING, "cmid": 100, "cmin": 100 - reach, "cmax": 100 + reach},
+        ABSOLUTE: {"colorscale": SEQUENTIAL, "cmin": 0, "cmax": 100},
+    }
+    bar = {"thickness": 16}
+    return {
+        view.axis: scale | {"colorbar": bar | {"title": {"text": view.bar, "side": "right"}}}
+        for view, scale in scales.items()
+    }
+
+
+def _switched(figure: go.Figure, cells: pd.DataFrame, shown: _View) -> go.Figure:
+    """The figure with titles and buttons, one view on."""
+    layout: Any = figure.layout
+    captions = {view: _caption(cells, view, layout.width) for view in VIEWS}
+    room = LINE * max(len(lines) for lines in captions.values())
+    plot, above = layout.height - layout.margin.t - layout.margin.b, layout.margin.t - TOP + 8
+    height = layout.height + room
+    faces = {
+        view: {
+            "title.text": view.title,
+            "title.subtitle.text": "<br>".join(lines),
+            **{f"{other.axis}.showscale": other is view for other in VIEWS},
+        }
+        for view, lines in captions.items()
+    }
+    shows = {view: [trace.name == view.button for trace in figure.data] for view in VIEWS}
+    menu = {
+        "type": "buttons",
+        "direction": "right",
+        "buttons": [
+            {"label": v.button, "method": "update", "args": [{"visible": shows[v]}, faces[v]]}
+            for v in VIEWS
+        ],
+        "active": VIEWS.index(shown),
+        "font": {"color": NEUTRAL},  # the active button is light on a dark ground as well
+        "x": 0,
+        "xanchor": "left",
+        "y": 1 + above / plot,
+        "yanchor": "bottom",
+    }
+    for trace, visible in zip(figure.data, shows[shown], strict=True):
+        trace.visible = visible
+    figure.update_layout(
+        title={"x": 0.02, "yref": "container", "y": 1 - 24 / height},
+        margin={"t": layout.margin.t + room},
+        height=height,
+        updatemenus=[menu],
     )
+    return figure.update_layout(faces[shown])
 
 
-def marked(percents: np.ndarray, marks: np.ndarray) -> list[list[str]]:
-    """The cells of a table as text, each with its mark of significance."""
+def _caption(cells: pd.DataFrame, view: _View, width: int) -> list[str]:
+    """The unit and what the marks mean, in lines that fit the width."""
+    corrected = cells["model"][cells["p_holm"].notna()].unique()
+    marked = cells["model"][cells["mark"] != ""].unique()
+    uncorrected = [model for model in marked if model not in corrected]
+    tests = ""
+    if len(corrected):
+        tests = f"{MARKS}; not corrected: {', '.join(uncorrected)}" if uncorrected else MARKS
+    elif uncorrected:
+        tests = UNCORRECTED
     return [
-        [
-            "n/a" if np.isnan(value) else f"{value:.1f}{mark}"
-            for value, mark in zip(*row, strict=True)
-        ]
-        for row in zip(percents, marks, strict=True)
+        line
+        for text in (view.unit, tests)
+        for line in wrap(text, int(width / 6.6), break_on_hyphens=False)
     ]
-
-
-def _hovers(matrix: TransferMatrix) -> list[str]:
-    lines = []
-    for cell in matrix.frame().to_dict("records"):
-        text = (
-            f"{cell['metric']} {100 * cell['value']:.1f} "
-            f"[{100 * cell['low']:.1f}, {100 * cell['high']:.1f}]"
-            f"<br>n = {cell['n']}, seeds = {cell['seeds']}"
-            f"<br>zero-shot {100 * matrix.zero_shot[cell['task']].main.value:.1f}"
-        )
-        if cell["source"] != cell["task"]:
-            text += (
-                f"<br>own heads {100 * cell['difference']:+.1f} points "
-                f"[{100 * cell['difference_low']:+.1f}, {100 * cell['difference_high']:+.1f}]"
-                f"<br>p = {cell['p']:.2g}, Holm {cell['p_holm']:.2g}"
-            )
-        lines.append(f"heads from {cell['source']}, tuned on {cell['task']}<br>{text}")
-    return lines

@@ -1,0 +1,209 @@
+"""Patching: heads give in one run of a text what they give in another run of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformer_lens.model_bridge.exceptions import StopAtLayerException
+
+from lofit_lens.analysis.baselines.contrast_streams import ContrastStreams
+from lofit_lens.edit import Edit
+from lofit_lens.errors import LofitLensError, UnsupportedError
+from lofit_lens.heads import HeadSet
+from lofit_lens.model import check_head_shape
+from lofit_lens.positions import PositionTracker
+from lofit_lens.provenance import Provenance, unmeasured
+from lofit_lens.scoring.logprobs import edited
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    from lofit_lens.intervention import HookFunction
+
+
+@dataclass(frozen=True)
+class PatchIntervention:
+    """Some heads give, at every position, what they give in another run on the same tokens.
+
+    Each forward pass becomes two: a run under `donor`, and one under `base` in which `hook_z` of
+    the heads is replaced by its values in the first (activation patching; Vig et al., 2020;
+    Heimersheim and Nanda, 2024). What lies behind the heads reads the values put in, so other
+    heads answer to them. `donor=edit` asks which heads suffice for what an edit does, `base=edit`
+    with no donor for which of them it needs.
+
+    It has the last word on its heads: edits in other contexts are in force in both runs, and what
+    they do to these heads in the second is overruled. Hook functions of others see both runs, the
+    donor's first. Texts pass the model whole: generation works without a key/value cache.
+
+    Attributes:
+        heads: The heads; with none, the model under `base`.
+        donor: The edit in force in the run the values are taken from; None: the model as it is.
+        base: The edit in force in the run they are put into; None: the model as it is.
+
+    Raises:
+        LofitLensError: There is neither donor nor base, so that both runs are the same.
+    """
+
+    heads: HeadSet
+    donor: Edit | None = None
+    base: Edit | None = None
+
+    needs_whole_texts = True
+    n_parameters = 0
+
+    def __post_init__(self) -> None:
+        if self.donor is None and self.base is None:
+            raise LofitLensError("A patch needs an edit in one of its runs; give donor or base.")
+
+    @property
+    def provenance(self) -> Provenance | None:
+        """That of the donor or, if it has none, of the base; without scores."""
+        found = (edit.provenance for edit in (self.donor, self.base) if edit is not None)
+        return unmeasured(next((p for p in found if p is not None), None))
+
+    @contextmanager
+    def applied(self, model: TransformerBridge) -> Iterator[None]:
+        """Edit every forward pass of `model` inside the context.
+
+        Raises:
+            ModelMismatchError: The heads, donor or base belong to another model.
+            UnsupportedError: Donor or base edits some token positions only. On a forward pass: it
+                goes on from a key/value cache, or a contrast vector is in force outside the patch.
+        """
+        check_head_shape(model, self.heads)
+        for edit in (self.donor, self.base):
+            _check_all_positions(model, edit)
+        runs = _TwoRuns(self, model)
+        uncached = partial(model.generate, use_past_kv_cache=False)
+        with (
+            _replaced(model.original_model, "forward", runs.forward),
+            _replaced(model, "generate", uncached),
+        ):
+            yield
+
+
+class _TwoRuns:
+    """The `forward` of a Hugging Face model, which runs the donor first.
+
+    Both runs go through the model's `__call__` again, so that edits which hook the model as a
+    whole work in them.
+
+    Args:
+        patch: What is patched.
+        model: The model.
+    """
+
+    def __init__(self, patch: PatchIntervention, model: TransformerBridge) -> None:
+        self._patch, self._model = patch, model
+        self._hf: Any = model.original_model
+        self._plain: Callable[..., Any] = self._hf.forward
+        self._inside = self._begun = False
+        self._z: dict[int, Tensor] = {}
+
+        @wraps(self._plain)  # callers look at its signature
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            return self._forward(*args, **kwargs)
+
+        self.forward = forward
+
+    def _forward(self, *args: Any, **kwargs: Any) -> Any:
+        if self._inside:
+            return self._plain(*args, **kwargs)
+        self._check(kwargs)
+        alone = {k: v for k, v in kwargs.items() if k != "past_key_values"} | {"use_cache": False}
+        self._inside = True
+        try:
+            with torch.no_grad(), suppress(StopAtLayerException):
+                self._run(self._patch.donor, self._take, args, alone)
+            return self._run(self._patch.base, self._put, args, kwargs)
+        finally:
+            self._inside = False
+
+    def _run(
+        self,
+        edit: Edit | None,
+        hook: Callable[[int], HookFunction],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """One pass under an edit; the hooks come behind those of the edit."""
+        hooks = [(f"blocks.{i}.attn.hook_z", hook(i)) for i in self._patch.heads.layers()]
+        with edited(self._model, edit), self._model.hooks(fwd_hooks=hooks):
+            self._begun = False
+            handle = self._hf.register_forward_pre_hook(self._begin)
+            try:
+                return self._hf(*args, **kwargs)
+            finally:
+                handle.remove()
+
+    def _begin(self, _module: Any, _args: Any) -> None:
+        """Passes that an edit runs on its own account, before the text's, are over."""
+        self._begun = True
+
+    def _take(self, layer: int) -> HookFunction:
+        def read(z: Tensor, hook: object = None) -> Tensor:  # noqa: ARG001
+            self._z[layer] = z
+            return z
+
+        return read
+
+    def _put(self, layer: int) -> HookFunction:
+        heads = torch.tensor([head for _, head in self._patch.heads.in_layer(layer)])
+
+        def write(z: Tensor, hook: object = None) -> Tensor:  # noqa: ARG001
+            if not self._begun:
+                return z
+            index = heads.to(z.device)
+            return z.index_copy(-2, index, self._z.pop(layer).index_select(-2, index))
+
+        return write
+
+    def _check(self, kwargs: dict[str, Any]) -> None:
+        cache = kwargs.get("past_key_values")
+        if cache is not None and cache.get_seq_length():
+            raise UnsupportedError(
+                "Patching runs each text whole, and this forward pass comes with a key/value cache. "
+                "Generate with use_past_kv_cache=False, or pass all tokens at once."
+            )
+        if any(isinstance(owner, ContrastStreams) for owner in _owners(self._hf)):
+            raise UnsupportedError(
+                "A contrast vector is in force around the patch, or inside it; the patch cannot tell "
+                "its streams from the text. Give the contrast vector as donor or base instead."
+            )
+
+
+def _check_all_positions(model: TransformerBridge, edit: Edit | None) -> None:
+    """Refuse an edit that asks where the prompt ends: one attached for a single run is not told."""
+    before = _owners(model.original_model)
+    with edited(model, edit):
+        new = [o for o in _owners(model.original_model) if o not in before]
+    if any(isinstance(owner, PositionTracker) for owner in new):
+        raise UnsupportedError(
+            'Patching needs donor and base to edit all token positions; one has another scope than "all". '
+            'Use `edit.with_scope("all")`, or learn it with that scope.'
+        )
+
+
+def _owners(hf: Any) -> list[Any]:
+    """The objects whose methods are forward pre-hooks of a Hugging Face model."""
+    return [getattr(hook, "__self__", None) for hook in hf._forward_pre_hooks.values()]
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, method: Callable[..., Any]) -> Iterator[None]:
+    """Let an object have another method, inside the context."""
+    outer = owner.__dict__.get(name)
+    owner.__dict__[name] = method
+    try:
+        yield
+    finally:
+        if outer is None:
+            del owner.__dict__[name]
+        else:
+            owner.__dict__[name] = outer

@@ -1,0 +1,223 @@
+"""What `causal_curves` returns: scores item by item over K, their intervals and tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+from jaxtyping import Float
+
+from lofit_lens.analysis.pairing import RESAMPLES
+from lofit_lens.files import read_json_gz, write_json_gz
+from lofit_lens.heads import HeadSet
+from lofit_lens.statistics import Estimate, crossed_interval, holm, paired_difference
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+CAUSAL_SCHEMA = 1
+
+Curve = Literal["necessity", "sufficiency"]
+CURVES: tuple[Curve, ...] = get_args(Curve)
+
+Ablation = Literal["mean", "zero", "unedited"]
+"""What ablated heads give: their mean, nothing, or what they give in the unedited model."""
+ABLATIONS: tuple[Ablation, ...] = get_args(Ablation)
+
+CHOSEN, RANDOM = "chosen", "layer-matched random"
+
+MARKS = (
+    "* p < 0.05, + p < 0.1: the chosen heads matter more than random ones; Holm-corrected over K"
+)
+"""What the marks in figures and tables mean."""
+
+
+@dataclass(frozen=True, eq=False)
+class CausalCurves:
+    """Scores with some of the heads ablated or patched, for chosen and for random heads.
+
+    Attributes:
+        task: Name of the task.
+        split: The split scored.
+        metric: The metric, the task's main one.
+        heads: The chosen heads, best first.
+        ks: Numbers of heads.
+        ablation: What ablated heads give.
+        scores: By curve; the first ranking is the chosen one, the others are random.
+        unedited: Scores of the model as it is.
+        edited: Scores of the model under the edit that is explained, if there is one.
+        groups: The group of each item; those of one group are resampled together.
+    """
+
+    task: str
+    split: str
+    metric: str
+    heads: HeadSet
+    ks: tuple[int, ...]
+    ablation: Ablation
+    scores: Mapping[Curve, Float[np.ndarray, "ranking k item"]]
+    unedited: Float[np.ndarray, " item"]
+    edited: Float[np.ndarray, " item"] | None
+    groups: tuple[str, ...]
+
+    @property
+    def draws(self) -> int:
+        """Random rankings."""
+        return len(self.scores["necessity"]) - 1
+
+    @property
+    def references(self) -> dict[str, Estimate]:
+        """The score of the model as it is ("unedited") and, with an edit, under it ("edited")."""
+        found = {"unedited": self.unedited}
+        if self.edited is not None:
+            found["edited"] = self.edited
+        return {name: self._estimate(scores[None]) for name, scores in found.items()}
+
+    def meaning(self, curve: Curve) -> str:
+        """What is done to the first K heads, in a few words."""
+        if curve == "sufficiency":
+            if self.edited is not None:
+                return "unedited model, the first K heads as in the edited one"
+            return f"all heads but the first K {_GIVING[self.ablation]}"
+        where = "" if self.edited is None else "edited model, "
+        return f"{where}the first K heads {_GIVING[self.ablation]}"
+
+    def frame(self) -> pd.DataFrame:
+        """One row per curve, kind of heads and K.
+
+        Columns `curve`, `heads` ("chosen" or "layer-matched random"), `k`, `metric`, `value`,
+        `low`, `high` (95%; for random heads over new draws and new items), `n` (items), `draws`
+        (head sets), and for the chosen ones `difference`, `difference_low`, `difference_high`
+        (chosen minus random), `p`, `p_holm` (corrected over the K of a curve) and `mark`, "*" for
+        p_holm < 0.05 and "+" for p_holm < 0.1 where they matter more: a lower score in necessity, a
+        higher one in sufficiency. Nothing is tested at K = 0.
+        """
+        return self._points.copy()
+
+    def plot(self) -> go.Figure:
+        """Necessity and sufficiency over K: chosen heads, random heads and the whole model."""
+        from lofit_lens.analysis.figures.causal import causal_figure
+
+        return causal_figure(
+            self.frame(),
+            {name: estimate.value for name, estimate in self.references.items()},
+            {curve: self.meaning(curve) for curve in CURVES},
+            task=self.task,
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write everything as one gzipped JSON file (`.json.gz`)."""
+        content = {
+            "schema": CAUSAL_SCHEMA,
+            "task": self.task,
+            "split": self.split,
+            "metric": self.metric,
+            "heads": self.heads.to_json(),
+            "ks": self.ks,
+            "ablation": self.ablation,
+            "scores": {curve: table.tolist() for curve, table in self.scores.items()},
+            "unedited": self.unedited.tolist(),
+            "edited": None if self.edited is None else self.edited.tolist(),
+            "groups": self.groups,
+        }
+        return write_json_gz(path, content)
+
+    @classmethod
+    def load(cls, path: str | Path) -> CausalCurves:
+        """Read what `save` wrote.
+
+        Raises:
+            LofitLensError: The file is missing or of another format.
+        """
+        return read_json_gz(path, cls._from_json, what="causal curves")
+
+    @classmethod
+    def _from_json(cls, content: Mapping[str, Any]) -> CausalCurves:
+        fields = dict(content)
+        found = fields.pop("schema", None)
+        if found != CAUSAL_SCHEMA:
+            raise ValueError(f"schema {found!r}, expected {CAUSAL_SCHEMA}")
+        edited = fields["edited"]
+        return cls(
+            **fields
+            | {
+                "heads": HeadSet.from_json(fields["heads"]),
+                "ks": tuple(fields["ks"]),
+                "scores": {curve: np.array(fields["scores"][curve]) for curve in CURVES},
+                "unedited": np.array(fields["unedited"]),
+                "edited": None if edited is None else np.array(edited),
+                "groups": tuple(fields["groups"]),
+            }
+        )
+
+    @cached_property
+    def _points(self) -> pd.DataFrame:
+        import pandas as pd
+
+        rows = [
+            row
+            for curve in CURVES
+            for place in range(len(self.ks))
+            for row in self._point(curve, place)
+        ]
+        frame = pd.DataFrame(rows).sort_values(["curve", "heads", "k"], ignore_index=True)
+        frame["p_holm"] = np.nan
+        for curve in CURVES:
+            tested = (frame["curve"] == curve) & frame["p"].notna()
+            frame.loc[tested, "p_holm"] = holm(frame.loc[tested, "p"].to_numpy())
+        sign = np.where(frame["curve"] == "necessity", -1, 1)
+        more, p = sign * frame["difference"].to_numpy() > 0, frame["p_holm"].to_numpy()
+        return frame.assign(mark=np.select([more & (p < 0.05), more & (p < 0.1)], ["*", "+"], ""))
+
+    def _point(self, curve: Curve, place: int) -> list[dict[str, Any]]:
+        chosen, drawn = self.scores[curve][:1, place], self.scores[curve][1:, place]
+        rows = []
+        for heads, table in ((CHOSEN, chosen), (RANDOM, drawn)):
+            e = self._estimate(table)
+            values = (
+                curve,
+                heads,
+                self.ks[place],
+                self.metric,
+                e.value,
+                e.low,
+                e.high,
+                e.n,
+                e.runs,
+            )
+            rows.append(dict(zip(_COLUMNS, values, strict=True)) | dict.fromkeys(_TESTED, np.nan))
+        if self.ks[place]:
+            d = paired_difference(
+                np.broadcast_to(chosen, drawn.shape), drawn, groups=self.groups, resamples=RESAMPLES
+            )
+            rows[0] |= dict(zip(_TESTED, (d.value, d.low, d.high, d.p), strict=True))
+        return rows
+
+    def _estimate(self, table: Float[np.ndarray, "run item"]) -> Estimate:
+        return crossed_interval(table, groups=self.groups)
+
+    def __repr__(self) -> str:
+        edit = "" if self.edited is None else " of an edit"
+        return (
+            f"CausalCurves({self.task}, {self.split}: {self.metric}{edit}, ablation={self.ablation!r}, K = "
+            f"{', '.join(map(str, self.ks))}; {self.draws} random draws)"
+        )
+
+    def _repr_html_(self) -> str:
+        frame = self.frame()
+        frame["cell"] = [
+            f"{100 * v:.1f}{m}" for v, m in zip(frame["value"], frame["mark"], strict=True)
+        ]
+        table = frame.pivot(index=["curve", "heads"], columns="k", values="cell")
+        models = ", ".join(f"{name} {estimate}" for name, estimate in self.references.items())
+        return f"<p>{self.task}, {self.metric} in %: {models}</p>{table.to_html()}<p>{MARKS}</p>"
+
+
+_GIVING = {"mean": "give their mean", "zero": "give zero", "unedited": "as in the unedited one"}
+_COLUMNS = ("curve", "heads", "k", "metric", "value", "low", "high", "n", "draws")
+_TESTED = ("difference", "difference_low", "difference_high", "p")

@@ -1,0 +1,124 @@
+"""The command `figures`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lofit_lens.analysis.console import command
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from lofit_lens.analysis.figures.drawing import Drawings
+
+PAPER = "paper"
+
+
+def figures(
+    run: Annotated[
+        str,
+        typer.Argument(
+            help="Folder of a finished run, or of several in its sub-folders; or paper, for the figures "
+            "that the paper published."
+        ),
+    ],
+    *,
+    out: Annotated[Path, typer.Option(help="Folder to write to.")],
+    formats: Annotated[
+        str,
+        typer.Option("--format", help="html, svg, pdf or png; several with commas."),
+    ] = "html",
+    width: Annotated[
+        str,
+        typer.Option(
+            help="Of svg, pdf and png: column (3.25 in), text (5.5 in), wide (6.75 in), or inches."
+        ),
+    ] = "text",
+    only: Annotated[
+        str | None, typer.Option(help="Names of the figures wanted, with commas. (default: all)")
+    ] = None,
+    title: Annotated[
+        bool, typer.Option("--title", help="Keep the titles in svg, pdf and png.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace figures in --out.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No messages on the way.")] = False,
+) -> None:
+    """Write the figures of a finished run, or of the paper, as files.
+
+    HTML is interactive and opens without a network. SVG, PDF and PNG are sized and set for a page
+    of print; they need `pip install 'lofit-lens[static]'` and Chrome or Chromium.
+
+    **Examples**
+
+        lofit-lens figures runs/demo --out figures
+
+        lofit-lens figures paper --format pdf --width wide --only paper-figure2 --out figures
+    """
+    with command(as_json, quiet) as report:
+        from lofit_lens.analysis.figures.drawing import check_names
+        from lofit_lens.analysis.figures.files import check_formats, write_figures
+        from lofit_lens.analysis.figures.presets import inches
+        from lofit_lens.errors import LofitLensError
+
+        suffixes = _words(formats)
+        check_formats(suffixes)
+        size = inches(width)
+        drawings, what = _drawings(run)
+        names = _words(only) if only is not None else list(drawings)
+        check_names(drawings, names, what=what)
+        targets = {
+            (name, suffix): out / f"{name}.{suffix}" for name in names for suffix in suffixes
+        }
+        there = [path for path in targets.values() if path.exists()]
+        if there and not overwrite:
+            raise LofitLensError(
+                f"{there[0]} is there. Name another folder with --out, or give --overwrite to replace it."
+            )
+        if not quiet:
+            report.say(f"{what}: {len(names)} figures as {', '.join(suffixes)}")
+        files, left_out = {}, {}
+        for name in names:
+            drawn = drawings[name]()
+            for suffix in suffixes:
+                try:
+                    files[targets[name, suffix]] = _made_for(suffix, drawn, size, title=title)
+                except LofitLensError as error:
+                    left_out[name] = str(error)
+        if not files:
+            raise LofitLensError("\n".join(f"{name}: {why}" for name, why in left_out.items()))
+        paths = [str(path) for path in write_figures(files)]
+        report.add("\n".join(paths), out=str(out), paths=paths, left_out=left_out)
+        for name, why in left_out.items():
+            report.say(f"Left out {name}: {why}")
+
+
+def _drawings(run: str) -> tuple[Drawings, str]:
+    """What draws each figure of a run or of the paper, and what to call it."""
+    from lofit_lens.analysis.figures.paper import DRAWINGS
+    from lofit_lens.analysis.figures.study import drawings
+    from lofit_lens.analysis.study import open_study
+    from lofit_lens.errors import LofitLensError
+
+    if run == PAPER:
+        return DRAWINGS, "the paper"
+    found = drawings(open_study(run))
+    if not found:
+        raise LofitLensError(f"There is nothing to draw in {run}.")
+    return found, run
+
+
+def _made_for(suffix: str, figure: go.Figure, size: float, *, title: bool) -> go.Figure:
+    """The figure as it is for HTML, and at its size in print otherwise."""
+    from lofit_lens.analysis.figures.presets import for_paper
+
+    return figure if suffix == "html" else for_paper(figure, size, title=title)
+
+
+def _words(text: str) -> Sequence[str]:
+    """What is between commas, each once."""
+    return list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))

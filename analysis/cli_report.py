@@ -1,0 +1,32 @@
+"""The command `report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lofit_lens.analysis.console import command
+
+
+def report(
+    folder: Annotated[
+        Path,
+        typer.Argument(help="The --out of a finished command, or a folder with several of them."),
+    ],
+    *,
+    out: Annotated[Path | None, typer.Option(help="File. (default: report.html in FOLDER)")] = None,
+    title: Annotated[str | None, typer.Option(help="Heading. (default: the folder's name)")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Write one HTML page of a finished run, to read without a network or to mail.
+
+    Summary, tables, Figures 2 and 3, head cards, costs and provenance of a `compare`, `demo`, `lofit`,
+    `select` or `tune`; the model is not loaded.
+    """
+    with command(as_json) as said:
+        from lofit_lens.analysis.reporting.page import report as write_report
+
+        path = write_report(folder, out=out, title=title)
+        said.add(f"written to {path}", out=str(path))

@@ -1,0 +1,188 @@
+"""The command `transfer`."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lofit_lens.analysis.cli_compare import EMBEDDED_TASKS
+from lofit_lens.analysis.console import command
+from lofit_lens.analysis.options import (
+    TASK,
+    HeadOptions,
+    ModelOptions,
+    TaskOptions,
+    TrainingOptions,
+    with_options,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lofit_lens.analysis.console import Report
+    from lofit_lens.tasks import Task
+
+
+@dataclass(frozen=True)
+class TasksOptions(TaskOptions):
+    """Which tasks; the columns of files of one's own."""
+
+    task: Annotated[  # pyright: ignore[reportIncompatibleVariableOverride]
+        list[str] | None,
+        typer.Option(
+            help="As in the other commands; give it again for each task, or separate them by commas.",
+            rich_help_panel=TASK,
+        ),
+    ] = None
+
+
+@with_options(
+    model_options=ModelOptions,
+    task_options=TasksOptions,
+    head_options=HeadOptions,
+    training=TrainingOptions,
+)
+def transfer(
+    *,
+    model_options: ModelOptions,
+    task_options: TasksOptions,
+    head_options: HeadOptions,
+    training: TrainingOptions,
+    out: Annotated[Path, typer.Option(help="Folder for scores, records, table and figure.")],
+    seeds: Annotated[int, typer.Option(help="How many seeds, from --seed on.", min=1)] = 1,
+    random_draws: Annotated[
+        int, typer.Option(help="Sets of random heads for each task and seed.", min=0)
+    ] = 1,
+    overwrite: Annotated[bool, typer.Option(help="Replace a matrix in --out.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
+) -> None:
+    """Choose heads on each task, tune them on every task: the paper's Figure 2.
+
+    Beside the heads of each task, random ones; every cell is tested against the task's own heads.
+    Of TruthfulQA's two folds one is taken, the first unless truthfulqa:1 is named: the training
+    questions of one are test questions of the other. Without --model and --task: the embedded model
+    on its three tasks.
+
+    Writes figure2.html, table.csv, transfer.json, scores/TASK-SEED.json of stage 1, and the records
+    of every scored item.
+    """
+    with command(as_json, quiet) as report:
+        from lofit_lens.analysis.folders import records
+        from lofit_lens.analysis.methods import Settings
+        from lofit_lens.analysis.transfer import score_heads, transfer_matrix
+        from lofit_lens.analysis.transfer_folder import TransferFolder, table_of
+        from lofit_lens.model import EMBEDDED, source_of
+        from lofit_lens.provenance import library_versions
+
+        folder = TransferFolder(out, overwrite=overwrite)
+        embedded = (model_options.model or EMBEDDED) == EMBEDDED
+        if embedded:  # as the demo: its documented numbers are those of the CPU in float32
+            model_options = dataclasses.replace(
+                model_options,
+                model=EMBEDDED,
+                device=model_options.device or "cpu",
+                dtype=model_options.dtype or "float32",
+            )
+            training = dataclasses.replace(training, preset=training.preset or EMBEDDED)
+        tasks = _one_fold_each(task_options, embedded, training.seed, report)
+        model = model_options.load()
+        total = model.cfg.n_layers * model.cfg.n_heads
+        k = Settings(k=head_options.k, fraction=head_options.fraction).n_heads(model)
+        selection = {task.name: training.selection(task) for task in tasks}
+        tuning = {task.name: training.tuning(task, k / total) for task in tasks}
+        chosen_seeds = range(training.seed, training.seed + seeds)
+        source, revision = source_of(model)
+        name = Path(source).name
+        dtype = str(model.cfg.dtype).removeprefix("torch.")
+        folder.open(
+            {
+                "schema": 1,
+                "loaded": {"model": source, "revision": revision, "dtype": dtype},
+                "tasks": {
+                    t.name: {"source": dict(t.source), "data_hash": t.data_hash()} for t in tasks
+                },
+                "seeds": list(chosen_seeds),
+                "k": k,
+                "random_draws": random_draws,
+                "selection": {task: config.to_json() for task, config in selection.items()},
+                "tuning": {task: config.to_json() for task, config in tuning.items()},
+                "versions": library_versions(),
+            }
+        )
+        report.say(f"{name}: {k} of {total} heads; {', '.join(selection)}")
+        scores = {}
+        for task in tasks:
+            scores |= score_heads(
+                model, [task], seeds=chosen_seeds, selection=selection, progress=not quiet
+            )
+            folder.add_scores({task.name: scores[task.name]})
+        matrix = transfer_matrix(
+            model,
+            tasks,
+            seeds=chosen_seeds,
+            k=k,
+            random_draws=random_draws,
+            scores=scores,
+            tuning=tuning,
+            batch_size=model_options.batch_size,
+            on_run=folder.add,
+            progress=not quiet,
+        )
+        paths = folder.finish(matrix, name)
+        table = table_of(matrix, name)
+        written = "\n".join(f"  {path}" for path in paths)
+        report.add(
+            f"{as_text(table)}\n\nwritten to {out}, with the records of every item:\n{written}",
+            model=name,
+            k=k,
+            seeds=list(chosen_seeds),
+            table=records(table),
+            out=str(out),
+            paths=[str(path) for path in paths],
+        )
+
+
+def _one_fold_each(options: TasksOptions, embedded: bool, seed: int, report: Report) -> list[Task]:
+    """The tasks named, each once; for the embedded model its own three by default."""
+    from lofit_lens.errors import LofitLensError
+
+    named = options.task or ([EMBEDDED_TASKS] if embedded else [])
+    texts = [name.strip() for text in named for name in text.split(",")]
+    if not texts:
+        raise LofitLensError("Say which tasks: --task NAME_OR_FILE, once for each.")
+    tasks: list[Task] = []
+    for text in texts:
+        first, *others = TaskOptions(**{**vars(options), "task": text}).load(seed)
+        if others:
+            report.say(
+                f"{text}: only {first.name}. For the other fold name it, as {others[0].name}."
+            )
+        tasks.append(first)
+    names = [task.name for task in tasks]
+    kinds = ["truthfulqa" if name.startswith("truthfulqa:") else name for name in names]
+    twice = [name for name, kind in zip(names, kinds, strict=True) if kinds.count(kind) > 1]
+    if twice:
+        raise LofitLensError(
+            f"Every task comes once, and of TruthfulQA one fold, because heads chosen on one have seen "
+            f"the test questions of the other; got {', '.join(twice)}."
+        )
+    return tasks
+
+
+def as_text(table: pd.DataFrame) -> str:
+    """The matrix for a terminal: rows are sources of heads, columns the tasks tuned and tested on."""
+    from lofit_lens.analysis.figures.transfer_cells import cell_text
+    from lofit_lens.analysis.transfer_results import MARKS
+
+    tasks = list(dict.fromkeys(table["task"]))
+    wide = max(12, *(len(name) + 2 for name in (*tasks, *table["source"])))
+    lines = [f"{'heads from':<{wide}}" + "".join(f"{task:>{wide}}" for task in tasks)]
+    for source, rows in table.groupby("source", sort=False):
+        texts = map(cell_text, 100 * rows["value"], rows["mark"])
+        lines.append(f"{source:<{wide}}" + "".join(f"{text:>{wide}}" for text in texts))
+    return "\n".join(["Accuracy, %, by the task tuned and tested on", *lines, MARKS])

@@ -1,0 +1,1 @@
+"""What a learned offset does: tokens, directions, contributions to an answer, attention."""

@@ -1,0 +1,150 @@
+"""The card of one head as a fragment of HTML: no script, readable on a light and on a dark ground."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from lofit_lens.analysis.explorer.card import HeadAttention, HeadCard, HeadEdit, Rows
+
+SHADE = "0,114,178"
+"""Blue of attention weights, laid over any ground by at most 60 percent."""
+
+CARD_CSS = """\
+.ll-card { color: inherit; line-height: 1.35; margin: 0 0 1.5em; }
+.ll-card h3 { font-size: 1.25em; margin: 0 0 .4em; }
+.ll-card h4 { font-size: 1em; margin: 1em 0 .3em; }
+.ll-card table { border-collapse: collapse; margin: 0 0 .6em; font-variant-numeric: tabular-nums; }
+.ll-card caption { text-align: left; padding: .2em 0; opacity: .85; }
+.ll-card th, .ll-card td { padding: .15em .6em; text-align: right; font-weight: normal;
+  border-bottom: 1px solid var(--ll-line, rgba(127, 127, 127, .35)); }
+.ll-card th[scope=row], .ll-card th:first-child { text-align: left; }
+.ll-card thead th { font-weight: bold; }
+.ll-card .ll-side { display: flex; flex-wrap: wrap; gap: 0 2em; align-items: flex-start; }
+.ll-card ol { margin: 0; padding-left: 1.8em; }
+.ll-card code { background: none; color: inherit; padding: 0; white-space: pre-wrap; }
+.ll-card .ll-logit { opacity: .8; padding-left: .6em; font-variant-numeric: tabular-nums; }
+.ll-card .ll-scroll { overflow-x: auto; max-width: 100%; }
+.ll-card .ll-attention { font-size: .8em; print-color-adjust: exact;
+  -webkit-print-color-adjust: exact; }
+.ll-card .ll-attention th, .ll-card .ll-attention td { padding: .1em .3em; border: 0;
+  min-width: 1.6em; }
+.ll-card .ll-attention thead th { font-weight: normal; vertical-align: bottom; text-align: left; }
+.ll-card .ll-attention thead code { writing-mode: vertical-rl; }
+.ll-card .ll-attention tbody td { border: 1px solid var(--ll-line, rgba(127, 127, 127, .2)); }
+"""
+
+
+def card_html(card: HeadCard) -> str:
+    """One head's card: scores, offsets, tokens, cosines and attention, as a `<section>`.
+
+    It needs `CARD_CSS` once on the page to look right and is readable without. All text is escaped.
+    """
+    head = str(card.head)
+    parts = [f"<h3>{head}</h3>"]
+    if card.scores:
+        rows = (
+            (s.task, _seed(s.seed), f"{s.score:.4g}", f"{s.rank} of {s.n_ranked}")
+            for s in card.scores
+        )
+        parts.append(_table("Scores", ("task", "seed", "score", "rank"), rows))
+    if card.edits:
+        parts.append(_edits_table(card.edits))
+    else:
+        parts.append("<p>No edit changes this head.</p>")
+    parts += [_tokens(edit) for edit in card.edits if edit.promoted or edit.suppressed]
+    parts += [_attention(one) for one in card.attention]
+    body = "\n".join(parts)
+    return f'<section class="ll-card" aria-label="Head {head}">\n{body}\n</section>'
+
+
+def visible(token: str) -> str:
+    r"""A token with every character visible: a space as "·", a line break as "\n"."""
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in token)
+    return shown.replace(" ", "·")
+
+
+def _edits_table(edits: Sequence[HeadEdit]) -> str:
+    names = ["edit for", "offset norm", "scale norm"]
+    compared = any(edit.cosines for edit in edits)
+    if compared:
+        names += ["cosine with ITI", "cosine with mean z", "random, 95%"]
+    rows = []
+    for edit in edits:
+        row = [edit.task, f"{edit.offset_norm:.3g}", f"{edit.scale_norm:.3g}"]
+        if found := edit.cosines:
+            row += [f"{found.iti:+.2f}", f"{found.mean_z:+.2f}", f"±{found.chance:.2f}"]
+        elif compared:
+            row += 3 * ["n/a"]
+        rows.append(row)
+    return _table("What is learned", names, rows)
+
+
+def _tokens(edit: HeadEdit) -> str:
+    lists = "".join(
+        f"<div><h4>{title}</h4><ol>{''.join(map(_token, tokens))}</ol></div>"
+        for title, tokens in (
+            (f"Promoted, {escape(edit.task)}", edit.promoted),
+            (f"Suppressed, {escape(edit.task)}", edit.suppressed),
+        )
+    )
+    return f'<div class="ll-side">{lists}</div>'
+
+
+def _token(listed: tuple[str, float]) -> str:
+    token, logit = listed
+    return f'<li>{_code(token)} <span class="ll-logit">{logit:+.2f}</span></li>'
+
+
+def _attention(attention: HeadAttention) -> str:
+    task = escape(attention.task)
+    if attention.before == attention.after:
+        tables = [_weights(attention, attention.before, "The same with and without the edit")]
+    else:
+        tables = [
+            _weights(attention, attention.before, "Without the edit"),
+            _weights(attention, attention.after, "With the edit"),
+        ]
+    return f'<h4>Attention, {task}</h4>\n<div class="ll-side">{"".join(tables)}</div>'
+
+
+def _weights(attention: HeadAttention, rows: Rows, title: str) -> str:
+    """A table of weights in percent, one row a query up to itself, one column a key."""
+    columns = "".join(f'<th scope="col">{_code(token)}</th>' for token in attention.tokens)
+    body = "".join(
+        f'<tr><th scope="row">{_code(token)}</th>{"".join(map(_weight, row))}</tr>'
+        for token, row in zip(attention.tokens, rows, strict=True)
+    )
+    label = f"{title}: attention of {attention.head} in percent"
+    return (
+        f'<div class="ll-scroll" role="region" tabindex="0" aria-label="{escape(label)}">'
+        f'<table class="ll-attention"><caption>{title}, percent; from (row) to (column)</caption>'
+        f"<thead><tr><td></td>{columns}</tr></thead>\n<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _weight(weight: float) -> str:
+    if weight < 0.005:
+        return "<td>0</td>"
+    return f'<td style="background:rgba({SHADE},{0.6 * weight:.2f})">{100 * weight:.0f}</td>'
+
+
+def _table(caption: str, names: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
+    body = "".join(
+        f'<tr><th scope="row">{escape(first)}</th>'
+        f"{''.join(f'<td>{escape(cell)}</td>' for cell in rest)}</tr>"
+        for first, *rest in rows
+    )
+    return (
+        f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead>\n"
+        f"<tbody>{body}</tbody></table>"
+    )
+
+
+def _code(token: str) -> str:
+    return f"<code>{escape(visible(token))}</code>"
+
+
+def _seed(seed: int | None) -> str:
+    return "n/a" if seed is None else str(seed)

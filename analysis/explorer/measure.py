@@ -1,0 +1,121 @@
+"""What the cards need of a model: what offsets write, and where heads look."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from jaxtyping import Float
+from torch import Tensor
+
+from lofit_lens.analysis.explorer.card import Cosines, HeadAttention, HeadEdit, Rows
+from lofit_lens.errors import LofitLensError
+from lofit_lens.heads import Head, HeadSet
+from lofit_lens.intervention import HeadIntervention
+from lofit_lens.tasks.task import Task
+from lofit_lens.tokens import Encoder
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+MAX_TOKENS = 64
+"""Longest text whose attention is shown as a table."""
+
+
+def measure_edit(
+    model: TransformerBridge, edit: HeadIntervention, *, name: str, task: Task | None, k: int
+) -> list[HeadEdit]:
+    """What an edit does to each of its heads, in its order.
+
+    Args:
+        model: The model it was made for.
+        edit: The edit.
+        name: Name of its task on the cards.
+        task: Its task, for the cosines with ITI's direction and the mean output of the head.
+        k: Tokens promoted and suppressed.
+    """
+    tokens: dict[tuple[str, str], list[tuple[str, float]]] = {}
+    cosines: dict[str, Cosines] = {}
+    if (offsets := _offsets(edit)) is not None:
+        from lofit_lens.analysis.decode.lens import logit_lens
+
+        for row in logit_lens(model, offsets, k=k).frame().to_dict("records"):
+            found = tokens.setdefault((row["name"], row["direction"]), [])
+            found.append((row["token"], float(row["logit"])))
+        if task is not None:
+            from lofit_lens.analysis.decode.directions import compare_directions
+
+            compared = compare_directions(model, offsets, task)
+            for row in compared.frame().to_dict("records"):
+                cosines[row["name"]] = Cosines(
+                    iti=float(row["cosine_mass_mean"]),
+                    mean_z=float(row["cosine_mean_z"]),
+                    chance=compared.chance,
+                )
+    found = []
+    for row in edit.frame().to_dict("records"):
+        found.append(
+            HeadEdit(
+                head=Head(row["layer"], row["head"]),
+                task=name,
+                offset_norm=row["bias_norm"],
+                scale_norm=row["scale_norm"],
+                promoted=tuple(tokens.get((row["name"], "promoted"), ())),
+                suppressed=tuple(tokens.get((row["name"], "suppressed"), ())),
+                cosines=cosines.get(row["name"]),
+            )
+        )
+    return found
+
+
+def measure_attention(
+    model: TransformerBridge, edit: HeadIntervention, heads: Sequence[Head], *, name: str, text: str
+) -> list[HeadAttention]:
+    """Attention of heads on a text, without and with an edit, rounded to three digits.
+
+    Args:
+        model: The model the edit was made for.
+        edit: The edit; the heads need not be among its own.
+        heads: The heads.
+        name: Name of the edit's task on the cards.
+        text: The text.
+
+    Raises:
+        LofitLensError: The text is too long for a table.
+    """
+    from lofit_lens.analysis.decode.attention import attention_patterns
+
+    n_tokens = len(Encoder(model).prompt(text).ids)
+    if n_tokens > MAX_TOKENS:
+        raise LofitLensError(
+            f"The attention on a card is a table of at most {MAX_TOKENS} tokens; the text has "
+            f"{n_tokens}. Give a shorter one."
+        )
+    chosen = HeadSet(heads, n_layers=model.cfg.n_layers, n_heads=model.cfg.n_heads)
+    patterns = attention_patterns(model, text, chosen, edit)
+    assert patterns.after is not None
+    (tokens,), (before,), (after,) = patterns.tokens, patterns.before, patterns.after
+    return [
+        HeadAttention(head, name, tokens, _causal(before[rank]), _causal(after[rank]))
+        for rank, head in enumerate(chosen)
+    ]
+
+
+def _offsets(edit: HeadIntervention) -> HeadIntervention | None:
+    """The edit of those heads that have an offset: a zero vector has no direction."""
+    if edit.bias is None or not edit.bias.any():
+        return None
+    rows = edit.bias.any(dim=-1).nonzero().flatten().tolist()
+    heads = HeadSet(
+        (edit.heads.heads[row] for row in rows),
+        n_layers=edit.heads.n_layers,
+        n_heads=edit.heads.n_heads,
+    )
+    return replace(edit, heads=heads, scale=None, bias=edit.bias[rows])
+
+
+def _causal(pattern: Float[Tensor, "query key"]) -> Rows:
+    """The weights up to each query itself."""
+    rows = enumerate(pattern.tolist(), start=1)
+    return tuple(tuple(round(weight, 3) for weight in row[:seen]) for seen, row in rows)

@@ -1,0 +1,138 @@
+"""Necessity and sufficiency of heads over their number, against random heads."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.colors import hex_to_rgb
+from plotly.subplots import make_subplots
+
+from lofit_lens.analysis.causal.results import CHOSEN, MARKS, RANDOM
+from lofit_lens.plotting import COLOURS, NEUTRAL, TEMPLATE
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_LOOKS = {
+    CHOSEN: {"colour": COLOURS[0], "dash": "solid", "symbol": "circle"},
+    RANDOM: {"colour": COLOURS[1], "dash": "dash", "symbol": "square-open"},
+}
+
+
+def causal_figure(
+    frame: pd.DataFrame,
+    references: Mapping[str, float],
+    meanings: Mapping[str, str],
+    *,
+    task: str,
+) -> go.Figure:
+    """Two panels, a line with its 95% band for the chosen and for random heads.
+
+    Args:
+        frame: As `CausalCurves.frame` gives it.
+        references: Scores of the whole model, by name; drawn as horizontal lines.
+        meanings: What each curve does to the heads, by its name; one panel each.
+        task: Name of the task, for the title.
+    """
+    figure = make_subplots(
+        cols=len(meanings),
+        shared_yaxes=True,
+        horizontal_spacing=0.04,
+        subplot_titles=[
+            f"<b>{curve.capitalize()}</b><br>{what}" for curve, what in meanings.items()
+        ],
+    )
+    figure.update_annotations(font={"size": 12})
+    for col, curve in enumerate(meanings, start=1):
+        for heads in _LOOKS:
+            line = frame[(frame["curve"] == curve) & (frame["heads"] == heads)]
+            for trace in _line(line, heads, legend=col == 1):
+                figure.add_trace(trace, row=1, col=col)
+    _draw_references(figure, references)
+    ks = frame["k"].drop_duplicates().astype(str).tolist()
+    figure.update_xaxes(type="category", categoryarray=ks, title="K heads")
+    figure.update_yaxes(title=f"{frame['metric'].iloc[0]}, %", col=1)
+    subtitle = f"lines: mean; bands: 95%; {MARKS}"
+    return figure.update_layout(
+        title={
+            "text": f"Heads and their effect on {task}",
+            "subtitle": {"text": subtitle},
+            "x": 0.02,
+            "yref": "container",
+            "y": 0.94,
+        },
+        template=TEMPLATE,
+        width=900,
+        height=440,
+        margin={"t": 122, "r": 96, "b": 84, "l": 70},
+        legend={"orientation": "h", "x": 0.5, "xanchor": "center", "y": -0.19, "yanchor": "top"},
+    )
+
+
+def _line(points: pd.DataFrame, heads: str, *, legend: bool) -> list[go.Scatter]:
+    """The band of one kind of heads, and its line with marks."""
+    look, ks = _LOOKS[heads], points["k"].astype(str).tolist()
+    low, high = (100 * points[name].to_numpy() for name in ("low", "high"))
+    rgb = ", ".join(map(str, hex_to_rgb(look["colour"])))
+    band = {
+        "mode": "lines",
+        "line": {"width": 0},
+        "legendgroup": heads,
+        "showlegend": False,
+        "hoverinfo": "skip",
+    }
+    return [
+        go.Scatter(x=ks, y=low, **band),
+        go.Scatter(x=ks, y=high, fill="tonexty", fillcolor=f"rgba({rgb}, 0.18)", **band),
+        go.Scatter(
+            x=ks,
+            y=100 * points["value"].to_numpy(),
+            name=heads,
+            legendgroup=heads,
+            showlegend=legend,
+            mode="lines+markers+text",
+            text=points["mark"].tolist(),
+            textposition="top center",
+            textfont={"size": 22, "color": look["colour"]},
+            line={"color": look["colour"], "dash": look["dash"], "width": 2},
+            marker={"symbol": look["symbol"], "size": 8},
+            hovertext=[_hover(row) for row in points.to_dict("records")],
+            hovertemplate="%{hovertext}<extra></extra>",
+        ),
+    ]
+
+
+def _draw_references(figure: go.Figure, references: Mapping[str, float]) -> None:
+    """Horizontal lines through both panels, named at the right; the lower one from below."""
+    for name, value in references.items():
+        figure.add_hline(y=100 * value, line={"color": NEUTRAL, "dash": "dot", "width": 1.5})
+        lowest = len(references) > 1 and value == min(references.values())
+        figure.add_annotation(
+            text=f"{name} {100 * value:.1f}",
+            x=1.01,
+            xref="paper",
+            xanchor="left",
+            y=100 * value,
+            yref="y",
+            yanchor="top" if lowest else "bottom",
+            showarrow=False,
+            font={"size": 12},
+        )
+
+
+def _hover(row: Mapping[Hashable, Any]) -> str:
+    text = (
+        f"{row['heads']} heads, K = {row['k']}<br>{row['metric']} {100 * row['value']:.1f} "
+        f"[{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+        f"<br>n = {row['n']}, draws = {row['draws']}"
+    )
+    if np.isnan(row["p"]):
+        return text
+    return (
+        f"{text}<br>{100 * row['difference']:+.1f} points to random heads "
+        f"[{100 * row['difference_low']:+.1f}, {100 * row['difference_high']:+.1f}]"
+        f"<br>p = {row['p']:.2g}, Holm {row['p_holm']:.2g}"
+    )

@@ -1,0 +1,309 @@
+"""Figures of what an offset does: tokens, directions, contributions, attention."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from lofit_lens.plotting import COLOURS, NEUTRAL, TEMPLATE
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def lens_table(frame: pd.DataFrame, *, places: int) -> go.Figure:
+    """Heads x tokens, suppressed and promoted side by side; see `LogitLens.plot`.
+
+    Args:
+        frame: `LogitLens.frame()`.
+        places: Tokens at each end.
+    """
+    shown = frame[frame["place"] <= places].sort_values(["layer", "head", "place"])
+    names = list(shown["name"].unique())
+    largest = float(shown["from_mean"].abs().max())
+    figure = make_subplots(
+        cols=2,
+        shared_yaxes=True,
+        horizontal_spacing=0.03,
+        subplot_titles=["suppressed, the lowest first", "promoted, the highest first"],
+    )
+    for column, direction in enumerate(("suppressed", "promoted"), start=1):
+        part = shown[shown["direction"] == direction]
+        shape = len(names), places
+        tokens = [html.escape(token) for token in part["token"]]
+        details = np.stack(
+            [part["logit"].to_numpy(), part["from_mean"].to_numpy(), part["token_id"].to_numpy()],
+            -1,
+        )
+        figure.add_heatmap(
+            row=1,
+            col=column,
+            z=part["from_mean"].to_numpy().reshape(shape),
+            x=list(range(1, places + 1)),
+            y=names,
+            text=np.reshape(tokens, shape),
+            texttemplate="%{text}",
+            textfont={"size": 12},
+            customdata=details.reshape(*shape, 3),
+            hovertemplate=f"%{{y}} {direction} %{{x}}: %{{text}}<br>logit %{{customdata[0]:.3f}}, "
+            "%{customdata[1]:+.3f} from the mean<br>token %{customdata[2]:.0f}<extra></extra>",
+            coloraxis="coloraxis",
+            xgap=2,
+            ygap=2,
+        )
+    figure.update_xaxes(title="place", dtick=1, showgrid=False)
+    figure.update_yaxes(type="category", showgrid=False, row=1)
+    height = 190 + 30 * len(names)
+    return figure.update_layout(
+        title=_title("What each offset writes, in tokens", "colour: logit minus the head's mean", height),
+        template=TEMPLATE,
+        coloraxis={**_signed_axis(largest), "colorbar": {
+            "title": {"text": "logit"}, "nticks": 5, "lenmode": "pixels", "len": max(110, 30 * len(names)),
+        }},
+        width=170 + 160 * places,
+        height=height,
+        margin={"t": 110, "b": 56},
+    )  # fmt: skip
+
+
+def direction_points(frame: pd.DataFrame, *, chance: float, n: int) -> go.Figure:
+    """Cosines of offsets, and their size; see `OffsetDirections.plot`.
+
+    Args:
+        frame: `OffsetDirections.frame()`.
+        chance: Cosine that random directions stay within.
+        n: Statements read.
+    """
+    frame = frame.sort_values(["layer", "head"])
+    names = list(frame["name"])
+    figure = make_subplots(
+        cols=2,
+        shared_yaxes=True,
+        horizontal_spacing=0.05,
+        column_widths=[0.65, 0.35],
+        subplot_titles=["cosine of the offset", "size of the offset"],
+    )
+    figure.add_shape(
+        type="rect", x0=-chance, x1=chance, y0=0, y1=1, xref="x", yref="y domain", layer="below",
+        fillcolor=NEUTRAL, opacity=0.2, line={"width": 0},
+    )  # fmt: skip
+    series = (
+        ("cosine_mass_mean", "with ITI's mass-mean direction", "circle"),
+        ("cosine_mean_z", "with the mean of z", "diamond-open"),
+    )
+    for (column, label, symbol), colour in zip(series, COLOURS, strict=False):
+        figure.add_scatter(
+            row=1,
+            col=1,
+            x=frame[column].to_numpy(),
+            y=names,
+            name=label,
+            mode="markers",
+            marker={"symbol": symbol, "size": 11, "color": colour, "line": {"width": 2}},
+            hovertemplate=f"%{{y}}: %{{x:+.3f}} {label}<extra></extra>",
+        )
+    figure.add_bar(
+        row=1,
+        col=2,
+        x=frame["in_sigmas"].to_numpy(),
+        y=names,
+        orientation="h",
+        showlegend=False,
+        marker={"color": COLOURS[2]},
+        customdata=frame[["offset_norm", "to_z_norm"]].to_numpy(),
+        hovertemplate="%{y}: %{x:.2f} standard deviations of z along the offset<br>norm "
+        "%{customdata[0]:.3f}, %{customdata[1]:.2f} of that of z<extra></extra>",
+    )
+    figure.update_xaxes(range=[-1.05, 1.05], title="cosine", row=1, col=1)
+    figure.update_xaxes(title="standard deviations of z along it", row=1, col=2)
+    figure.update_yaxes(type="category")
+    height = 220 + 30 * len(names)
+    subtitle = f"{n} statements; grey: 95% of random directions (within {chance:.2f})"
+    return figure.update_layout(
+        title=_title("Learned offsets and the activations of their heads", subtitle, height),
+        template=TEMPLATE,
+        legend={"orientation": "h", "x": 0, "y": -60 / (height - 160), "yanchor": "top"},
+        width=860,
+        height=height,
+        margin={"t": 110, "b": 96},
+    )
+
+
+def attribution_map(
+    frame: pd.DataFrame, *, values: str, totals: Mapping[str, float], n: int
+) -> go.Figure:
+    """Contributions by head and by layer; see `Attribution.plot`.
+
+    Args:
+        frame: `Attribution.frame()`.
+        values: The column shown.
+        totals: The mean logit difference by column.
+        n: Number of examples.
+    """
+    cells = frame[frame["head"].notna()]
+    parts = cells.pivot_table(index=["layer", "head"], columns="component", values=values)
+    parts = parts.reindex(columns=["head", "scale", "offset"])
+    n_layers, n_heads = (int(parts.index.get_level_values(i).max()) + 1 for i in (0, 1))
+    sums = parts.sum(axis=1).to_numpy().reshape(n_layers, n_heads)
+    figure = make_subplots(
+        cols=2, shared_yaxes=True, horizontal_spacing=0.03, column_widths=[0.7, 0.3],
+        subplot_titles=["heads", "rest of the layer"],
+    )  # fmt: skip
+    figure.add_heatmap(
+        row=1,
+        col=1,
+        z=sums,
+        text=_hovers(parts, n_layers, n_heads),
+        hovertemplate="%{text}<extra></extra>",
+        coloraxis="coloraxis",
+        xgap=1,
+        ygap=1,
+    )
+    edited = parts.index[parts["offset"].notna()]
+    for layer, head in edited:
+        figure.add_shape(
+            type="rect", row=1, col=1, line={"color": COLOURS[2], "width": 2},
+            x0=head - 0.48, x1=head + 0.48, y0=layer - 0.48, y1=layer + 0.48,
+        )  # fmt: skip
+    for kind, colour, shape in (("mlp", COLOURS[0], ""), ("attention bias", COLOURS[1], "/")):
+        rest = frame[frame["component"] == kind]
+        if not rest[values].any():
+            continue
+        figure.add_bar(
+            row=1,
+            col=2,
+            x=rest[values].to_numpy(),
+            y=rest["layer"].astype(int).to_numpy(),
+            error_x=_whiskers(rest, values),
+            orientation="h",
+            name=kind.replace("mlp", "MLP"),
+            showlegend=True,
+            marker={"color": colour, "pattern": {"shape": shape}},
+            hovertemplate=f"L%{{y}} {kind}: %{{x:+.3f}}<extra></extra>",
+        )
+    bare = {"showgrid": False, "zeroline": False}
+    figure.update_xaxes(title="head", dtick=max(1, n_heads // 16), **bare, row=1, col=1)
+    figure.update_xaxes(title="logit", zerolinecolor=NEUTRAL, row=1, col=2)
+    figure.update_yaxes(title="layer", dtick=max(1, n_layers // 16), **bare, row=1, col=1)
+    figure.update_yaxes(**bare, row=1, col=2)
+    limit = float(np.abs(sums).max())
+    difference = ", ".join(f"{name} {_signed(value)}" for name, value in totals.items())
+    outside = ", ".join(
+        f"{row['name']} {_signed(row[values])}"
+        for row in frame[frame["layer"].isna()].to_dict("records")
+    )
+    outlined = "; outlined: edited heads, scale and offset included" if len(edited) else ""
+    height = 250 + max(200, 22 * n_layers)
+    titles = {
+        "change": "Change of direct contributions",
+        "after": "Direct contributions after the edit",
+    }
+    subtitle = f"right minus wrong logit, n = {n}: {difference}<br>{outside}{outlined}"
+    return figure.update_layout(
+        title=_title(titles.get(values, "Direct contributions"), subtitle, height),
+        template=TEMPLATE,
+        coloraxis={**_signed_axis(limit), "colorbar": {"title": {"text": "logit"}}},
+        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": -60 / (height - 180), "yanchor": "top"},
+        width=900,
+        height=height,
+        margin={"t": 130, "b": 96},
+    )  # fmt: skip
+
+
+def attention_map(frame: pd.DataFrame, *, tokens: Sequence[str]) -> go.Figure:
+    """Attention of one head on one text; see `AttentionPatterns.plot`.
+
+    Args:
+        frame: The rows of `AttentionPatterns.frame()` of that head and text.
+        tokens: Of the text.
+    """
+    columns = [name for name in ("before", "after", "change") if name in frame]
+    titles = columns if len(columns) > 1 else ["attention"]
+    figure = make_subplots(
+        cols=len(columns), shared_yaxes=True, horizontal_spacing=0.02, subplot_titles=titles
+    )
+    place = frame["query"].to_numpy(), frame["key"].to_numpy()
+    labels = [html.escape(token) for token in tokens]
+    pairs = np.array([[f"{query} ← {key}" for key in labels] for query in labels])
+    for column, name in enumerate(columns, start=1):
+        grid = np.full((len(tokens), len(tokens)), np.nan)
+        grid[place] = frame[name].to_numpy()
+        figure.add_heatmap(
+            row=1,
+            col=column,
+            z=grid,
+            text=pairs,
+            hovertemplate=f"%{{text}}<br>{name} %{{z:.3f}}<extra></extra>",
+            hoverongaps=False,
+            coloraxis="coloraxis2" if name == "change" else "coloraxis",
+        )
+    every = max(1, len(tokens) // 40)
+    ticks = {
+        "tickvals": list(range(0, len(tokens), every)),
+        "ticktext": labels[::every],
+        "tickfont": {"size": 11},
+        "showgrid": False,
+        "zeroline": False,
+    }
+    figure.update_xaxes(**ticks, tickangle=-90)
+    figure.update_yaxes(**ticks, range=[len(tokens) - 0.5, -0.5])
+    figure.update_xaxes(title="key")
+    figure.update_yaxes(title="query", row=1, col=1)
+    side = min(520, max(220, 14 * len(tokens)))
+    height = side + 220
+    change = float(frame["change"].abs().max()) if "change" in frame else 0.0
+    bar = {"thickness": 12, "len": 1.0}
+    return figure.update_layout(
+        title=_title(f"Attention of {frame['name'].iloc[0]}", "each row: where a token looks", height),
+        template=TEMPLATE,
+        coloraxis={"colorscale": "Blues", "cmin": 0, "cmax": 1,
+                   "colorbar": {**bar, "title": {"text": "share"}}},
+        coloraxis2={**_signed_axis(change),
+                    "colorbar": {**bar, "x": 1.09, "title": {"text": "change"}}},
+        width=side * len(columns) + 280,
+        height=height,
+        margin={"t": 110, "b": 100},
+    )  # fmt: skip
+
+
+def _hovers(parts: pd.DataFrame, n_layers: int, n_heads: int) -> np.ndarray:
+    """One text per head: its contribution, and the shares of head, scale and offset if edited."""
+    texts = []
+    for (layer, head), row in zip(parts.index.tolist(), parts.to_dict("records"), strict=True):
+        shares = {kind: value for kind, value in row.items() if not np.isnan(value)}
+        text = f"L{layer}H{head}: {sum(shares.values()):+.3f}"
+        if len(shares) > 1:
+            text += "".join(f"<br>{kind} {value:+.3f}" for kind, value in shares.items())
+        texts.append(text)
+    return np.reshape(texts, (n_layers, n_heads))
+
+
+def _signed(value: float) -> str:
+    """Two decimals with their sign; no minus before zero."""
+    return f"{round(value, 2) + 0.0:+.2f}"
+
+
+def _whiskers(rest: pd.DataFrame, values: str) -> dict[str, Any]:
+    mean, low, high = (rest[f"{values}{end}"].to_numpy() for end in ("", "_low", "_high"))
+    return {"array": high - mean, "arrayminus": mean - low, "color": NEUTRAL, "thickness": 1}
+
+
+def _signed_axis(largest: float) -> dict[str, Any]:
+    """A colour axis around zero: red below, blue above."""
+    return {"colorscale": "RdBu", "cmid": 0, "cmin": -largest or -1, "cmax": largest or 1}
+
+
+def _title(text: str, subtitle: str, height: int) -> dict[str, Any]:
+    """A title at a fixed distance from the top, whatever the height of the figure."""
+    return {
+        "text": text,
+        "subtitle": {"text": subtitle},
+        "x": 0.02,
+        "yref": "container",
+        "y": 1 - 24 / height,
+    }

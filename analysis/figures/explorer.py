@@ -1,0 +1,89 @@
+"""Heat map of the scores of all heads, the edited ones marked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from lofit_lens.heads import Head
+from lofit_lens.plotting import COLOURS, TEMPLATE
+
+if TYPE_CHECKING:
+    from lofit_lens.analysis.explorer.cards import HeadCards
+
+MARK = "◆"
+CROWDED = 40
+"""More layers or heads than this leave no room between cells."""
+EDITED, CHOSEN = COLOURS[5], COLOURS[3]
+
+
+def head_map(cards: HeadCards, task: str) -> go.Figure:
+    """Heat map of a task, as `HeadCards.plot` describes it."""
+    values, label, marked = shown(cards, task)
+    seeds = sum(one.task == task for one in cards.scores)
+    mean = f", mean over {seeds} seeds" if seeds > 1 else ""
+    gap = int(max(values.shape) <= CROWDED)
+    heat = go.Heatmap(
+        z=values,
+        text=[[MARK if cell in marked else "" for cell in row] for row in _cells(values)],
+        texttemplate="%{text}",
+        textfont={"size": max(5, min(14, 300 // max(values.shape)))},
+        customdata=[[_hover(cards, task, cell) for cell in row] for row in _cells(values)],
+        hovertemplate="%{customdata}<extra></extra>",
+        hoverongaps=False,
+        colorscale="Viridis",
+        colorbar={"title": {"text": label}},
+        xgap=gap,
+        ygap=gap,
+    )
+    subtitle = f"{label}{mean}; {MARK} and outline: the {len(marked)} edited heads"
+    return go.Figure(heat).update_layout(
+        title={"text": f"Heads for {task}", "subtitle": {"text": subtitle}},
+        template=TEMPLATE,
+        xaxis={"title": "head", "dtick": max(1, cards.n_heads // 16), "showgrid": False},
+        yaxis={"title": "layer", "dtick": max(1, cards.n_layers // 16), "showgrid": False},
+        shapes=outlines(values, marked),
+    )
+
+
+def shown(cards: HeadCards, task: str) -> tuple[np.ndarray, str, tuple[Head, ...]]:
+    """The values of a task's map, what they are, and the heads marked on it."""
+    values, label = cards.mean_scores(task), "score"
+    if np.isnan(values).all():
+        label = "offset norm"
+        for edit in cards.edits:
+            if edit.task == task:
+                values[edit.head] = edit.offset_norm
+    return values, label, cards.edited(task) or cards.edited()
+
+
+def outlines(values: np.ndarray, marked: Sequence[Head]) -> list[dict[str, Any]]:
+    """Frames around the edited heads, thin where cells are small."""
+    width = 2 if max(values.shape) <= CROWDED else 1
+    return [outline(head, EDITED, width) for head in marked]
+
+
+def outline(head: Head, colour: str, width: int) -> dict[str, Any]:
+    """A frame around the cell of a head."""
+    layer, column = head
+    corners = {"x0": column - 0.5, "x1": column + 0.5, "y0": layer - 0.5, "y1": layer + 0.5}
+    return {"type": "rect", "line": {"color": colour, "width": width}, **corners}
+
+
+def _cells(values: np.ndarray) -> list[list[Head]]:
+    n_layers, n_heads = values.shape
+    return [[Head(layer, head) for head in range(n_heads)] for layer in range(n_layers)]
+
+
+def _hover(cards: HeadCards, task: str, head: Head) -> str:
+    card = cards.card(head)
+    lines = [f"<b>{head}</b>"]
+    for score in card.scores:
+        if score.task == task:
+            seed = "" if score.seed is None else f", seed {score.seed}"
+            lines.append(f"score {score.score:.4g}, rank {score.rank} of {score.n_ranked}{seed}")
+    lines += [f"edited for {e.task}: offset norm {e.offset_norm:.3g}" for e in card.edits]
+    return "<br>".join(lines)

@@ -1,0 +1,229 @@
+"""How much room the parts of a figure need, from the length of their texts and the size of their type."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+EDGE = 4
+"""Pixels around everything."""
+
+LETTER, LINE = 0.52, 1.35
+"""Width of a letter and height of a line, in the size of the type."""
+
+COLORBAR = 45
+"""Pixels of a colour bar with its numbers."""
+
+_BREAK, _TAG = re.compile(r"<br\s*/?>"), re.compile(r"<[^>]+>")
+
+
+def plot_width(figure: go.Figure, width: float) -> float:
+    """What axes and colour bar leave of a width to the plots, in pixels.
+
+    Args:
+        figure: The figure, with its type at its final size.
+        width: Of the figure.
+    """
+    return width - _left(figure) - (COLORBAR if _has_colorbar(figure) else 0.0) - 2 * EDGE
+
+
+def margins(figure: go.Figure, width: float, height: float) -> dict[str, float]:
+    """The margins that annotations, legend and the lowest axes need, in pixels.
+
+    At the sides, plotly adds by itself what axes and colour bars need.
+
+    Args:
+        figure: The figure, with its type at its final size.
+        width: Of the plots.
+        height: Of the plots.
+    """
+    sides = {"l": 0.0, "r": 0.0, "t": 0.0, "b": _below(figure, width) + _legend(figure, width)}
+    for note in _layout(figure).annotations:
+        wide, high = _extent(note, _font(figure))
+        for letter, near, far, length, span in (
+            ("x", "l", "r", width, wide),
+            ("y", "b", "t", height, high),
+        ):
+            place = _place(figure, note, letter)
+            if place is not None:
+                before = _before(note[f"{letter}anchor"], place) * span
+                start = place * length + (note[f"{letter}shift"] or 0) - before
+                sides[near] = max(sides[near], -start)
+                sides[far] = max(sides[far], start + span - length)
+    return {side: pixels + EDGE for side, pixels in sides.items()}
+
+
+def thin_ticks(figure: go.Figure, width: float, height: float) -> None:
+    """Take ticks away where a fixed distance between them leaves too little room for their labels.
+
+    Args:
+        figure: The figure; its axes are changed, all in one direction alike.
+        width: Of the plots.
+        height: Of the plots.
+    """
+    font = _font(figure)
+    for letter, length in (("x", width), ("y", height)):
+        fixed = [a for a in _axes(figure, letter) if isinstance(a[1].dtick, (int, float))]
+        crowds = [1.0]
+        for name, axis in fixed:
+            span = _span(figure, letter, name)
+            letters = len(f"{max(span, 1):.0f}") + (3 if axis.dtick < 1 else 0)
+            label = LETTER * font * (letters + 1) if letter == "x" else LINE * font
+            low, high = axis.domain or (0, 1)
+            crowds.append(span / axis.dtick * label / (length * (high - low)))
+        for _, axis in fixed:
+            axis.dtick *= math.ceil(max(crowds))
+
+
+def narrowest(figure: go.Figure, width: float) -> tuple[float, float]:
+    """Width of the texts in the cells of a figure, and of the cells, where that is tightest.
+
+    Args:
+        figure: The figure.
+        width: Of the plots.
+    """
+    tightest = 0.0, 1.0
+    for trace in _traces(figure):
+        if trace.type == "heatmap" and trace.texttemplate and trace.visible is not False:
+            texts = [line for text in np.ravel(trace.text) for line in _BREAK.split(str(text))]
+            size = trace.textfont.size or _font(figure)
+            low, high = _axis(figure, "x", trace.xaxis or "x").domain or (0, 1)
+            pair = LETTER * size * max(map(len, texts)), width * (high - low) / np.shape(trace.z)[1]
+            tightest = max(tightest, pair, key=lambda one: one[0] / one[1])
+    return tightest
+
+
+def _left(figure: go.Figure) -> float:
+    """Room for labels and titles of the leftmost y axes."""
+    needed = 0.0
+    for name, axis in _axes(figure, "y"):
+        low, _ = _axis(figure, "x", axis.anchor or "x").domain or (0, 1)
+        if low == 0 and axis.visible is not False:
+            labels = [] if axis.showticklabels is False else _labels(figure, "y", name)
+            wide = LETTER * _font(figure) * max(map(len, labels), default=0)
+            needed = max(needed, wide + _title(axis))
+    return needed
+
+
+def _below(figure: go.Figure, width: float) -> float:
+    """Room for labels and titles of the lowest x axes; names too long for their place are slanted."""
+    needed, font = 0.0, _font(figure)
+    for name, axis in _axes(figure, "x"):
+        bottom, _ = _axis(figure, "y", axis.anchor or "y").domain or (0, 1)
+        if bottom > 0 or axis.visible is False:
+            continue
+        labels = [] if axis.showticklabels is False else _labels(figure, "x", name)
+        low, end = axis.domain or (0, 1)
+        wide = LETTER * font * max(map(len, labels), default=0)
+        slanted = len(labels) > 1 and wide > width * (end - low) / len(labels)
+        high = (LINE * font if labels else 0) + (wide / 2 if slanted else 0)
+        needed = max(needed, high + _title(axis))
+    return needed
+
+
+def _title(axis: Any) -> float:
+    return LINE * axis.title.font.size + EDGE if axis.title.text else 0.0
+
+
+def _labels(figure: go.Figure, letter: str, name: str) -> list[str]:
+    """The labels of an axis: its names, or one number that is as long as any."""
+    axis: Any = _layout(figure)[name]
+    if axis.ticktext is not None:
+        return list(map(str, axis.ticktext))
+    values = [value for found in _values(figure, letter, name) for value in found]
+    if any(isinstance(value, str) for value in values):
+        return [f"{value}{axis.ticksuffix or ''}" for value in dict.fromkeys(values)]
+    return [f"{_span(figure, letter, name):.0f}"]
+
+
+def _legend(figure: go.Figure, width: float) -> float:
+    """Room for a legend that lies below the plots."""
+    legend = _layout(figure).legend
+    names = {t.legendgroup or t.name: t.name for t in _traces(figure) if t.showlegend is not False}
+    if legend.orientation != "h" or len(names) < 2 or _layout(figure).showlegend is False:
+        return 0.0
+    letters = sum(
+        len(str(name)) + 8 for name in names.values()
+    )  # the line before a name: 8 letters
+    return math.ceil(letters * LETTER * _font(figure) / width) * LINE * _font(figure) + EDGE
+
+
+def _has_colorbar(figure: go.Figure) -> bool:
+    def shown(trace: Any) -> bool:
+        if trace.type != "heatmap" or trace.visible is False:
+            return False
+        scale = _layout(figure)[trace.coloraxis] if trace.coloraxis else trace
+        return scale.showscale is not False
+
+    return any(shown(trace) for trace in _traces(figure))
+
+
+def _span(figure: go.Figure, letter: str, name: str) -> float:
+    """How far the numbers on an axis reach; 0 if there are none."""
+    found = [np.asarray(values) for values in _values(figure, letter, name)]
+    numbers = [n for n in found if n.size and np.issubdtype(n.dtype, np.number)]
+    return float(max(map(np.nanmax, numbers)) - min(map(np.nanmin, numbers))) if numbers else 0.0
+
+
+def _values(figure: go.Figure, letter: str, name: str) -> Iterator[Any]:
+    """The values that each trace has on an axis."""
+    for trace in _traces(figure):
+        if (trace[f"{letter}axis"] or letter) == name.replace("axis", ""):
+            if trace[letter] is not None:
+                yield trace[letter]
+            elif trace.type == "heatmap":
+                yield range(np.shape(trace.z)["yx".index(letter)])
+
+
+def _extent(note: Any, font: float) -> tuple[float, float]:
+    """Width and height of the text of an annotation."""
+    size = note.font.size or font
+    lines = [_TAG.sub("", line) for line in _BREAK.split(str(note.text))]
+    wide, high = LETTER * size * max(map(len, lines)), LINE * size * len(lines)
+    return (high, wide) if abs(note.textangle or 0) == 90 else (wide, high)
+
+
+def _place(figure: go.Figure, note: Any, letter: str) -> float | None:
+    """Where an annotation stands, from 0 to 1 of the plots; None if it stands at data."""
+    at, place = note[f"{letter}ref"], note[letter]
+    if at == "paper":
+        return place
+    if at is None or not at.endswith(" domain"):
+        return None
+    low, high = _axis(figure, letter, at.removesuffix(" domain")).domain or (0, 1)
+    return low + place * (high - low)
+
+
+def _before(anchor: str | None, place: float) -> float:
+    """The share of a text that lies left of, or below, the point at which it stands."""
+    if anchor in (None, "auto"):
+        return 0.0 if place <= 1 / 3 else 1.0 if place >= 2 / 3 else 0.5
+    return {"left": 0.0, "bottom": 0.0, "right": 1.0, "top": 1.0}.get(anchor, 0.5)
+
+
+def _axes(figure: go.Figure, letter: str) -> Iterator[tuple[str, Any]]:
+    for name in _layout(figure):
+        if name.startswith(f"{letter}axis"):
+            yield name, _layout(figure)[name]
+
+
+def _axis(figure: go.Figure, letter: str, short: str) -> Any:
+    """The axis that a trace calls x, x2 or y3."""
+    return _layout(figure)[f"{letter}axis{short[1:]}"]
+
+
+def _font(figure: go.Figure) -> float:
+    return _layout(figure).font.size
+
+
+def _layout(figure: go.Figure) -> Any:
+    return figure.layout
+
+
+def _traces(figure: go.Figure) -> Any:
+    return figure.data

@@ -1,0 +1,134 @@
+"""Head cards on the page: a heat map of all heads, a list for the keyboard, and the cards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from html import escape
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lofit_lens.analysis.explorer.card_html import card_html
+from lofit_lens.analysis.explorer.cards import HeadCards
+from lofit_lens.analysis.figures.explorer import CHOSEN
+from lofit_lens.analysis.reporting.markup import paragraph
+from lofit_lens.analysis.reporting.plots import Plot, in_words
+from lofit_lens.analysis.reporting.section import Section
+from lofit_lens.analysis.reporting.study_cards import Choices, cards_of, chosen_by
+from lofit_lens.heads import Head
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lofit_lens.analysis.study_results import Study
+
+SMALL = 256
+"""A model with at most as many heads has a card for each; a larger one for the chosen and edited."""
+
+BEST = 16
+"""So many heads of each task have a card where none was chosen or edited."""
+
+HOW = (
+    "Click a head in the heat map, or choose it in the list, and its card appears below. The address of "
+    "the page then names the head. On paper, the cards shown are printed."
+)
+
+
+def heads_section(study: Study) -> Section | None:
+    """The head cards of each model of a study."""
+    models = cards_of(study)
+    if not models:
+        return None
+    parts, plots = [paragraph(HOW)], []
+    for number, cards in enumerate(models, start=1):
+        explorer = Explorer(number, cards, chosen_by(study, (cards.n_layers, cards.n_heads)))
+        if len(models) > 1:
+            parts.append(f"<h3>{escape(cards.model)}: {cards.n_layers} x {cards.n_heads}</h3>")
+        parts.append(explorer.html())
+        plots += explorer.plots
+    return Section("heads", "Head cards", "\n".join(parts), tuple(plots))
+
+
+@dataclass(frozen=True)
+class Explorer:
+    """The heat maps and cards of one model.
+
+    Attributes:
+        number: Its place on the page, from 1.
+        cards: The cards.
+        chosen: Which tasks chose each head.
+    """
+
+    number: int
+    cards: HeadCards
+    chosen: Choices
+
+    @cached_property
+    def plots(self) -> list[Plot]:
+        """A heat map for each task."""
+        frame = _mean_scores(self.cards)
+        return [
+            Plot(f"heads-{self.number}-{place}", self.cards.plot(task), frame)
+            for place, task in enumerate(self.cards.tasks, start=1)
+        ]
+
+    @cached_property
+    def heads(self) -> list[Head]:
+        """The heads that have a card."""
+        cards = self.cards
+        if cards.n_layers * cards.n_heads <= SMALL:
+            return [Head(*divmod(i, cards.n_heads)) for i in range(cards.n_layers * cards.n_heads)]
+        found = {*self.chosen, *cards.edited()}
+        if not found:
+            best = (np.argwhere(one.ranks <= BEST).tolist() for one in cards.scores)
+            found = {Head(*cell) for cells in best for cell in cells}
+        return sorted(found)
+
+    def html(self) -> str:
+        """Lists to choose from, the heat map, and the cards."""
+        tasks = "".join(
+            f'<option value="{plot.name}" data-words="{escape(in_words(plot.figure))}">'
+            f"{escape(task)}</option>"
+            for task, plot in zip(self.cards.tasks, self.plots, strict=True)
+        )
+        heads = "".join(
+            f'<option value="{head}">{escape(self._listed(head))}</option>' for head in self.heads
+        )
+        first = self.plots[0]
+        return (
+            f'<div class="explorer" data-prefix="{self._prefix}" data-colour="{CHOSEN}">'
+            '<div class="picker">'
+            f'<span><label for="task-{self.number}">Heat map of</label> '
+            f'<select class="of-task" id="task-{self.number}">{tasks}</select></span>'
+            f'<span><label for="head-{self.number}">Head</label> '
+            f'<select class="of-head" id="head-{self.number}">{heads}</select></span>'
+            '<label><input type="checkbox" class="every-card"> Show every card</label></div>'
+            f'<figure>{first.canvas()}{first.data()}</figure><p class="told" role="status"></p>'
+            f"{''.join(map(self._card, self.heads))}</div>"
+        )
+
+    @property
+    def _prefix(self) -> str:
+        return "" if self.number == 1 else f"model{self.number}-"
+
+    def _listed(self, head: Head) -> str:
+        """A head in the list, with the tasks that chose it."""
+        return f"{head}: {', '.join(self.chosen[head])}" if head in self.chosen else str(head)
+
+    def _card(self, head: Head) -> str:
+        chosen = "; ".join(
+            f"{task} (seeds {', '.join(map(str, seeds))})"
+            for task, seeds in self.chosen.get(head, {}).items()
+        )
+        body = card_html(self.cards.card(head)) + paragraph(f"Chosen for: {chosen or 'no task'}.")
+        return f'<div class="card" id="{self._prefix}{head}">{body}</div>\n'
+
+
+def _mean_scores(cards: HeadCards) -> pd.DataFrame:
+    """One row a head, one column a task: the mean score over seeds."""
+    import pandas as pd
+
+    names = [str(Head(*divmod(i, cards.n_heads))) for i in range(cards.n_layers * cards.n_heads)]
+    scores = {task: cards.mean_scores(task).ravel() for task in cards.tasks}
+    return pd.DataFrame({"head": names} | scores)

@@ -1,0 +1,139 @@
+"use strict";
+(() => {
+  const root = document.documentElement;
+  root.classList.add("js");
+  const read = (id) => JSON.parse(document.getElementById(id).textContent);
+  const figures = read("figures");
+  const templates = read("templates");
+  const plots = [...document.querySelectorAll(".plot")];
+  const CONFIG = {
+    responsive: true,
+    displaylogo: false,
+    modeBarButtonsToRemove: ["lasso2d", "select2d"],
+    toImageButtonOptions: { format: "svg" },
+  };
+
+  // Light and dark: that of the system, until the button is used.
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const button = document.getElementById("theme");
+  const isDark = () => (root.dataset.theme || (system.matches ? "dark" : "light")) === "dark";
+  const template = () => templates[isDark() ? "dark" : "light"];
+  const retheme = () => {
+    button.textContent = isDark() ? "Light theme" : "Dark theme";
+    return Promise.all(plots.map((plot) => Plotly.update(plot, {}, { template: template() })));
+  };
+  button.addEventListener("click", () => {
+    root.dataset.theme = isDark() ? "light" : "dark";
+    retheme();
+  });
+  system.addEventListener("change", retheme);
+
+  const draw = (plot) => {
+    const { data, layout } = structuredClone(figures[plot.dataset.figure]);
+    return Plotly.newPlot(plot, data, { ...layout, template: template() }, CONFIG);
+  };
+
+  // Plotly's own buttons as buttons of the page.
+  for (const group of document.querySelectorAll(".switch")) {
+    const name = group.dataset.figure;
+    const plot = document.getElementById(name + "-plot");
+    const buttons = [...group.querySelectorAll("button")];
+    for (const each of buttons) {
+      each.addEventListener("click", () => {
+        const { method, args } = figures[name].menus[each.dataset.menu].buttons[each.dataset.button];
+        Plotly[method](plot, ...structuredClone(args));
+        for (const other of buttons) other.setAttribute("aria-pressed", String(other === each));
+      });
+    }
+  }
+
+  // Head cards: a click on the heat map and the list of heads choose the same.
+  const explorers = [...document.querySelectorAll(".explorer")].map((box) => {
+    const plot = box.querySelector(".plot");
+    const heads = box.querySelector(".of-head");
+    const tasks = box.querySelector(".of-task");
+    const every = box.querySelector(".every-card");
+    const told = box.querySelector(".told");
+    const cards = [...box.querySelectorAll(".card")];
+    const prefix = box.dataset.prefix;
+    let chosen = heads.value;
+
+    const mark = () => {
+      const [layer, head] = chosen.match(/\d+/g).map(Number);
+      const frame = {
+        type: "rect", x0: head - 0.5, x1: head + 0.5, y0: layer - 0.5, y1: layer + 0.5,
+        line: { color: box.dataset.colour, width: 4 },
+      };
+      const { layout } = figures[plot.dataset.figure];
+      return Plotly.relayout(plot, { shapes: [...(layout.shapes || []), frame] });
+    };
+    const show = () => {
+      for (const card of cards) {
+        card.classList.toggle("shown", every.checked || card.id === prefix + chosen);
+      }
+    };
+    const choose = (head, note = true) => {
+      chosen = head;
+      const known = cards.some((card) => card.id === prefix + head);
+      heads.value = known ? head : "";
+      told.textContent = known
+        ? `Chosen: ${head}. Its card is below.`
+        : `Chosen: ${head}. No task chose it and no edit changes it, so it has no card.`;
+      show();
+      mark();
+      if (note) history.replaceState(null, "", "#" + prefix + head);
+    };
+    const listen = () => plot.on("plotly_click", ({ points: [point] }) => {
+      if (point.xaxis._id === "x" && point.yaxis._id === "y") choose(`L${point.y}H${point.x}`);
+    });
+    heads.addEventListener("change", () => choose(heads.value));
+    every.addEventListener("change", show);
+    tasks.addEventListener("change", async () => {
+      plot.dataset.figure = tasks.value;
+      plot.setAttribute("aria-label", tasks.selectedOptions[0].dataset.words);
+      await draw(plot);
+      listen();
+      mark();
+    });
+    const follow = () => {
+      const wanted = location.hash.slice(1);
+      if (wanted.startsWith(prefix) && /^L\d+H\d+$/.test(wanted.slice(prefix.length))) {
+        choose(wanted.slice(prefix.length), false);
+        box.scrollIntoView();
+      }
+    };
+    addEventListener("hashchange", follow);
+    return () => {
+      listen();
+      choose(chosen, false);
+      follow();
+    };
+  });
+
+  // On paper: light, as wide as the page, and no table cut.
+  const PAPER = 680;
+  const print = () => {
+    for (const plot of plots) {
+      const width = Math.min(PAPER, parseFloat(plot.style.maxWidth) || PAPER);
+      Plotly.update(plot, {}, { template: templates.light, width });
+    }
+    for (const table of document.querySelectorAll(".scroll table, .card table")) {
+      if (table.offsetWidth > PAPER) table.style.zoom = PAPER / table.offsetWidth;
+    }
+  };
+  const afterPrint = () => {
+    for (const plot of plots) {
+      Plotly.update(plot, {}, { template: template(), width: null, autosize: true });
+    }
+    for (const table of document.querySelectorAll("table")) table.style.zoom = "";
+  };
+  addEventListener("beforeprint", print);
+  addEventListener("afterprint", afterPrint);
+
+  button.hidden = false;
+  button.textContent = isDark() ? "Light theme" : "Dark theme";
+  Promise.all(plots.map(draw)).then(() => {
+    for (const begin of explorers) begin();
+    root.dataset.drawn = "";
+  });
+})();

@@ -1,0 +1,103 @@
+"""The page: a study's sections with everything they need inside one file."""
+
+from __future__ import annotations
+
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from plotly.offline import get_plotlyjs
+
+from lofit_lens.analysis.explorer.card_html import CARD_CSS
+from lofit_lens.analysis.reporting.markup import as_script
+from lofit_lens.analysis.reporting.sections import sections
+from lofit_lens.analysis.study import open_study
+from lofit_lens.plotting import DARK, TEMPLATE
+from lofit_lens.provenance import library_versions
+
+if TYPE_CHECKING:
+    from lofit_lens.analysis.study_results import Study
+
+PACKAGE = "lofit_lens.analysis.reporting"
+POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+)
+"""The browser refuses whatever would come from a network."""
+
+
+def report(folder: str | Path, *, out: str | Path | None = None, title: str | None = None) -> Path:
+    """Write one HTML page of a finished study: tables, figures, head cards, costs, provenance.
+
+    The page opens without a server or a network, and can be mailed.
+
+    Args:
+        folder: What `open_study` reads: the `--out` of a command, or a folder of several.
+        out: The file; default `report.html` in the folder.
+        title: The heading; default the name of the folder.
+
+    Returns:
+        The file.
+
+    Raises:
+        LofitLensError: There is no finished run in the folder, or a damaged one.
+    """
+    study = open_study(folder)
+    out = Path(folder) / "report.html" if out is None else Path(out)
+    text = page(study, title=title)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(text, encoding="utf-8")
+    return out
+
+
+def page(study: Study, *, title: str | None = None) -> str:
+    """The page as text.
+
+    Args:
+        study: The study.
+        title: The heading; default its name.
+    """
+    parts = sections(study)
+    title = escape(title or study.name)
+    links = "".join(f'<li><a href="#{part.name}">{escape(part.title)}</a></li>' for part in parts)
+    body = "\n".join(
+        f'<section id="{part.name}" aria-labelledby="{part.name}-title">'
+        f'<h2 id="{part.name}-title">{escape(part.title)}</h2>\n{part.body}\n</section>'
+        for part in parts
+    )
+    figures = {plot.name: plot.json() for part in parts for plot in part.plots}
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<title>{title}: LoFiT Lens</title>
+<link rel="icon" href="data:,">
+<style>
+{CARD_CSS}
+{_file("style.css")}</style>
+</head>
+<body>
+<a class="skip" href="#main">Skip to the results</a>
+<header>
+<div class="top"><h1>{title}</h1><button type="button" id="theme" hidden>Dark theme</button></div>
+<nav aria-label="Contents"><ul>{links}</ul></nav>
+<noscript><p>Figures and the choice of heads need JavaScript; tables and texts do not.</p></noscript>
+</header>
+<main id="main" tabindex="-1">
+{body}
+</main>
+<footer><p>Made with LoFiT Lens {library_versions()["lofit-lens"]}.</p></footer>
+{as_script({"light": TEMPLATE, "dark": DARK}, "templates")}
+{as_script(figures, "figures")}
+<script>{get_plotlyjs()}</script>
+<script>
+{_file("page.js")}</script>
+</body>
+</html>
+"""
+
+
+def _file(name: str) -> str:
+    return (files(PACKAGE) / name).read_text(encoding="utf-8")

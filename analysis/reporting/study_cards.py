@@ -1,0 +1,63 @@
+"""The head cards of a study, and which tasks chose a head."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from lofit_lens.analysis.explorer.by_task import scores_by_task
+from lofit_lens.analysis.explorer.card import HeadEdit
+from lofit_lens.analysis.explorer.cards import HeadCards
+from lofit_lens.heads import Head
+
+if TYPE_CHECKING:
+    from lofit_lens.analysis.study_results import Study
+    from lofit_lens.model import Fingerprint
+
+Shape = tuple[int, int]
+Choices = dict[Head, dict[str, list[int]]]
+"""For each head the tasks that chose it, with the seeds."""
+
+
+def cards_of(study: Study) -> list[HeadCards]:
+    """The cards of a study; without any, what scores and edits tell without the model, by shape."""
+    if study.cards:
+        return list(study.cards.values())
+    scores: dict[Shape, dict[str, dict[int, Any]]] = defaultdict(dict)
+    for task, by_seed in study.scores.items():
+        first = next(iter(by_seed.values()))
+        scores[first.n_layers, first.n_heads][task] = dict(by_seed)
+    edits: dict[Shape, list[HeadEdit]] = defaultdict(list)
+    for task, edit in study.edits.items():
+        edits[edit.heads.n_layers, edit.heads.n_heads] += [
+            HeadEdit(Head(row["layer"], row["head"]), task, row["bias_norm"], row["scale_norm"])
+            for row in edit.frame().to_dict("records")
+        ]
+    names = {(mark.n_layers, mark.n_heads): mark.name for mark in _fingerprints(study)}
+    return [
+        HeadCards(
+            names.get(shape, "model"),
+            *shape,
+            scores=scores_by_task(scores[shape], {}, None) if shape in scores else (),
+            edits=tuple(edits[shape]),
+        )
+        for shape in dict.fromkeys((*scores, *edits))
+    ]
+
+
+def chosen_by(study: Study, shape: Shape) -> Choices:
+    """Which tasks of a study chose each head of a model shape (layers, heads)."""
+    found: Choices = {}
+    for task, by_seed in study.chosen.items():
+        for seed, heads in by_seed.items():
+            for head in heads if (heads.n_layers, heads.n_heads) == shape else ():
+                found.setdefault(head, {}).setdefault(task, []).append(seed)
+    return found
+
+
+def _fingerprints(study: Study) -> Iterator[Fingerprint]:
+    scores = (one for by_seed in study.scores.values() for one in by_seed.values())
+    for one in (*scores, *study.edits.values()):
+        if one.provenance is not None:
+            yield one.provenance.fingerprint

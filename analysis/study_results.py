@@ -1,0 +1,182 @@
+"""What the finished runs of a folder hold, read without the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from lofit_lens.analysis.causal.results import CausalCurves
+from lofit_lens.analysis.comparison.results import Comparison
+from lofit_lens.analysis.explorer.cards import HeadCards
+from lofit_lens.analysis.layers import LayerDistribution
+from lofit_lens.analysis.sweeping.results import Sweep
+from lofit_lens.analysis.transfer_results import TransferMatrix
+from lofit_lens.head_scores import HeadScores
+from lofit_lens.heads import HeadSet
+from lofit_lens.intervention import HeadIntervention
+from lofit_lens.run import LofitRun
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """Results of one run, or of several in the sub-folders of one.
+
+    A name that two runs give to different things gets the second run's name behind it, as
+    "truthfulqa (llama2-13b)".
+
+    Attributes:
+        path: The folder.
+        comparisons: Comparisons by name of the run.
+        matrices: Transfer of heads by number of heads, as "10% of heads".
+        scores: Scores of every head by task (a fold is a task) and seed.
+        chosen: The heads chosen from them likewise; a run with several sizes gives its largest.
+        edits: Learned edits by task.
+        runs: Both stages with their scores, by task.
+        sweeps: Sweeps over examples or heads by name of the run.
+        curves: Ablation and patching of heads by task.
+        cards: Cards of the heads by name of the run.
+        tables: Tables of other runs by name of the run.
+        provenance: By name of the run what was run and how, as plain JSON values: `kind`,
+            `versions`, and what the kind of run tells of model, settings and seconds.
+    """
+
+    path: Path
+    comparisons: Mapping[str, Comparison] = field(default_factory=dict)
+    matrices: Mapping[str, TransferMatrix] = field(default_factory=dict)
+    scores: Mapping[str, Mapping[int, HeadScores]] = field(default_factory=dict)
+    chosen: Mapping[str, Mapping[int, HeadSet]] = field(default_factory=dict)
+    edits: Mapping[str, HeadIntervention] = field(default_factory=dict)
+    runs: Mapping[str, LofitRun] = field(default_factory=dict)
+    sweeps: Mapping[str, Sweep] = field(default_factory=dict)
+    curves: Mapping[str, CausalCurves] = field(default_factory=dict)
+    cards: Mapping[str, HeadCards] = field(default_factory=dict)
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    provenance: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The name of the folder."""
+        return self.path.resolve().name
+
+    @property
+    def heads(self) -> dict[str, tuple[HeadSet, ...]]:
+        """The chosen heads by task, one set per seed."""
+        return {task: tuple(sets.values()) for task, sets in self.chosen.items()}
+
+    @property
+    def layers(self) -> dict[str, LayerDistribution]:
+        """The chosen heads by layer, for tasks with equally many heads of one model shape together.
+
+        By number of heads and shape, as "32 of 32x32 heads" (layers x heads).
+        """
+        found: dict[str, dict[str, tuple[HeadSet, ...]]] = {}
+        for task, sets in self.heads.items():
+            k, shape = len(sets[0]), (sets[0].n_layers, sets[0].n_heads)
+            found.setdefault(f"{k} of {shape[0]}x{shape[1]} heads", {})[task] = sets
+        return {label: LayerDistribution(heads) for label, heads in found.items()}
+
+    @property
+    def figure_names(self) -> tuple[str, ...]:
+        """The names of the figures; none is drawn."""
+        from lofit_lens.analysis.figures.study import drawings
+
+        return tuple(drawings(self))
+
+    def figures(self, only: Sequence[str] = ()) -> dict[str, go.Figure]:
+        """Draw the figures.
+
+        Args:
+            only: Names of those wanted; without any, all.
+
+        Raises:
+            LofitLensError: There is no figure of a name, or the results are incomplete.
+        """
+        from lofit_lens.analysis.figures.drawing import draw
+        from lofit_lens.analysis.figures.study import drawings
+
+        return draw(drawings(self), only, what=repr(self.name))
+
+    def __repr__(self) -> str:
+        counts = {
+            "comparisons": self.comparisons,
+            "transfer matrices": self.matrices,
+            "tasks with scores": self.scores,
+            "tasks with chosen heads": self.chosen,
+            "edits": self.edits,
+            "sweeps": self.sweeps,
+            "causal curves": self.curves,
+            "head cards": self.cards,
+        }
+        held = ", ".join(f"{name}: {len(there)}" for name, there in counts.items() if there)
+        return f"Study({self.name}; {held})"
+
+    def _repr_html_(self) -> str:
+        names = "".join(f"<li>{name}</li>" for name in self.figure_names)
+        return f"<p>{self!r}</p><p>Figures:</p><ul>{names}</ul>"
+
+
+def joined(path: Path, parts: Sequence[Study]) -> Study:
+    """Several studies as one."""
+    return Study(
+        path,
+        comparisons=_by_name(parts, lambda part: part.comparisons),
+        matrices=_by_name(parts, lambda part: part.matrices),
+        scores=_by_seed(parts, lambda part: part.scores, _alike_scores),
+        chosen=_by_seed(parts, lambda part: part.chosen, _alike_sets),
+        edits=_by_name(parts, lambda part: part.edits),
+        runs=_by_name(parts, lambda part: part.runs),
+        sweeps=_by_name(parts, lambda part: part.sweeps),
+        curves=_by_name(parts, lambda part: part.curves),
+        cards=_by_name(parts, lambda part: part.cards),
+        tables=_by_name(parts, lambda part: part.tables),
+        provenance=_by_name(parts, lambda part: part.provenance),
+    )
+
+
+def _by_name(parts: Sequence[Study], things: Callable[[Study], Mapping[str, T]]) -> dict[str, T]:
+    found: dict[str, T] = {}
+    for part in parts:
+        for name, thing in things(part).items():
+            found[f"{name} ({part.name})" if name in found else name] = thing
+    return found
+
+
+def _by_seed(
+    parts: Sequence[Study],
+    things: Callable[[Study], Mapping[str, Mapping[int, T]]],
+    alike: Callable[[T, T, bool], bool],
+) -> dict[str, dict[int, T]]:
+    """Seeds of a task from several runs are put together, unless they cannot be of one experiment."""
+    found: dict[str, dict[int, T]] = {}
+    for part in parts:
+        for task, seeds in things(part).items():
+            fits = all(
+                alike(mine, theirs, a == b)
+                for a, mine in found.get(task, {}).items()
+                for b, theirs in seeds.items()
+            )
+            found.setdefault(task if fits else f"{task} ({part.name})", {}).update(seeds)
+    return {task: dict(sorted(seeds.items())) for task, seeds in found.items()}
+
+
+def _alike_sets(a: HeadSet, b: HeadSet, same_seed: bool) -> bool:
+    kinds = {(len(heads), heads.n_layers, heads.n_heads) for heads in (a, b)}
+    return len(kinds) == 1 and (a == b or not same_seed)
+
+
+def _alike_scores(a: HeadScores, b: HeadScores, same_seed: bool) -> bool:
+    kinds = {
+        (s.method, s.scores.shape, s.provenance and s.provenance.fingerprint.weights)
+        for s in (a, b)
+    }
+    return len(kinds) == 1 and (not same_seed or torch.equal(a.scores, b.scores))

@@ -1,0 +1,240 @@
+"""Kinds of finished runs: by which files each is known, and how it is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lofit_lens.analysis.causal.results import CausalCurves
+from lofit_lens.analysis.comparison.folder import KIND as COMPARISON
+from lofit_lens.analysis.comparison.folder import load_comparison
+from lofit_lens.analysis.comparison.results import Comparison
+from lofit_lens.analysis.comparison.run import ComparisonRun
+from lofit_lens.analysis.demo_report import KIND as DEMO
+from lofit_lens.analysis.explorer.cards import HeadCards
+from lofit_lens.analysis.runs import RUN_FILE, read_heads
+from lofit_lens.analysis.study_results import Study, joined
+from lofit_lens.analysis.sweeping.folder import MARKER as SWEEP
+from lofit_lens.analysis.sweeping.results import Sweep
+from lofit_lens.analysis.transfer_folder import KIND as TRANSFER
+from lofit_lens.analysis.transfer_folder import load_transfer
+from lofit_lens.analysis.transfer_results import RANDOM, TransferMatrix
+from lofit_lens.artifacts import DESCRIPTION
+from lofit_lens.errors import LofitLensError
+from lofit_lens.head_scores import HeadScores
+from lofit_lens.heads import HeadSet
+from lofit_lens.intervention import HeadIntervention
+from lofit_lens.provenance import Provenance
+from lofit_lens.run import LofitRun
+
+SCORES, CARDS, CURVES = "scores.json", "cards.json", "causal*.json.gz"
+SCORED = ("zero_shot.json.gz", "tuned.json.gz")
+
+
+@dataclass(frozen=True)
+class RunKind:
+    """A kind of run.
+
+    Attributes:
+        what: What makes it.
+        files: Patterns of files, any of which it is known by.
+        read: Reads it from its folder.
+    """
+
+    what: str
+    files: tuple[str, ...]
+    read: Callable[[Path], Study]
+
+    def is_in(self, folder: Path) -> bool:
+        """Whether a folder holds one."""
+        return any(path.is_file() for pattern in self.files for path in folder.glob(pattern))
+
+
+def _comparison(folder: Path) -> Study:
+    found = load_comparison(folder)
+    name = folder.resolve().name
+    told = {"kind": "comparison", **_protocol(found, found.runs)}
+    return Study(
+        folder, comparisons={name: found}, chosen=_lofit_heads(found), provenance={name: told}
+    )
+
+
+def _sweep(folder: Path) -> Study:
+    found = Sweep.load(folder)
+    name = folder.resolve().name
+    runs = [run for comparison in found.comparisons.values() for run in comparison.runs]
+    told = {"kind": f"sweep over {found.swept}", **_protocol(found, runs)}
+    return Study(folder, sweeps={name: found}, provenance={name: told})
+
+
+def _protocol(found: Comparison | Sweep, runs: Sequence[ComparisonRun]) -> dict[str, Any]:
+    """What all runs had in common, and how long they took."""
+    first = runs[0].protocol
+    return {
+        "methods": list(found.methods),
+        "tasks": list(found.tasks),
+        "seeds": list(found.seeds),
+        "model": first.get("model"),
+        "settings": {run.fold: run.protocol.get("settings") for run in runs},
+        "seconds": sum(run.cost.fit_seconds + run.cost.score_seconds for run in runs),
+        "versions": first.get("versions", {}),
+    }
+
+
+def _lofit_heads(comparison: Comparison) -> dict[str, dict[int, HeadSet]]:
+    """The heads that LoFiT chose, where the records tell the shape of the model."""
+    found: dict[str, dict[int, HeadSet]] = {}
+    for run in comparison.runs:
+        shape = run.protocol.get("shape")
+        if run.method == "lofit" and run.heads and shape:
+            heads = HeadSet(
+                ((layer, head) for layer, head in run.heads), n_layers=shape[0], n_heads=shape[1]
+            )
+            found.setdefault(run.fold, {})[run.seed] = heads
+    return found
+
+
+def _demo(folder: Path) -> Study:
+    import pandas as pd
+
+    content = _json(folder / DEMO.marker)
+    if "table" not in content:
+        raise LofitLensError(f"The demo in {folder} did not finish. Run it again with --overwrite.")
+    records = folder / DEMO.records
+    matrices = {
+        f"{100 * fraction:g}% of heads": TransferMatrix.load(records / "runs" / f"{fraction:g}")
+        for fraction in sorted(content["size"]["fractions"])
+    }
+    last = list(matrices.values())[-1]
+    edit = HeadIntervention.load(records / "edit")
+    results = ("table", "transfer", "stability", "overlap")
+    told = {name: value for name, value in content.items() if name not in results}
+    name = folder.resolve().name
+    return Study(
+        folder,
+        matrices=matrices,
+        scores=_all_scores(records / "scores", last),
+        chosen=_own_heads(last),
+        edits={_task_and_seed(edit.provenance, name)[0]: edit},
+        tables={name: pd.DataFrame(content["table"])},
+        provenance={name: {"kind": "demo", "stage": _stage(edit.provenance), **told}},
+    )
+
+
+def _transfer(folder: Path) -> Study:
+    matrix = load_transfer(folder)
+    told = {
+        name: value for name, value in _json(folder / TRANSFER.marker).items() if name != "table"
+    }
+    heads, name = matrix.runs[0].heads, folder.resolve().name
+    return Study(
+        folder,
+        matrices={f"{len(heads)} of {heads.n_layers * heads.n_heads} heads": matrix},
+        scores=_all_scores(folder / "scores", matrix),
+        chosen=_own_heads(matrix),
+        provenance={name: {"kind": "transfer", **told}},
+    )
+
+
+def _all_scores(folder: Path, matrix: TransferMatrix) -> dict[str, dict[int, HeadScores]]:
+    """The scores in a folder by task and seed, in the order of a matrix."""
+    scores: dict[str, dict[int, HeadScores]] = {task: {} for task in matrix.tasks}
+    for path in sorted(folder.glob("*.json")):
+        found = HeadScores.load(path)
+        task, seed = _task_and_seed(found.provenance, path.stem)
+        scores.setdefault(task, {})[seed] = found
+    return {task: by_seed for task, by_seed in scores.items() if by_seed}
+
+
+def _own_heads(matrix: TransferMatrix) -> dict[str, dict[int, HeadSet]]:
+    """The heads of each task by seed, from the runs that tuned them."""
+    found: dict[str, dict[int, HeadSet]] = {}
+    for run in matrix.runs:
+        if run.source != RANDOM:
+            found.setdefault(run.source, {})[run.seed] = run.heads
+    return found
+
+
+def _lofit(folder: Path) -> Study:
+    """A run of `lofit`, `select` or `tune`: one fold, or one sub-folder a fold."""
+    import pandas as pd
+
+    folds = sorted(folder.glob("fold-*")) or [folder]
+    found = joined(folder, [_fold(fold) for fold in folds])
+    told: dict[str, Any] = {"kind": "lofit"}
+    if (folder / RUN_FILE).is_file():
+        run = _json(folder / RUN_FILE)
+        told = {"kind": run["command"], **{key: run[key] for key in ("loaded", "versions")}}
+    frames = [run.frame() for run in found.runs.values()]
+    name = folder.resolve().name
+    return replace(
+        found,
+        tables={name: pd.concat(frames, ignore_index=True)} if frames else {},
+        provenance={name: told | {"stages": dict(found.provenance)}},
+    )
+
+
+def _fold(folder: Path) -> Study:
+    """What a fold has of the two stages."""
+    stages: dict[str, Any] = {}
+    scores = chosen = edits = runs = {}
+    if (folder / SCORES).is_file():
+        found = HeadScores.load(folder / SCORES)
+        task, seed = _task_and_seed(found.provenance, folder.name)
+        scores = {task: {seed: found}}
+        stages[f"selection on {task}"] = _stage(found.provenance)
+        if any((folder / name).is_file() for name in (DESCRIPTION, "heads.npy")):
+            chosen = {task: {seed: read_heads(folder)}}
+    if (folder / DESCRIPTION).is_file():
+        edit = HeadIntervention.load(folder)
+        task, _ = _task_and_seed(edit.provenance, folder.name)
+        edits = {task: edit}
+        stages[f"tuning on {task}"] = _stage(edit.provenance)
+        if all((folder / name).is_file() for name in (SCORES, *SCORED)):
+            runs = {task: LofitRun.load(folder)}
+    return Study(folder, scores=scores, chosen=chosen, edits=edits, runs=runs, provenance=stages)
+
+
+def _task_and_seed(provenance: Provenance | None, name: str) -> tuple[str, int]:
+    """What a result was learned on, and with which seed; without a provenance, a name and 0."""
+    if provenance is None:
+        return name, 0
+    return provenance.task, provenance.config.get("seed", 0)
+
+
+def _stage(provenance: Provenance | None) -> dict[str, Any]:
+    """Everything a provenance tells, but for the training curve."""
+    told = {} if provenance is None else provenance.to_json()
+    return {name: value for name, value in told.items() if name != "history"}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _cards(folder: Path) -> Study:
+    return Study(folder, cards={folder.resolve().name: HeadCards.load(folder / CARDS)})
+
+
+def _curves(folder: Path) -> Study:
+    found = [CausalCurves.load(path) for path in sorted(folder.glob(CURVES))]
+    return joined(folder, [Study(folder, curves={one.task: one}) for one in found])
+
+
+KINDS = (
+    RunKind("`compare`", (COMPARISON.marker,), _comparison),
+    RunKind("`demo`", (DEMO.marker,), _demo),
+    RunKind("`transfer`", (TRANSFER.marker,), _transfer),
+    RunKind("a sweep", (SWEEP,), _sweep),
+    RunKind(
+        "`lofit`, `select` or `tune`",
+        tuple(place + name for place in ("", "fold-*/") for name in (SCORES, DESCRIPTION)),
+        _lofit,
+    ),
+    RunKind("head cards", (CARDS,), _cards),
+    RunKind("causal curves", (CURVES,), _curves),
+)
+"""Every kind that a study is read from."""

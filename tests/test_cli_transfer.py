@@ -1,0 +1,181 @@
+"""`lofit-lens transfer`: Figure 2 from the command line, and the folder it leaves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from lofit_lens.analysis.cli_transfer import transfer
+from lofit_lens.analysis.figures.transfer import transfer_heatmap
+from lofit_lens.analysis.transfer_folder import load_transfer, table_of
+from lofit_lens.errors import LofitLensError
+from lofit_lens.head_scores import HeadScores
+from lofit_lens.training import TuningConfig
+
+app = typer.Typer()
+app.command()(transfer)
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [*map(str, arguments), "--quiet"])
+
+
+def refused(*arguments: object) -> str:
+    done = invoke(*arguments)
+    assert done.exit_code == 1, done.output
+    return " ".join(done.stderr.split())
+
+
+def write_pairs(path: Path, animal: str) -> Path:
+    rows = [
+        {
+            "sentence_good": f"The {animal} {i} is grey.",
+            "sentence_bad": f"The grey {i} {animal} is.",
+        }
+        for i in range(20)
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def request_of(
+    tiny_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[object, ...]:
+    """Two tasks, named in both ways, on a tiny model."""
+    data = tmp_path_factory.mktemp("data")
+    cats, dogs = (write_pairs(data / f"{name}.jsonl", name) for name in ("cat", "dog"))
+    return (
+        "--model", tiny_folder("llama"), "--task", cats, "--task", dogs, "--k", 2, "--seeds", 2,
+        "--seed", 7, "--epochs", 1, "--random-draws", 2,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made(
+    request_of: tuple[object, ...], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    """A finished folder, and what was printed."""
+    out = tmp_path_factory.mktemp("work") / "out"
+    done = invoke(*request_of, "--out", out, "--json")
+    assert done.exit_code == 0, done.output
+    return out, json.loads(done.stdout)
+
+
+def test_the_folder_holds_scores_records_table_figure_and_marker(
+    made: tuple[Path, dict[str, Any]],
+) -> None:
+    out, printed = made
+    assert {path.name for path in out.iterdir()} == {
+        "transfer.json", "table.csv", "figure2.html", "plotly.min.js", "scores", "records"
+    }  # fmt: skip
+    assert {Path(path).name for path in printed["paths"]} == {
+        "transfer.json", "table.csv", "figure2.html"
+    }  # fmt: skip
+    assert sorted(path.name for path in (out / "scores").iterdir()) == [
+        "cat-7.json", "cat-8.json", "dog-7.json", "dog-8.json"
+    ]  # fmt: skip
+    records = sorted(path.name for path in (out / "records").iterdir())
+    assert len(records) == 2 * 2 * (2 + 2) + 2
+    assert records[0] == "000-cat-on-cat-7.json.gz"
+    assert records[-2:] == ["zero-shot-000-cat.json.gz", "zero-shot-001-dog.json.gz"]
+    assert 'src="plotly.min.js"' in (out / "figure2.html").read_text(encoding="utf-8")
+
+
+def test_the_marker_tells_how_it_was_made(made: tuple[Path, dict[str, Any]]) -> None:
+    out, printed = made
+    marker = json.loads((out / "transfer.json").read_text(encoding="utf-8"))
+    assert marker["schema"] == 1
+    assert (marker["k"], marker["seeds"], marker["random_draws"]) == (2, [7, 8], 2)
+    assert Path(marker["loaded"]["model"]).name == "llama"
+    assert marker["loaded"]["dtype"] == "float32"
+    assert list(marker["tasks"]) == ["cat", "dog"]
+    assert marker["tasks"]["cat"]["source"]["name"].endswith("cat.jsonl")
+    assert len(marker["tasks"]["cat"]["data_hash"]) == 64
+    assert marker["tuning"]["dog"] == TuningConfig(epochs=1, seed=7).to_json()
+    assert marker["selection"]["cat"]["epochs"] == 1
+    assert "torch" in marker["versions"]
+    assert marker["table"] == printed["table"]
+
+
+def test_the_matrix_and_its_figure_are_made_again_without_the_model(
+    made: tuple[Path, dict[str, Any]],
+) -> None:
+    out, printed = made
+    matrix = load_transfer(out)
+    assert (matrix.tasks, matrix.seeds) == (("cat", "dog"), (7, 8))
+    assert matrix.sources == ("cat", "dog", "random")
+    table = pd.read_csv(out / "table.csv")
+    expected = table_of(matrix, "llama")
+    assert list(table.columns) == list(expected.columns)
+    for name in ("model", "source", "task", "n", "seeds"):
+        assert table[name].tolist() == expected[name].tolist()
+    marks = [mark if isinstance(mark, str) else "" for mark in table["mark"]]
+    assert marks == expected["mark"].tolist()
+    for name in ("value", "low", "high", "relative", "p", "p_holm"):
+        assert table[name].tolist() == pytest.approx(expected[name].tolist(), nan_ok=True)
+    assert expected["source"].tolist()[-2:] == ["zero-shot"] * 2
+    assert [row["value"] for row in printed["table"]] == pytest.approx(expected["value"].tolist())
+    shown: Any = transfer_heatmap(pd.read_csv(out / "table.csv"))
+    assert shown.layout.annotations[0].text == "<b>llama</b>"
+    for run in matrix.runs:
+        if run.source != "random":
+            scores = HeadScores.load(out / "scores" / f"{run.source}-{run.seed}.json")
+            assert run.heads == scores.top(k=2)
+        assert run.config is not None and run.config["seed"] == run.seed
+
+
+def test_a_finished_folder_is_replaced_only_when_asked(
+    made: tuple[Path, dict[str, Any]], request_of: tuple[object, ...]
+) -> None:
+    out, _ = made
+    table = (out / "table.csv").read_bytes()
+    assert "--overwrite" in refused(*request_of, "--out", out)
+    assert "no task 'cats'" in refused(*request_of, "--task", "cats", "--out", out, "--overwrite")
+    assert "500" in refused(*request_of, "--k", 500, "--out", out, "--overwrite")
+    assert (out / "table.csv").read_bytes() == table
+    done = invoke(*request_of, "--seeds", 1, "--random-draws", 1, "--out", out, "--overwrite")
+    assert done.exit_code == 0, done.output
+    assert load_transfer(out).seeds == (7,)
+    assert len(list((out / "records").iterdir())) == 2 * 3 + 2
+    for part in ("heads from", "random", "zero-shot", "Holm-corrected", "figure2.html"):
+        assert part in done.stdout
+
+
+def test_an_unfinished_or_foreign_folder_is_not_read(tmp_path: Path) -> None:
+    with pytest.raises(LofitLensError, match="no finished transfer"):
+        load_transfer(tmp_path)
+    (tmp_path / "transfer.json").write_text('{"schema": 1}', encoding="utf-8")
+    with pytest.raises(LofitLensError, match="no finished transfer"):
+        load_transfer(tmp_path)
+
+
+def test_wrong_requests_are_told_and_leave_no_folder(
+    request_of: tuple[object, ...], tiny_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    out = ("--out", tmp_path / "out")
+    again = request_of[request_of.index("--task") + 1]
+    assert "comes once" in refused(*request_of, "--task", again, *out)
+    assert "Say which tasks" in refused("--model", tiny_folder("llama"), "--k", 2, *out)
+    assert "not both" in refused(*request_of, "--fraction", 0.1, *out)
+    assert "no row 'llama2-7b', 'cat'" in refused(*request_of, "--preset", "llama2-7b", *out)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.real
+def test_one_fold_of_truthfulqa_is_taken_and_said(
+    tiny_folder: Callable[[str], Path], data_dir: Path, tmp_path: Path
+) -> None:
+    base = ("--model", tiny_folder("llama"), "--data-dir", data_dir, "--k", 500)
+    both = refused(*base, "--task", "truthfulqa", "--out", tmp_path / "out")
+    assert "truthfulqa: only truthfulqa:0. For the other fold name it, as truthfulqa:1." in both
+    two = refused(*base, "--task", "truthfulqa:0,truthfulqa:1", "--out", tmp_path / "out")
+    assert "of TruthfulQA one fold" in two
+    assert not (tmp_path / "out").exists()
