@@ -9,6 +9,9 @@ from typing import Annotated
 import typer
 
 from lofit_lens.analysis.cli_compare import compare
+from lofit_lens.analysis.cli_figures import figures
+from lofit_lens.analysis.cli_report import report as report_page
+from lofit_lens.analysis.cli_transfer import transfer
 from lofit_lens.analysis.console import command, metrics_json
 from lofit_lens.analysis.options import (
     HeadOptions,
@@ -119,10 +122,14 @@ def lofit(
     """Select heads, tune them, and score the model before and after.
 
     Writes scores.json (every head's score), heads.npy, intervention.safetensors and .json, the
-    records of every scored item, and run.json; for TruthfulQA one folder a fold.
+    records of every scored item, cards.json (what `report` shows of each head), and run.json; for
+    TruthfulQA one folder a fold.
     """
     with command(as_json, quiet) as report:
-        from lofit_lens.analysis.runs import RunFolder
+        from lofit_lens.analysis.explorer.cards import head_cards
+        from lofit_lens.analysis.explorer.measure import short_prompt
+        from lofit_lens.analysis.runs import CARDS, RunFolder
+        from lofit_lens.errors import UnsupportedError
         from lofit_lens.heads import number_of_heads
         from lofit_lens.model import source_of
         from lofit_lens.run import lofit as run_lofit
@@ -154,6 +161,17 @@ def lofit(
                     progress=not quiet,
                 )
             )
+        try:
+            cards = head_cards(
+                model,
+                {task.name: run.intervention for task, run in zip(tasks, runs, strict=True)},
+                {task.name: {training.seed: r.scores} for task, r in zip(tasks, runs, strict=True)},
+                text=short_prompt(model, tasks[0]),
+            )
+        except UnsupportedError as error:
+            report.say(f"No head cards: {error}")
+        else:
+            cards.save(out / CARDS)
         by_name = [run.evaluations() for run in runs]
         name = str(task_options.task) if len(tasks) > 1 else tasks[0].name
         pooled = {
@@ -445,6 +463,9 @@ def heads(
 
 
 app.command()(compare)
+app.command()(transfer)
+app.command()(figures)
+app.command("report")(report_page)
 
 
 def main() -> None:

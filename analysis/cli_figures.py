@@ -68,33 +68,36 @@ def figures(
         suffixes = _words(formats)
         check_formats(suffixes)
         size = inches(width)
+        if out.is_file():
+            raise LofitLensError(f"{out} is a file; name a folder with --out.")
         drawings, what = _drawings(run)
         names = _words(only) if only is not None else list(drawings)
+        if not names:
+            raise LofitLensError(f"Name at least one figure with --only: {', '.join(drawings)}.")
         check_names(drawings, names, what=what)
-        targets = {
-            (name, suffix): out / f"{name}.{suffix}" for name in names for suffix in suffixes
-        }
-        there = [path for path in targets.values() if path.exists()]
+        files = {name: [out / f"{name}.{suffix}" for suffix in suffixes] for name in names}
+        there = [path for paths in files.values() for path in paths if path.exists()]
         if there and not overwrite:
             raise LofitLensError(
                 f"{there[0]} is there. Name another folder with --out, or give --overwrite to replace it."
             )
         if not quiet:
             report.say(f"{what}: {len(names)} figures as {', '.join(suffixes)}")
-        files, left_out = {}, {}
-        for name in names:
-            drawn = drawings[name]()
-            for suffix in suffixes:
+        drawn, left_out = {}, {}
+        for name, paths in files.items():
+            figure = drawings[name]()
+            for path in paths:
                 try:
-                    files[targets[name, suffix]] = _made_for(suffix, drawn, size, title=title)
+                    drawn[path] = _made_for(path, figure, size, title=title)
                 except LofitLensError as error:
-                    left_out[name] = str(error)
-        if not files:
-            raise LofitLensError("\n".join(f"{name}: {why}" for name, why in left_out.items()))
-        paths = [str(path) for path in write_figures(files)]
-        report.add("\n".join(paths), out=str(out), paths=paths, left_out=left_out)
-        for name, why in left_out.items():
-            report.say(f"Left out {name}: {why}")
+                    left_out[str(path)] = str(error)
+        told = [f"{path}: {why}" for path, why in left_out.items()]
+        if not drawn:
+            raise LofitLensError("\n".join(told))
+        written = [str(path) for path in write_figures(drawn)]
+        for line in told:
+            report.say(f"Left out {line}")
+        report.add("\n".join(written), out=str(out), paths=written, left_out=left_out)
 
 
 def _drawings(run: str) -> tuple[Drawings, str]:
@@ -112,11 +115,11 @@ def _drawings(run: str) -> tuple[Drawings, str]:
     return found, run
 
 
-def _made_for(suffix: str, figure: go.Figure, size: float, *, title: bool) -> go.Figure:
+def _made_for(path: Path, figure: go.Figure, size: float, *, title: bool) -> go.Figure:
     """The figure as it is for HTML, and at its size in print otherwise."""
     from lofit_lens.analysis.figures.presets import for_paper
 
-    return figure if suffix == "html" else for_paper(figure, size, title=title)
+    return figure if path.suffix == ".html" else for_paper(figure, size, title=title)
 
 
 def _words(text: str) -> Sequence[str]:

@@ -101,7 +101,6 @@ def transfer(
         dtype = str(model.cfg.dtype).removeprefix("torch.")
         folder.open(
             {
-                "schema": 1,
                 "loaded": {"model": source, "revision": revision, "dtype": dtype},
                 "tasks": {
                     t.name: {"source": dict(t.source), "data_hash": t.data_hash()} for t in tasks

@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lofit_lens.analysis.explorer.cards import head_cards
 from lofit_lens.analysis.layers import LayerDistribution, layer_distribution
+from lofit_lens.analysis.runs import CARDS
 from lofit_lens.analysis.transfer import AllScores, score_heads, transfer_matrix, tune_and_score
 from lofit_lens.analysis.transfer_results import RANDOM, TransferMatrix, TransferRun, plain
 from lofit_lens.embedded.settings import SELECTION, TUNING
 from lofit_lens.embedded.world import ABILITIES
+from lofit_lens.intervention import HeadIntervention
 from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.scoring.generation import generate_greedily
 from lofit_lens.statistics import crossed_interval
 from lofit_lens.tasks.embedded import embedded
 from lofit_lens.tasks.task import Task
-from lofit_lens.tuning import tune_heads
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,8 +30,8 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 256
 FLOOR = "floor: "
-RECORDS = "records"
-"""Name of the folder with the scores of stage 1, the runs item by item, and one edit."""
+RECORDS, EDITS = "records", "edits"
+"""Names of the folder with the scores of stage 1, the runs item by item and edits, and of these."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,8 @@ def run_demo(model: TransformerBridge, size: Size, folder: Path, *, progress: bo
     Args:
         model: The embedded model.
         size: How much to run.
-        folder: Where `records/` goes, with the scores of stage 1, the runs and one edit.
+        folder: Where `cards.json` goes, and `records/` with the scores of stage 1, the runs and
+            the edits of one seed.
         progress: Whether to show bars.
 
     Raises:
@@ -178,8 +181,21 @@ def run_demo(model: TransformerBridge, size: Size, folder: Path, *, progress: bo
         )
         matrices[fraction].save(place)
         scale[fraction] = _tune_scale(model, tasks, matrices[fraction], Path(f"{place}-scale"))
-    sample = _sample(model, tasks[1], scores, size, folder / "edit")
+    edits = _own_edits(matrices[size.fractions[-1]], size.seeds[0])
+    for name, edit in edits.items():
+        edit.save(folder / EDITS / plain(name))
+    sample = _sample(model, tasks[1], edits[tasks[1].name])
+    head_cards(model, edits, scores, text=sample.prompt).save(folder.parent / CARDS)
     return Demo(scores, matrices, scale, sample)
+
+
+def _own_edits(matrix: TransferMatrix, seed: int) -> dict[str, HeadIntervention]:
+    """The edit of each task on its own heads, with a seed."""
+    return {
+        run.task: run.edit
+        for run in matrix.runs
+        if run.source == run.task and run.seed == seed and run.edit is not None
+    }
 
 
 def _tune_scale(
@@ -223,14 +239,8 @@ def _cut(task: Task, items: int | None) -> Task:
     return replace(task, test=task.test[::step][:items])
 
 
-def _sample(
-    model: TransformerBridge, task: Task, scores: AllScores, size: Size, folder: Path
-) -> Sample:
-    """A test item whose answer is not in its prompt, before and after; the edit is saved."""
-    seed = size.seeds[0]
-    heads = scores[task.name][seed].top(fraction=size.fractions[-1])
-    edit = tune_heads(model, task, heads, replace(TUNING, seed=seed), progress=False)
-    edit.save(folder)
+def _sample(model: TransformerBridge, task: Task, edit: HeadIntervention) -> Sample:
+    """A test item whose answer is not in its prompt, before and after."""
     item = next(item for item in task.test if item.correct[0] not in item.prompt)
     before, after = (
         generate_greedily(model, [item.prompt], intervention, max_new_tokens=8)[0]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lofit_lens.analysis.demo import FLOOR, RECORDS
 from lofit_lens.analysis.folders import Kind, open_folder, records, write_json
 from lofit_lens.analysis.overlap import head_overlap
+from lofit_lens.analysis.runs import CARDS
 from lofit_lens.analysis.transfer_results import MARKS
 from lofit_lens.embedded.settings import SELECTION, TUNING
 from lofit_lens.provenance import library_versions
@@ -25,7 +26,7 @@ KIND = Kind(
     "demo",
     marker="demo.json",
     records=RECORDS,
-    products=(*TABLES, "figure2-*percent.html", "figure3.html", "plotly.min.js"),
+    products=(*TABLES, CARDS, "figure2-*percent.html", "figure3.html", "plotly.min.js"),
 )
 
 

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 RUN_SCHEMA = 1
 RUN_FILE = "run.json"
-RESULTS = (DESCRIPTION, TENSORS, "scores.json", "heads.npy")
+CARDS = "cards.json"
+"""What the report shows of each head."""
+
+RESULTS = (DESCRIPTION, TENSORS, "scores.json", "heads.npy", CARDS)
 RESULTS += ("zero_shot.json.gz", "tuned.json.gz", "random_*.json.gz")
 """Names of the files that commands write beside `run.json`."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from lofit_lens.analysis.transfer import AllScores
 from lofit_lens.analysis.transfer_results import TransferMatrix
 from lofit_lens.analysis.transfer_run import TransferRun
 from lofit_lens.errors import LofitLensError
+from lofit_lens.files import read_json
 
 KIND = Kind(
     "transfer of heads",
@@ -22,6 +22,10 @@ KIND = Kind(
     records="records",
     products=("scores/*.json", "table.csv", "figure2.html", "plotly.min.js"),
 )
+
+
+FOLDER_SCHEMA = 1
+"""Of the marker."""
 
 
 class TransferFolder:
@@ -46,8 +50,8 @@ class TransferFolder:
 
     def open(self, settings: Mapping[str, Any]) -> None:
         """Make the folder; `settings` are written to its marker now and in the end."""
-        self._settings = settings
-        open_folder(self.path, KIND, settings, overwrite=self._overwrite)
+        self._settings = {"schema": FOLDER_SCHEMA, **settings}
+        open_folder(self.path, KIND, self._settings, overwrite=self._overwrite)
 
     def add_scores(self, scores: AllScores) -> None:
         """Write what stage 1 found."""
@@ -90,8 +94,9 @@ def load_transfer(folder: str | Path) -> TransferMatrix:
         LofitLensError: The folder holds no finished matrix, or a damaged one.
     """
     marker = Path(folder) / KIND.marker
-    try:
-        json.loads(marker.read_text(encoding="utf-8"))["table"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise LofitLensError(f"{folder} holds no finished transfer of heads: {error!r}.") from error
+    if "table" not in read_json(marker, schema=FOLDER_SCHEMA, what=KIND.name):
+        raise LofitLensError(
+            f"The transfer of heads in {folder} was not finished, so cells are missing. Run it again with "
+            "--overwrite."
+        )
     return TransferMatrix.load(Path(folder) / KIND.records)

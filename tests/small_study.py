@@ -9,16 +9,19 @@ import numpy as np
 import pandas as pd
 import torch
 
+from lofit_lens.analysis.causal.results import CausalCurves
 from lofit_lens.analysis.comparison.results import Comparison
 from lofit_lens.analysis.comparison.run import ComparisonRun, Cost
 from lofit_lens.analysis.explorer.card import HeadAttention, HeadEdit, TaskScores
 from lofit_lens.analysis.explorer.cards import HeadCards
 from lofit_lens.analysis.study_results import Study
+from lofit_lens.analysis.sweeping.results import Sweep
 from lofit_lens.analysis.transfer_results import TransferMatrix
 from lofit_lens.analysis.transfer_run import TransferRun
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import Head, HeadSet
 from lofit_lens.intervention import HeadIntervention
+from lofit_lens.run import LofitRun
 from lofit_lens.scoring.evaluation import Evaluation
 
 NASTY = "<b>x</script><img src=x onerror=alert(1)>"
@@ -112,13 +115,41 @@ def cards() -> HeadCards:
     )
 
 
+def curves() -> CausalCurves:
+    """Removing the chosen heads costs more than removing random ones."""
+    rng = np.random.default_rng(0)
+    scores = {
+        curve: (rng.uniform(size=(4, 3, ITEMS)) < 0.5).astype(float)
+        for curve in ("necessity", "sufficiency")
+    }
+    return CausalCurves(
+        task=NASTY,
+        split="test",
+        metric="MC1",
+        heads=heads("truth", 7),
+        ks=(0, 1, 2),
+        ablation="mean",
+        scores=scores,  # pyright: ignore[reportArgumentType]
+        unedited=np.ones(ITEMS),
+        edited=None,
+        groups=tuple(map(str, range(ITEMS))),
+    )
+
+
+def run(task: str) -> LofitRun:
+    rng = np.random.default_rng(0)
+    before, after = (evaluation(task, RATES[kind], rng) for kind in ("zero-shot", "own"))
+    return LofitRun(scores(task, 7), edit(task), before, after)
+
+
 def table() -> pd.DataFrame:
     """As the demo has it."""
     start = {"task": NASTY, "metric": "MC1", "heads": 2.0, "n": ITEMS, "runs": 2}
     own = start | {"method": "LoFiT", "value": 0.9, "low": 0.8, "high": 0.95}
     drawn = start | {"method": "random heads", "value": 0.3, "low": 0.2, "high": 0.4}
     drawn |= {"difference": 0.6, "difference_low": 0.4, "difference_high": 0.7, "p_holm": 0.01}
-    return pd.DataFrame([{"task": NASTY, "method": "floor: chance", "value": 0.25}, own, drawn])
+    floor = {"task": NASTY, "metric": "MC1", "method": "floor: chance", "value": 0.25}
+    return pd.DataFrame([floor, own, drawn])
 
 
 def study(path: Path = Path("a study & more")) -> Study:
@@ -131,6 +162,9 @@ def study(path: Path = Path("a study & more")) -> Study:
         scores={task: {seed: scores(task, seed) for seed in SEEDS} for task in TASKS},
         chosen=chosen,
         edits={task: edit(task) for task in TASKS},
+        runs={task: run(task) for task in TASKS},
+        sweeps={"run": Sweep("examples", {8: comparison(), 16: comparison()}, 12)},
+        curves={NASTY: curves()},
         cards={"run": cards()},
         tables={"run": table()},
         provenance={

@@ -47,7 +47,9 @@ Loader = Callable[[str], TransformerBridge]
 EOS = 1
 ALL = HeadSet.every(n_layers=N_LAYERS, n_heads=N_HEADS)
 NONE = HeadSet([], n_layers=N_LAYERS, n_heads=N_HEADS)
-CONTRAST = ContrastIntervention("The sky is blue. ", "A grey cat. ", (1,), n_layers=N_LAYERS, alpha=2.0)
+CONTRAST = ContrastIntervention(
+    "The sky is blue. ", "A grey cat. ", (1,), n_layers=N_LAYERS, alpha=2.0
+)
 
 
 def on_plain(plain: Any, edit: Any) -> AbstractContextManager[None]:
@@ -56,7 +58,8 @@ def on_plain(plain: Any, edit: Any) -> AbstractContextManager[None]:
         return nullcontext()
     if isinstance(edit, ResidualIntervention):
         changes = {
-            layer: partial(torch.add, other=edit.vectors[row]) for row, layer in enumerate(edit.layers)
+            layer: partial(torch.add, other=edit.vectors[row])
+            for row, layer in enumerate(edit.layers)
         }
         return hooked_blocks(plain, changes)
     return edited_plain(plain, edit)
@@ -85,6 +88,17 @@ def plain_patched(
 def logits(model: TransformerBridge, edit: Edit, tokens: Tensor, **options: Any) -> Tensor:
     with edit.applied(model):
         return model(tokens, **options)
+
+
+def last_seen(model: TransformerBridge, name: str, tokens: Tensor) -> Tensor:
+    """What a hook point gives in the last run of a forward pass."""
+    seen: list[Tensor] = []
+
+    def keep(activation: Tensor, hook: object) -> None:
+        seen.append(activation)
+
+    model.run_with_hooks(tokens, fwd_hooks=[(name, keep)])
+    return seen[-1]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -146,37 +160,29 @@ def test_a_contrast_vector_can_be_patched_from_and_into(
 ) -> None:
     """The contrast adds the same thing to a text however often; it is read off and added by hand."""
     model, plain, tokens = tiny_model(family), load_plain(tiny_folder(family)), draw_tokens()
-    before: dict[str, Tensor] = {}
-
-    def keep(h: Any, hook: Any) -> None:
-        before[hook.name] = h
-
-    name, after = "blocks.1.hook_out", {}
+    name = "blocks.1.hook_out"
     with torch.no_grad():
-        model.run_with_hooks(tokens, fwd_hooks=[(name, keep)])
-        (plain_h,) = before.values()
-        with CONTRAST.applied(model), model.hooks(fwd_hooks=[(name, lambda h, hook: after.update(h=h))]):
-            model(tokens)
-    added = after["h"] - plain_h
+        unsteered = last_seen(model, name, tokens)
+        with CONTRAST.applied(model):
+            added = last_seen(model, name, tokens) - unsteered
+    steered = partial(hooked_blocks, plain, {1: partial(torch.add, other=added)})
 
     @torch.no_grad()
     def by_hand() -> Tensor:
-        steered = hooked_blocks(plain, {1: partial(torch.add, other=added)})
-        with steered if as_donor else nullcontext():
+        with steered() if as_donor else nullcontext():
             stored = plain_z(plain, tokens)
 
         def put(layer: int, z: Tensor) -> Tensor:
             z = z.clone()
-            if layer == 2:
+            if layer == 2:  # layer 0 reads the same in both runs
                 z[:, :, [0, 3]] = stored[2][:, :, [0, 3]]
             return z
 
-        steered = hooked_blocks(plain, {1: partial(torch.add, other=added)})
-        with nullcontext() if as_donor else steered, hooked_z(plain, put):
+        with nullcontext() if as_donor else steered(), hooked_z(plain, put):
             return plain(tokens).logits
 
     role = {"donor" if as_donor else "base": CONTRAST}
-    found = logits(model, PatchIntervention(some_heads((2, 0), (2, 3)), **role), tokens)
+    found = logits(model, PatchIntervention(some_heads((2, 0), (0, 1), (2, 3)), **role), tokens)
     assert_same_logits(found, by_hand(), rel=1e-5)
     assert (found - logits(model, CONTRAST, tokens)).abs().max() > 0.1
 
@@ -206,15 +212,23 @@ def test_generation_is_that_of_the_plain_model_patched_at_every_step(
     base, tokens = draw_edit(model, heads=ALL), draw_tokens(1, 7)
     patch, expected = PatchIntervention(some_heads(), base=base), tokens
     for _ in range(5):
-        step = plain_patched(plain, expected, SOME_HEADS, None, base)[:, -1].argmax(-1, keepdim=True)
+        step = plain_patched(plain, expected, SOME_HEADS, None, base)[:, -1].argmax(
+            -1, keepdim=True
+        )
         expected = torch.cat([expected, step], dim=1)
     options: Any = {"max_new_tokens": 5, "do_sample": False, "return_type": "tokens"}
     with patch.applied(model):
         found = model.generate(tokens, stop_at_eos=False, verbose=False, **options)
-        hf: Any = model.hf_generate(tokens, eos_token_id=None, use_cache=False, **options)
+        hf: Any = model.hf_generate(
+            tokens, eos_token_id=None, use_past_kv_cache=False, use_cache=False, **options
+        )
+        with pytest.raises(UnsupportedError, match="use_cache=False"):
+            model.hf_generate(tokens, eos_token_id=None, **options)
     assert torch.equal(torch.as_tensor(found), expected)
     assert torch.equal(torch.as_tensor(hf), expected)
-    assert not torch.equal(torch.as_tensor(model.generate(tokens, verbose=False, **options)), expected)
+    assert not torch.equal(
+        torch.as_tensor(model.generate(tokens, verbose=False, **options)), expected
+    )
 
 
 def test_a_key_value_cache_is_refused(llama: TransformerBridge) -> None:
@@ -271,11 +285,11 @@ def test_a_patch_has_the_last_word_on_its_heads(llama: TransformerBridge) -> Non
     assert_same_logits(logits(llama, none, tokens), llama(tokens).detach(), exactly=True)
 
 
-def test_a_patch_can_be_the_donor_of_a_patch(llama: TransformerBridge) -> None:
-    tokens, tuned = draw_tokens(), draw_edit(llama)
-    inner = PatchIntervention(tuned.heads, donor=tuned)
-    expected = logits(llama, tuned, tokens)
-    assert torch.equal(logits(llama, PatchIntervention(ALL, donor=inner), tokens), expected)
+def test_patches_inside_each_other_are_refused(llama: TransformerBridge) -> None:
+    tokens, inner = draw_tokens(), PatchIntervention(some_heads(), donor=draw_edit(llama))
+    for edit in (StackedEdits((inner, inner)), PatchIntervention(ALL, donor=inner)):
+        with pytest.raises(UnsupportedError, match="Another patch"):
+            logits(llama, edit, tokens)
 
 
 @torch.no_grad()
@@ -302,22 +316,17 @@ def test_a_pass_that_stops_early_is_patched_up_to_there(llama: TransformerBridge
 @torch.no_grad()
 def test_a_cache_of_activations_holds_the_patched_run(llama: TransformerBridge) -> None:
     tokens, tuned = draw_tokens(), draw_edit(llama)
-    patch = PatchIntervention(some_heads((0, 3)), donor=tuned)
-    names = ["blocks.1.attn.hook_z"]
-    with patch.applied(llama):
-        _, found = llama.run_with_cache(tokens, names_filter=names)
-    z: list[Tensor] = []
-    with (
-        replace(tuned, heads=some_heads((0, 3)), scale=tuned.scale[:1], bias=tuned.bias[:1])
-        .applied(llama),
-        llama.hooks(fwd_hooks=[(names[0], lambda z_, hook: z.append(z_))]),
-    ):
-        llama(tokens)
-    assert torch.equal(next(iter(found.values())), z[0])
+    one = replace(tuned, heads=some_heads((0, 3)), scale=tuned.scale[:1], bias=tuned.bias[:1])
+    with one.applied(llama):
+        expected = last_seen(llama, "blocks.1.attn.hook_z", tokens)
+    with PatchIntervention(some_heads((0, 3)), donor=tuned).applied(llama):
+        _, found = llama.run_with_cache(tokens, names_filter=["blocks.1.attn.hook_z"])
+    assert torch.equal(next(iter(found.values())), expected)
 
 
 def test_nothing_stays_behind_also_after_an_exception(llama: TransformerBridge) -> None:
     tokens, tuned = draw_tokens(), draw_edit(llama)
+    llama(tokens)  # TransformerLens attaches hooks of its own on the first pass
     before, names = count_hooks(llama), set(llama.__dict__)
     own = set(llama.original_model.__dict__)
     signature = inspect.signature(llama.original_model.forward)

@@ -150,10 +150,10 @@ def test_a_finished_folder_is_replaced_only_when_asked(
 
 
 def test_an_unfinished_or_foreign_folder_is_not_read(tmp_path: Path) -> None:
-    with pytest.raises(LofitLensError, match="no finished transfer"):
+    with pytest.raises(LofitLensError, match="No transfer of heads at"):
         load_transfer(tmp_path)
     (tmp_path / "transfer.json").write_text('{"schema": 1}', encoding="utf-8")
-    with pytest.raises(LofitLensError, match="no finished transfer"):
+    with pytest.raises(LofitLensError, match="was not finished"):
         load_transfer(tmp_path)
 
 

@@ -187,3 +187,11 @@ def test_a_sentencepiece_token_keeps_its_blank(models_dir: Path) -> None:
     tokenizer: Any = model.tokenizer
     ids = tokenizer("once the", add_special_tokens=False)["input_ids"]
     assert token_texts(model, ids)[-1] == "·the"
+
+
+def test_the_table_in_a_notebook_escapes_special_tokens(llama: Any) -> None:
+    lens = logit_lens(llama, draw_edit(llama), k=VOCAB)
+    table = lens._repr_html_()
+    assert "&lt;s&gt;" in table
+    assert "<td><s>" not in table
+    assert repr(lens).startswith("LogitLens(4 heads; L0H3: ")

@@ -9,6 +9,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import plotly.graph_objects as go
 import pytest
@@ -38,13 +39,14 @@ from tests.small_study import (
     comparison,
     edit,
     matrix,
+    run,
     scores,
     study,
     table,
 )
 
-SECTIONS = ("summary", "scores", "transfer", "layers", "overlap", "heads", "further", "costs")
-SECTIONS += ("provenance", "reproduce")
+SECTIONS = ("summary", "scores", "transfer", "layers", "overlap", "sweeps", "causal", "heads")
+SECTIONS += ("further", "costs", "provenance", "reproduce")
 
 
 class Page(HTMLParser):
@@ -132,8 +134,17 @@ def test_headings_are_in_order_and_ids_are_unique(whole: Page) -> None:
 def test_every_figure_says_in_words_what_it_shows_and_has_its_data_as_a_table(whole: Page) -> None:
     plots = [given for tag, given in whole.tags if "data-figure" in given and tag == "div"]
     drawn = [given for given in plots if given.get("class") == "plot"]
-    names = ["forest-1", "transfer-1", "layers-1", "overlap-1", "shared-1", "heads-1-1"]
-    assert [given["id"] for given in drawn] == [*names, "further-1", "further-2"]
+    names = [
+        "forest-1",
+        "accuracy-1",
+        "accuracy-2",
+        "transfer-1",
+        "layers-1",
+        "overlap-1",
+        "shared-1",
+    ]
+    names += ["sweep-1", "causal-1", "heads-1-1", "further-1", "further-2"]
+    assert [given["id"] for given in drawn] == names
     for given in drawn:
         assert given["role"] == "img"
         assert re.search(
@@ -153,13 +164,14 @@ def test_names_that_are_html_are_shown_as_text(whole: Page) -> None:
 
 def test_the_figures_in_the_page_are_those_of_the_results(whole: Page) -> None:
     figures = json.loads(whole.scripts["figures"])
-    drawn = go.Figure({"data": figures["transfer-1"]["data"]})
-    for found, expected in zip(drawn.data, matrix().plot().data, strict=True):
+    drawn: Any = go.Figure({"data": figures["transfer-1"]["data"]})
+    original: Any = matrix().plot()
+    for found, expected in zip(drawn.data, original.data, strict=True):
         assert (found.text == expected.text).all()
     labels = [button["label"] for button in figures["transfer-1"]["menus"][0]["buttons"]]
     assert labels == ["relative", "accuracy"]
     for figure in figures.values():
-        assert not {"template", "width", "updatemenus"} & figure["layout"].keys()
+        assert not {"template", "updatemenus"} & figure["layout"].keys()
     assert set(json.loads(whole.scripts["templates"])) == {"light", "dark"}
 
 
@@ -201,6 +213,14 @@ def test_findings_of_a_matrix_count_its_marks() -> None:
         assert f"over {len(others)} cells" in sentence
 
 
+def test_a_run_is_told_before_and_after() -> None:
+    ran = run("truth")
+    before, after = (100 * found.main.value for found in (ran.zero_shot, ran.tuned))
+    sentence = next(s for s in findings(study()) if "tuned heads" in s)
+    assert f"MC1 with 2 tuned heads {after:.1f}%" in sentence
+    assert f"zero-shot {before:.1f}%" in sentence
+
+
 def test_one_seed_is_told() -> None:
     one = Study(Path("one"), comparisons={"one": comparison((7,))})
     assert findings(one)[-1] == ONE_SEED
@@ -239,6 +259,11 @@ def test_a_large_model_has_cards_of_the_chosen_and_edited_heads_only() -> None:
     assert Explorer(1, wide, chosen).heads == sorted({*edited, *chosen})
 
 
+def test_the_first_card_is_of_the_head_chosen_most_often() -> None:
+    assert Explorer(1, cards(), chosen_by(study(), (N_LAYERS, N_HEADS))).first == BOTH
+    assert Explorer(1, cards(), {}).first in cards().edited()
+
+
 def test_cards_of_a_second_model_have_ids_of_their_own() -> None:
     two = replace(study(), cards={"a": cards(), "b": cards()})
     ids = Page(page(two)).all("id")
@@ -250,7 +275,9 @@ def test_the_table_of_a_run_has_a_column_for_each_task() -> None:
     found = by_task(table())
     assert found["method"].tolist() == ["floor: chance", "LoFiT", "random heads"]
     assert found["heads"].tolist() == ["", "2", "2"]
-    assert found[f"{NASTY}, MC1"].tolist()[1:] == ["90.0 [80.0, 95.0]", "30.0 [20.0, 40.0]*"]
+    scores = ["25.0", "90.0 [80.0, 95.0]", "30.0 [20.0, 40.0]*"]
+    assert found[f"{NASTY}, MC1"].tolist() == scores
+    assert by_task(run("truth").frame())["method"].tolist() == ["zero_shot", "tuned"]
 
 
 def test_numbers_and_nested_values_as_text() -> None:
@@ -266,12 +293,12 @@ def test_numbers_and_nested_values_as_text() -> None:
 
 
 def test_a_report_is_written_beside_the_run_or_where_one_says(tmp_path: Path) -> None:
-    run = tmp_path / "my run"
-    scores("truth", 7).save(run / "scores.json")
-    assert report(run) == run / "report.html"
-    elsewhere = report(run, out=tmp_path / "new" / "page.html", title="Mine")
+    folder = tmp_path / "my run"
+    scores("truth", 7).save(folder / "scores.json")
+    assert report(folder) == folder / "report.html"
+    elsewhere = report(folder, out=tmp_path / "new" / "page.html", title="Mine")
     assert "<h1>Mine</h1>" in elsewhere.read_text(encoding="utf-8")
-    assert "<h1>my run</h1>" in (run / "report.html").read_text(encoding="utf-8")
+    assert "<h1>my run</h1>" in (folder / "report.html").read_text(encoding="utf-8")
     with pytest.raises(LofitLensError, match="run"):
         report(tmp_path / "new")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial, wraps
+from functools import partial, update_wrapper
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -39,7 +39,7 @@ class PatchIntervention:
 
     It has the last word on its heads: edits in other contexts are in force in both runs, and what
     they do to these heads in the second is overruled. Hook functions of others see both runs, the
-    donor's first. Texts pass the model whole: generation works without a key/value cache.
+    donor's first. Texts pass the model whole: `model.generate` does without a key/value cache.
 
     Attributes:
         heads: The heads; with none, the model under `base`.
@@ -73,16 +73,21 @@ class PatchIntervention:
 
         Raises:
             ModelMismatchError: The heads, donor or base belong to another model.
-            UnsupportedError: Donor or base edits some token positions only. On a forward pass: it
-                goes on from a key/value cache, or a contrast vector is in force outside the patch.
+            UnsupportedError: Donor or base edits some token positions only, or another patch is in
+                force. On a forward pass: it goes on from a key/value cache, or a contrast vector is
+                in force around the patch or inside it, or donor or base is itself a patch.
         """
         check_head_shape(model, self.heads)
         for edit in (self.donor, self.base):
             _check_all_positions(model, edit)
-        runs = _TwoRuns(self, model)
+        hf: Any = model.original_model
+        if isinstance(hf.forward, _TwoRuns):
+            raise UnsupportedError(
+                "Another patch is in force. Patch all heads at once, or one after the other."
+            )
         uncached = partial(model.generate, use_past_kv_cache=False)
         with (
-            _replaced(model.original_model, "forward", runs.forward),
+            _replaced(hf, "forward", _TwoRuns(self, model)),
             _replaced(model, "generate", uncached),
         ):
             yield
@@ -105,14 +110,9 @@ class _TwoRuns:
         self._plain: Callable[..., Any] = self._hf.forward
         self._inside = self._begun = False
         self._z: dict[int, Tensor] = {}
+        update_wrapper(self, self._plain)  # callers look at the signature
 
-        @wraps(self._plain)  # callers look at its signature
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            return self._forward(*args, **kwargs)
-
-        self.forward = forward
-
-    def _forward(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._inside:
             return self._plain(*args, **kwargs)
         self._check(kwargs)
@@ -169,7 +169,8 @@ class _TwoRuns:
         if cache is not None and cache.get_seq_length():
             raise UnsupportedError(
                 "Patching runs each text whole, and this forward pass comes with a key/value cache. "
-                "Generate with use_past_kv_cache=False, or pass all tokens at once."
+                "Pass all tokens at once; generate with `model.generate`, or with "
+                "use_past_kv_cache=False and use_cache=False."
             )
         if any(isinstance(owner, ContrastStreams) for owner in _owners(self._hf)):
             raise UnsupportedError(

@@ -146,13 +146,12 @@ def _readout(
     """
     norm: Any = model.ln_final
     weight, bias = model.W_U.detach(), model.b_U.detach()
-    right, wrong = right.to(weight.device), wrong.to(weight.device)
     direction = (weight[:, right].float() - weight[:, wrong].float()).T
-    rest = bias[right].float() - bias[wrong].float()
+    rest = (bias[right].float() - bias[wrong].float()).to(direction.device)
     shift = None if norm.uses_rms_norm else getattr(norm.original_component, "bias", None)
     if shift is not None:
-        rest = rest + direction @ shift.detach().float()
-    reading = direction * (norm.weight.detach().float() + float(norm.uses_weight_offset))
+        rest = rest + direction @ shift.detach().to(direction)
+    reading = direction * (norm.weight.detach().to(direction) + float(norm.uses_weight_offset))
     if not norm.uses_rms_norm:
         reading = reading - reading.mean(-1, keepdim=True)
     return reading / scale.to(reading.device), rest.cpu()

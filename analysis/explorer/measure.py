@@ -23,6 +23,13 @@ MAX_TOKENS = 64
 """Longest text whose attention is shown as a table."""
 
 
+def short_prompt(model: TransformerBridge, task: Task) -> str | None:
+    """The first test prompt of a task whose attention can be shown, if there is one."""
+    encoder = Encoder(model)
+    prompts = (example.prompt for example in task.test)
+    return next((text for text in prompts if len(encoder.prompt(text).ids) <= MAX_TOKENS), None)
+
+
 def measure_edit(
     model: TransformerBridge, edit: HeadIntervention, *, name: str, task: Task | None, k: int
 ) -> list[HeadEdit]:

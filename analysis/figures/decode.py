@@ -26,20 +26,15 @@ def lens_table(frame: pd.DataFrame, *, places: int) -> go.Figure:
     shown = frame[frame["place"] <= places].sort_values(["layer", "head", "place"])
     names = list(shown["name"].unique())
     largest = float(shown["from_mean"].abs().max())
+    titles = ["suppressed, the lowest first", "promoted, the highest first"]
     figure = make_subplots(
-        cols=2,
-        shared_yaxes=True,
-        horizontal_spacing=0.03,
-        subplot_titles=["suppressed, the lowest first", "promoted, the highest first"],
+        cols=2, shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=titles
     )
     for column, direction in enumerate(("suppressed", "promoted"), start=1):
         part = shown[shown["direction"] == direction]
         shape = len(names), places
         tokens = [html.escape(token) for token in part["token"]]
-        details = np.stack(
-            [part["logit"].to_numpy(), part["from_mean"].to_numpy(), part["token_id"].to_numpy()],
-            -1,
-        )
+        details = part[["logit", "from_mean", "token_id"]].to_numpy()
         figure.add_heatmap(
             row=1,
             col=column,
@@ -82,12 +77,9 @@ def direction_points(frame: pd.DataFrame, *, chance: float, n: int) -> go.Figure
     frame = frame.sort_values(["layer", "head"])
     names = list(frame["name"])
     figure = make_subplots(
-        cols=2,
-        shared_yaxes=True,
-        horizontal_spacing=0.05,
-        column_widths=[0.65, 0.35],
+        cols=2, shared_yaxes=True, horizontal_spacing=0.05, column_widths=[0.65, 0.35],
         subplot_titles=["cosine of the offset", "size of the offset"],
-    )
+    )  # fmt: skip
     figure.add_shape(
         type="rect", x0=-chance, x1=chance, y0=0, y1=1, xref="x", yref="y domain", layer="below",
         fillcolor=NEUTRAL, opacity=0.2, line={"width": 0},
@@ -127,7 +119,7 @@ def direction_points(frame: pd.DataFrame, *, chance: float, n: int) -> go.Figure
     return figure.update_layout(
         title=_title("Learned offsets and the activations of their heads", subtitle, height),
         template=TEMPLATE,
-        legend={"orientation": "h", "x": 0, "y": -60 / (height - 160), "yanchor": "top"},
+        legend=_legend_below(),
         width=860,
         height=height,
         margin={"t": 110, "b": 96},
@@ -208,7 +200,7 @@ def attribution_map(
         title=_title(titles.get(values, "Direct contributions"), subtitle, height),
         template=TEMPLATE,
         coloraxis={**_signed_axis(limit), "colorbar": {"title": {"text": "logit"}}},
-        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": -60 / (height - 180), "yanchor": "top"},
+        legend=_legend_below(),
         width=900,
         height=height,
         margin={"t": 130, "b": 96},
@@ -296,6 +288,11 @@ def _whiskers(rest: pd.DataFrame, values: str) -> dict[str, Any]:
 def _signed_axis(largest: float) -> dict[str, Any]:
     """A colour axis around zero: red below, blue above."""
     return {"colorscale": "RdBu", "cmid": 0, "cmin": -largest or -1, "cmax": largest or 1}
+
+
+def _legend_below() -> dict[str, Any]:
+    """A row of entries at the lower edge, whatever the height of the figure."""
+    return {"orientation": "h", "x": 0, "yref": "container", "y": 0.01, "yanchor": "bottom"}
 
 
 def _title(text: str, subtitle: str, height: int) -> dict[str, Any]:

@@ -58,10 +58,10 @@ def check_formats(formats: Sequence[str]) -> None:
     Raises:
         LofitLensError: A format is unknown, or needs kaleido or a browser and there is none.
     """
-    unknown = [name for name in formats if name not in FORMATS]
-    if unknown:
+    unknown = [repr(name) for name in formats if name not in FORMATS]
+    if unknown or not formats:
         raise LofitLensError(
-            f"Figures are written as {', '.join(FORMATS)}; got {', '.join(map(repr, unknown))}."
+            f"Figures are written as {', '.join(FORMATS)}; got {', '.join(unknown) or 'nothing'}."
         )
     drawn = [name for name in formats if name in PICTURES]
     if drawn and find_spec("kaleido") is None:

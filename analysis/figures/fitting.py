@@ -23,13 +23,14 @@ _BREAK, _TAG = re.compile(r"<br\s*/?>"), re.compile(r"<[^>]+>")
 
 
 def plot_width(figure: go.Figure, width: float) -> float:
-    """What axes and colour bar leave of a width to the plots, in pixels.
+    """What axes, colour bar and a legend at the right leave of a width to the plots, in pixels.
 
     Args:
         figure: The figure, with its type at its final size.
         width: Of the figure.
     """
-    return width - _left(figure) - (COLORBAR if _has_colorbar(figure) else 0.0) - 2 * EDGE
+    bar = COLORBAR if _has_colorbar(figure) else 0.0
+    return width - _left(figure) - bar - _beside(figure) - 2 * EDGE
 
 
 def margins(figure: go.Figure, width: float, height: float) -> dict[str, float]:
@@ -42,7 +43,7 @@ def margins(figure: go.Figure, width: float, height: float) -> dict[str, float]:
         width: Of the plots.
         height: Of the plots.
     """
-    sides = {"l": 0.0, "r": 0.0, "t": 0.0, "b": _below(figure, width) + _legend(figure, width)}
+    sides = {"l": 0.0, "r": 0.0, "t": 0.0, "b": _below(figure, width) + _beneath(figure, width)}
     for note in _layout(figure).annotations:
         wide, high = _extent(note, _font(figure))
         for letter, near, far, length, span in (
@@ -56,6 +57,34 @@ def margins(figure: go.Figure, width: float, height: float) -> dict[str, float]:
                 sides[near] = max(sides[near], -start)
                 sides[far] = max(sides[far], start + span - length)
     return {side: pixels + EDGE for side, pixels in sides.items()}
+
+
+def wrap_titles(figure: go.Figure, width: float) -> None:
+    """Break the titles over panels where they are wider than their panel.
+
+    Args:
+        figure: The figure; its annotations are changed.
+        width: Of the plots.
+    """
+    panels = [axis.domain or (0, 1) for _, axis in _axes(figure, "x")]
+    for note in _layout(figure).annotations:
+        over = [high - low for low, high in panels if math.isclose((low + high) / 2, note.x)]
+        if over and note.xref == "paper" and not note.textangle:
+            letters = width * over[0] / (LETTER * (note.font.size or _font(figure)))
+            lines = _BREAK.split(note.text)
+            note.text = "<br>".join(part for line in lines for part in _wrapped(line, letters))
+
+
+def _wrapped(line: str, letters: float) -> list[str]:
+    """A line broken at blanks; its tags take no room."""
+    parts = [""]
+    for word in line.split(" "):
+        longer = f"{parts[-1]} {word}".strip()
+        if len(_TAG.sub("", longer)) > letters and parts[-1]:
+            parts.append(word)
+        else:
+            parts[-1] = longer
+    return parts
 
 
 def thin_ticks(figure: go.Figure, width: float, height: float) -> None:
@@ -141,16 +170,39 @@ def _labels(figure: go.Figure, letter: str, name: str) -> list[str]:
     return [f"{_span(figure, letter, name):.0f}"]
 
 
-def _legend(figure: go.Figure, width: float) -> float:
+def _beneath(figure: go.Figure, width: float) -> float:
     """Room for a legend that lies below the plots."""
-    legend = _layout(figure).legend
-    names = {t.legendgroup or t.name: t.name for t in _traces(figure) if t.showlegend is not False}
-    if legend.orientation != "h" or len(names) < 2 or _layout(figure).showlegend is False:
+    if _layout(figure).legend.orientation != "h":
         return 0.0
-    letters = sum(
-        len(str(name)) + 8 for name in names.values()
-    )  # the line before a name: 8 letters
-    return math.ceil(letters * LETTER * _font(figure) / width) * LINE * _font(figure) + EDGE
+    line = sum(map(_entry, _legend(figure))) * LETTER * _font(figure)
+    return math.ceil(line / width) * (LINE * _font(figure) + EDGE)
+
+
+def _beside(figure: go.Figure) -> float:
+    """Room for a legend at the right."""
+    if _layout(figure).legend.orientation == "h":
+        return 0.0
+    return max(map(_entry, _legend(figure)), default=0) * LETTER * _font(figure)
+
+
+def _entry(name: str) -> int:
+    """Letters of a line of a legend; the mark before the name is as wide as eight."""
+    return len(name) + 8
+
+
+def _legend(figure: go.Figure) -> list[str]:
+    """What stands in the legend; one line alone is not shown."""
+    shown = [trace for trace in _traces(figure) if trace.showlegend or _named_by_itself(trace)]
+    names = {trace.legendgroup or trace.name: str(trace.name) for trace in shown}
+    if _layout(figure).showlegend is False or len(shown) < 2:
+        return []
+    title = _layout(figure).legend.title.text
+    return [*names.values(), *([title] if title else [])]
+
+
+def _named_by_itself(trace: Any) -> bool:
+    """Whether plotly puts a trace into the legend without being told."""
+    return trace.showlegend is None and trace.type != "heatmap"
 
 
 def _has_colorbar(figure: go.Figure) -> bool:
@@ -192,11 +244,11 @@ def _place(figure: go.Figure, note: Any, letter: str) -> float | None:
     """Where an annotation stands, from 0 to 1 of the plots; None if it stands at data."""
     at, place = note[f"{letter}ref"], note[letter]
     if at == "paper":
-        return place
+        return float(place)
     if at is None or not at.endswith(" domain"):
         return None
     low, high = _axis(figure, letter, at.removesuffix(" domain")).domain or (0, 1)
-    return low + place * (high - low)
+    return float(low + place * (high - low))
 
 
 def _before(anchor: str | None, place: float) -> float:

@@ -8,7 +8,14 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from lofit_lens.analysis.figures.fitting import EDGE, margins, narrowest, plot_width, thin_ticks
+from lofit_lens.analysis.figures.fitting import (
+    EDGE,
+    margins,
+    narrowest,
+    plot_width,
+    thin_ticks,
+    wrap_titles,
+)
 from lofit_lens.errors import LofitLensError
 from lofit_lens.plotting import TEMPLATE
 
@@ -64,6 +71,7 @@ def for_paper(figure: go.Figure, width: str | float = "text", *, title: bool = F
     before = _plot_size(figure)
     height = before[1] * min(1.0, max(LOW, pixels / before[0]))
     plots = plot_width(copy, pixels)
+    wrap_titles(copy, plots)
     room = margins(copy, plots, height)
     text, cell = narrowest(copy, plots)
     if text > FULL * cell:
@@ -116,7 +124,7 @@ def _plot_size(figure: go.Figure) -> tuple[float, float]:
     above, below = (
         MARGIN[side] if layout.margin[side] is None else layout.margin[side] for side in "tb"
     )
-    return width, height - above - below
+    return float(width), float(height - above - below)
 
 
 def _in_print(value: Any, name: str = "", parent: str = "") -> Any:

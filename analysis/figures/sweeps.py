@@ -23,7 +23,7 @@ _WORDS = {
     "percent": ("heads, % of all", "Accuracy by share of the heads"),
 }
 _COLUMNS = 3
-_PANEL, _MARGIN, _TOP, _BOTTOM = 300, 70, 100, 90
+_PANEL, _MARGIN, _TOP, _BOTTOM, _ENTRY = 300, 70, 100, 90, 110
 
 
 def sweep_lines(
@@ -51,7 +51,10 @@ def sweep_lines(
     panels = list(frame.groupby("task", sort=False))
     columns = min(_COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
-    height, width = _PANEL * rows + _TOP + _BOTTOM, 400 * columns + _MARGIN
+    names = [name for name in frame[series].unique() if name != UNTUNED]
+    width = 400 * columns + _MARGIN
+    bottom = _BOTTOM + 20 * ((len(names) + 1) * _ENTRY // width)
+    height = _PANEL * rows + _TOP + bottom
     figure = make_subplots(
         rows=rows,
         cols=columns,
@@ -59,7 +62,6 @@ def sweep_lines(
         horizontal_spacing=0.18 / columns if columns > 1 else 0.0,
         vertical_spacing=0.28 / rows if rows > 1 else 0.0,
     )
-    names = [name for name in frame[series].unique() if name != UNTUNED]
     looks = {name: (COLOURS[i % 6], SYMBOLS[i % 7]) for i, name in enumerate(names)}
     figure.update_annotations(font={"size": 13})
     named: dict[object, go.Scatter] = {}
@@ -78,11 +80,11 @@ def sweep_lines(
     words, heading = _WORDS[x]
     figure.update_xaxes(title={"text": words, "standoff": 8}, minor={"ticks": ""})
     figure.update_yaxes(title={"text": "%", "standoff": 4}, col=1)
-    told = ["bands: 95% intervals"] if "low" in frame and frame["low"].notna().any() else []
+    banded = "low" in frame and frame["low"].notna().any()
     return figure.update_layout(
         title={
             "text": title or heading,
-            "subtitle": {"text": "; ".join(told)},
+            "subtitle": {"text": "bands: 95% intervals" if banded else ""},
             "x": 0.02,
             "yref": "container",
             "y": 1 - 24 / height,
@@ -90,7 +92,7 @@ def sweep_lines(
         template=TEMPLATE,
         width=width,
         height=height,
-        margin={"t": _TOP, "b": _BOTTOM, "l": _MARGIN, "r": 24},
+        margin={"t": _TOP, "b": bottom, "l": _MARGIN, "r": 24},
         legend={"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom"},
     )
 

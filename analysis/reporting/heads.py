@@ -85,6 +85,13 @@ class Explorer:
             found = {Head(*cell) for cells in best for cell in cells}
         return sorted(found)
 
+    @property
+    def first(self) -> Head:
+        """The head whose card is shown first: chosen most often, else edited."""
+        times = {h: sum(map(len, by_task.values())) for h, by_task in self.chosen.items()}
+        edited = self.cards.edited()
+        return max(self.heads, key=lambda head: (times.get(head, 0), head in edited))
+
     def html(self) -> str:
         """Lists to choose from, the heat map, and the cards."""
         tasks = "".join(
@@ -93,7 +100,9 @@ class Explorer:
             for task, plot in zip(self.cards.tasks, self.plots, strict=True)
         )
         heads = "".join(
-            f'<option value="{head}">{escape(self._listed(head))}</option>' for head in self.heads
+            f'<option value="{head}"{" selected" if head == self.first else ""}>'
+            f"{escape(self._listed(head))}</option>"
+            for head in self.heads
         )
         first = self.plots[0]
         return (

@@ -31,7 +31,7 @@ PAPER = (
 def summary_section(study: Study) -> Section:
     """What was run, and what came out."""
     about: dict[str, Any] = {
-        "runs": {name: str(told.get("kind")) for name, told in study.provenance.items()},
+        "runs": [f"{name} ({told.get('kind')})" for name, told in study.provenance.items()],
         "models": list(dict.fromkeys(filter(None, map(model_of, study.provenance.values())))),
         "test items": _items(study),
         "seeds": _seeds(study),
@@ -57,7 +57,7 @@ def provenance_section(study: Study) -> Section:
 def reproduce_section(study: Study) -> Section:
     """Commands, and what to cite."""
     commands = [_command(name, told) for name, told in study.provenance.items()]
-    commands.append(f"lofit-lens report {study.name}")
+    commands.append(shlex.join(["lofit-lens", "report", study.name]))
     body = (
         f"<pre><code>{escape(chr(10).join(commands))}</code></pre>"
         + paragraph("Settings that a command does not show are those under Provenance.")

@@ -36,12 +36,15 @@
   // Plotly's own buttons as buttons of the page.
   for (const group of document.querySelectorAll(".switch")) {
     const name = group.dataset.figure;
-    const plot = document.getElementById(name + "-plot");
+    const plot = document.getElementById(name);
     const buttons = [...group.querySelectorAll("button")];
     for (const each of buttons) {
       each.addEventListener("click", () => {
         const { method, args } = figures[name].menus[each.dataset.menu].buttons[each.dataset.button];
         Plotly[method](plot, ...structuredClone(args));
+        const { text, subtitle } = plot.layout.title;
+        const words = [text, subtitle?.text, "The data are in the table below."];
+        plot.setAttribute("aria-label", words.filter(Boolean).join(". ").replaceAll("<br>", " "));
         for (const other of buttons) other.setAttribute("aria-pressed", String(other === each));
       });
     }
@@ -110,25 +113,29 @@
     };
   });
 
-  // On paper: light, as wide as the page, and no table cut.
+  // On paper: light, and what is wider than the paper is made smaller. A figure that takes the
+  // width of the window is drawn anew for that.
   const PAPER = 680;
-  const print = () => {
-    for (const plot of plots) {
-      const width = Math.min(PAPER, parseFloat(plot.style.maxWidth) || PAPER);
-      Plotly.update(plot, {}, { template: templates.light, width });
-    }
-    for (const table of document.querySelectorAll(".scroll table, .card table")) {
-      if (table.offsetWidth > PAPER) table.style.zoom = PAPER / table.offsetWidth;
-    }
+  const DRAWN = 900;
+  const fit = (element, width) => {
+    element.style.zoom = width > PAPER ? PAPER / width : "";
   };
-  const afterPrint = () => {
+  addEventListener("beforeprint", () => {
     for (const plot of plots) {
-      Plotly.update(plot, {}, { template: template(), width: null, autosize: true });
+      const own = figures[plot.dataset.figure].layout.width;
+      Plotly.update(plot, {}, { template: templates.light, width: own || DRAWN });
+      fit(plot, own || DRAWN);
     }
-    for (const table of document.querySelectorAll("table")) table.style.zoom = "";
-  };
-  addEventListener("beforeprint", print);
-  addEventListener("afterprint", afterPrint);
+    for (const table of document.querySelectorAll("main table")) fit(table, table.offsetWidth);
+  });
+  addEventListener("afterprint", () => {
+    for (const plot of plots) {
+      plot.style.zoom = "";
+      const own = figures[plot.dataset.figure].layout.width;
+      Plotly.update(plot, {}, { template: template(), width: own || null, autosize: !own });
+    }
+    for (const table of document.querySelectorAll("main table")) table.style.zoom = "";
+  });
 
   button.hidden = false;
   button.textContent = isDark() ? "Light theme" : "Dark theme";

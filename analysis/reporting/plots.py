@@ -41,13 +41,13 @@ class Plot:
         return f"<figure>{self._switches()}{self.canvas()}{self.data()}</figure>"
 
     def canvas(self) -> str:
-        """Where the page's script draws it; the width that it names is the most it takes."""
+        """Where the page's script draws it: as wide as it says, otherwise as the page."""
         layout: Any = self.figure.layout
-        limit = f";max-width:{layout.width:g}px" if layout.width else ""
+        width = f";width:{layout.width:g}px" if layout.width else ""
         return (
             f'<div class="plot" id="{self.name}" data-figure="{self.name}" role="img" '
             f'aria-label="{escape(in_words(self.figure))}" '
-            f'style="height:{layout.height or HEIGHT:g}px{limit}"></div>'
+            f'style="height:{layout.height or HEIGHT:g}px{width}"></div>'
         )
 
     def data(self) -> str:
@@ -57,13 +57,12 @@ class Plot:
         return details("The data as a table", table(self.frame, title))
 
     def json(self) -> dict[str, Any]:
-        """Traces, layout and what its buttons do; theme and width are the page's own."""
+        """Traces, layout and what its buttons do; the theme is the page's own."""
         content = self.figure.to_dict()
         layout = content["layout"]
         menus = layout.pop("updatemenus", [])
-        for name in ("template", "width"):
-            layout.pop(name, None)
-        return {"data": content["data"], "layout": layout | {"autosize": True}, "menus": menus}
+        layout.pop("template", None)
+        return {"data": content["data"], "layout": layout, "menus": menus}
 
     def _switches(self) -> str:
         """Plotly's buttons as buttons of the page, which the keyboard reaches."""
@@ -87,12 +86,12 @@ def in_words(figure: go.Figure) -> str:
     """What a figure shows, for those who do not see it."""
     layout: Any = figure.layout
     title = layout.title
-    shown = [trace for trace in figure.data if trace.visible in (None, True)]
+    traces: Any = figure.data
+    shown = [trace for trace in traces if trace.visible in (None, True)]
     kinds = list(dict.fromkeys(_KINDS.get(trace.type, "Chart") for trace in shown))
     parts = [f"{' and '.join(kinds) or 'Figure'}: {plain_text(title.text)}"]
     parts.append(plain_text(title.subtitle.text))
-    values = [_numbers(trace.z if trace.type == "heatmap" else trace.y) for trace in shown]
-    numbers = np.concatenate([*values, np.empty(0)])
+    numbers = np.concatenate([*map(_numbers, shown), np.empty(0)])
     if numbers.size:
         low, high = numbers.min(), numbers.max()
         parts.append(f"{numbers.size} values from {low:.3g} to {high:.3g}, in the table below")
@@ -103,8 +102,9 @@ def traces_frame(figure: go.Figure) -> pd.DataFrame:
     """The numbers of a figure, trace by trace; columns `series`, `x`, `y`, and `z` of a heat map."""
     import pandas as pd
 
-    parts = []
-    for number, trace in enumerate(figure.data, start=1):
+    parts: list[pd.DataFrame] = []
+    traces: Any = figure.data
+    for number, trace in enumerate(traces, start=1):
         name = trace.name or f"series {number}"
         if trace.type == "heatmap":
             z = np.atleast_2d(np.asarray(trace.z, dtype=float))
@@ -125,10 +125,12 @@ def plain_text(text: str | None) -> str:
     return " ".join(_TAGS.sub(" ", text or "").split())
 
 
-def _numbers(values: Any) -> np.ndarray:
-    """The finite numbers among the values of a trace; none if they are names."""
-    try:
-        found = np.asarray(() if values is None else values, dtype=float).ravel()
-    except ValueError:
-        return np.empty(0)
-    return found[np.isfinite(found)]
+def _numbers(trace: Any) -> np.ndarray:
+    """The finite numbers that a trace draws: of the axis that does not hold names, rather y than x."""
+    for name in ("z",) if trace.type == "heatmap" else ("y", "x"):
+        try:
+            found = np.asarray(trace[name], dtype=float).ravel()
+        except (TypeError, ValueError):
+            continue
+        return found[np.isfinite(found)]
+    return np.empty(0)

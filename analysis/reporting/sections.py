@@ -9,13 +9,7 @@ from typing import TYPE_CHECKING
 from lofit_lens.analysis.comparison.tables import as_html
 from lofit_lens.analysis.overlap import head_overlap
 from lofit_lens.analysis.reporting.heads import heads_section
-from lofit_lens.analysis.reporting.markup import (
-    definitions,
-    details,
-    paragraph,
-    scrolling,
-    table,
-)
+from lofit_lens.analysis.reporting.markup import definitions, details, paragraph, scrolling, table
 from lofit_lens.analysis.reporting.origins import (
     provenance_section,
     reproduce_section,
@@ -30,10 +24,8 @@ if TYPE_CHECKING:
 
     from lofit_lens.analysis.study_results import Study
 
-BESIDE = (
-    "Scores in %, with 95% intervals. * p < 0.05, + p < 0.1: LoFiT on the heads chosen for the task is "
-    "better, Holm-corrected."
-)
+SCORES = "Scores in %, with 95% intervals."
+MARKED = "* p < 0.05, + p < 0.1: LoFiT on the heads chosen for the task is better, Holm-corrected."
 
 
 def sections(study: Study) -> list[Section]:
@@ -48,25 +40,20 @@ def _scores(study: Study) -> Section | None:
     for number, (name, comparison) in enumerate(study.comparisons.items(), start=1):
         parts.append(f"<h3>{escape(name)}</h3>{scrolling(f'Table of {name}', as_html(comparison))}")
         if len(comparison.methods) > 1:
-            frame = comparison.frame()
-            shown = frame[frame["difference"].notna()]
-            columns = [
-                "task",
-                "method",
-                "metric",
-                "difference",
-                "difference_low",
-                "difference_high",
-            ]
-            plots.append(Plot(f"forest-{number}", comparison.plot(), shown[[*columns, "p_holm"]]))
+            tested = comparison.frame().dropna(subset="difference")[_TESTED]
+            plots.append(Plot(f"forest-{number}", comparison.plot(), _percent(tested)))
             parts.append(plots[-1].html())
     for name, frame in study.tables.items():
         whole = details("With tests, row by row", table(_percent(frame), name))
-        parts += [table(by_task(frame), name), paragraph(BESIDE), whole]
+        note = f"{SCORES} {MARKED}" if "p_holm" in frame else SCORES
+        parts += [table(by_task(frame), name), paragraph(note), whole]
     for number, (task, run) in enumerate(study.runs.items(), start=1):
         plots.append(Plot(f"accuracy-{number}", run.plot(), _percent(run.frame())))
         parts.append(f"<h3>{escape(task)}</h3>{plots[-1].html()}")
     return _section("scores", "Scores", parts, plots)
+
+
+_TESTED = ["task", "method", "metric", "difference", "difference_low", "difference_high", "p_holm"]
 
 
 def _transfer(study: Study) -> Section | None:
@@ -120,7 +107,7 @@ def _sweeps(study: Study) -> Section | None:
 def _causal(study: Study) -> Section | None:
     """What a model without the chosen heads, or with them alone, can do."""
     plots = [
-        Plot(f"causal-{number}", curves.plot(), curves.frame())
+        Plot(f"causal-{number}", curves.plot(), _percent(curves.frame()))
         for number, curves in enumerate(study.curves.values(), start=1)
     ]
     title = "Is the head set causal?"
@@ -134,7 +121,7 @@ def _further(study: Study) -> Section | None:
         Plot(f"further-{number}", figure, traces_frame(figure))
         for number, figure in enumerate(study.figures(names).values() if names else (), start=1)
     ]
-    return _section("further", "Further figures", [plot.html() for plot in plots], plots)
+    return _section("further", "Further figures", _labelled(names, plots), plots)
 
 
 _SHOWN = ("figure2", "figure3", "figure4", "figure5", "figure6", "chosen", "causal", "forest")
@@ -200,7 +187,8 @@ def by_task(frame: pd.DataFrame) -> pd.DataFrame:
         {"method": method, "heads": heads} | {column: cells.get(column, "") for column in columns}
         for (method, heads), cells in rows.items()
     ]
-    return pd.DataFrame(lines)
+    found = pd.DataFrame(lines)
+    return found if found["heads"].any() else found.drop(columns="heads")
 
 
 def _labelled(labels: Iterable[str], plots: Sequence[Plot]) -> list[str]:
