@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import chisquare
 from transformer_lens.model_bridge import TransformerBridge
 
 from lofit_lens.analysis.causal.ablation import mean_ablation, zero_ablation
+from lofit_lens.analysis.causal.controls import others_like
 from lofit_lens.analysis.causal.curves import causal_curves
 from lofit_lens.analysis.causal.patching import PatchIntervention
 from lofit_lens.analysis.causal.results import CHOSEN, CURVES, RANDOM, CausalCurves
@@ -22,7 +24,7 @@ from lofit_lens.plotting import NEUTRAL, TEMPLATE
 from lofit_lens.scoring import evaluate
 from lofit_lens.statistics import crossed_interval, holm, paired_difference
 from lofit_lens.tasks.task import ExactMatch, Example, MultipleChoice, Task
-from tests.helpers import N_HEADS, N_LAYERS, draw_edit
+from tests.helpers import N_HEADS, N_LAYERS, draw_edit, type_checks_off
 from tests.test_causal_ablation import some_heads
 
 ALL = HeadSet.every(n_layers=N_LAYERS, n_heads=N_HEADS)
@@ -159,18 +161,40 @@ def test_a_ranking_of_all_heads_goes_from_the_whole_model_to_none_of_its_heads(
             assert (table[:, end] == table[0, end]).all()
 
 
-def test_random_heads_are_nested_draws_with_as_many_in_each_layer(
+def test_random_heads_are_nested_draws_of_other_heads_of_the_same_layers(
     llama: TransformerBridge,
 ) -> None:
     heads = some_heads()
     found = curves(llama, heads, ablation="zero", ks=[1, 3], seed=5, draws=2)
     assert found.draws == 2
     for draw in range(2):
-        ranking = HeadSet.random_like(heads, seed=5 + draw)
-        assert [head.layer for head in ranking] == [head.layer for head in heads]
+        ranking = others_like(heads, seed=5 + draw)
         for place, k in enumerate((1, 3)):
             expected = scores(llama, zero_ablation(llama, ranking.first(k)))
             assert found.scores["necessity"][draw + 1, place].tolist() == expected
+
+
+def test_other_heads_match_the_layers_in_their_order_and_are_all_drawn_alike() -> None:
+    heads = HeadSet([(1, 2), (0, 5), (1, 0), (0, 1), (0, 4)], n_layers=3, n_heads=8)
+    drawn = [others_like(heads, seed=seed) for seed in range(400)]
+    for other in drawn:
+        assert [head.layer for head in other] == [head.layer for head in heads]
+        assert not other & heads
+    firsts = np.bincount([other.heads[0].head for other in drawn], minlength=8)
+    assert firsts[[0, 2]].sum() == 0
+    assert chisquare(firsts[[1, 3, 4, 5, 6, 7]]).pvalue > 0.001
+    assert others_like(heads, seed=7) == others_like(heads, seed=7)
+
+
+def test_chosen_heads_are_drawn_where_a_layer_has_too_few_others() -> None:
+    heads = HeadSet([(0, 0), (0, 1), (0, 2), (1, 3)], n_layers=2, n_heads=4)
+    for seed in range(20):
+        other = others_like(heads, seed=seed)
+        assert other.heads[0] == (0, 3)
+        assert set(other.heads[1:3]) < {(0, 0), (0, 1), (0, 2)}
+        assert other.heads[3] not in heads
+    every = HeadSet.every(n_layers=2, n_heads=4)
+    assert set(others_like(every, seed=0)) == set(every)
 
 
 def test_split_and_scoring_rule_are_those_of_evaluate(llama: TransformerBridge) -> None:
@@ -191,14 +215,10 @@ def test_a_task_of_exact_match_has_curves_of_an_edit(llama: TransformerBridge) -
     assert found.scores["sufficiency"].shape == (2, 1, len(task.test))
 
 
-@pytest.mark.parametrize(
-    ("n", "expected"),
-    [(1, (0, 1)), (2, (0, 1, 2)), (6, (0, 1, 2, 4, 6)), (48, (0, 1, 2, 4, 8, 16, 32, 48))],
-)
-def test_by_default_k_doubles_up_to_all_heads(n: int, expected: tuple[int, ...]) -> None:
-    from lofit_lens.analysis.causal.curves import _checked_ks
-
-    assert _checked_ks(None, n) == expected
+def test_by_default_k_doubles_up_to_all_heads(llama: TransformerBridge) -> None:
+    for n, expected in ((1, (0, 1)), (2, (0, 1, 2)), (6, (0, 1, 2, 4, 6)), (8, (0, 1, 2, 4, 8))):
+        ranking = HeadSet.random(n, n_layers=N_LAYERS, n_heads=N_HEADS, seed=n)
+        assert curves(llama, ranking, ablation="zero").ks == expected
 
 
 def test_the_frame_holds_intervals_and_tests_over_draws_and_groups_of_items() -> None:
@@ -264,14 +284,16 @@ def test_a_short_text_and_a_table_stand_for_the_curves_in_a_notebook() -> None:
         "CausalCurves(things, test: MC2 of an edit, ablation='unedited', K = 0, 1, 2, 4; 4 random draws)"
     )
     html = built()._repr_html_()
-    assert "edited 79" in html or "edited 80" in html
-    assert "<th>sufficiency</th>" in html or "sufficiency" in html
+    for curve in CURVES:
+        assert f">{curve}</th>" in html
+    assert f"edited {built().references['edited']}" in html
     assert "*</td>" in html
 
 
 def test_the_figure_has_a_line_and_a_band_for_chosen_and_random_heads_in_each_panel() -> None:
     found = built()
-    frame, figure = found.frame(), found.plot()
+    frame = found.frame()
+    figure: Any = found.plot()
     lines = [trace for trace in figure.data if trace.hovertext is not None]
     assert len(lines) == 4
     assert len(figure.data) == 12
@@ -294,7 +316,7 @@ def test_the_figure_has_a_line_and_a_band_for_chosen_and_random_heads_in_each_pa
 
 
 def test_the_figure_names_what_is_done_and_the_scores_of_the_whole_model() -> None:
-    figure = built().plot()
+    figure: Any = built().plot()
     texts = [annotation.text for annotation in figure.layout.annotations]
     assert any(t.startswith("<b>Necessity</b>") and "unedited" in t for t in texts)
     assert any(t.startswith("<b>Sufficiency</b>") and "edited" in t for t in texts)
@@ -304,8 +326,8 @@ def test_the_figure_names_what_is_done_and_the_scores_of_the_whole_model() -> No
     lines = [shape for shape in figure.layout.shapes if shape.type == "line"]
     assert sorted({line.y0 for line in lines}) == sorted(value.values())
     assert {line.line.color for line in lines} == {NEUTRAL}
-    assert figure.layout.template.layout.font == TEMPLATE.layout.font
-    alone = built(edited=False).plot()
+    assert figure.layout.template == TEMPLATE
+    alone: Any = built(edited=False).plot()
     assert len([s for s in alone.layout.shapes if s.type == "line"]) == 2
 
 
@@ -338,8 +360,6 @@ def test_heads_of_another_model_and_scoped_edits_are_refused(llama: TransformerB
 
 
 def test_an_unknown_ablation_is_refused(llama: TransformerBridge) -> None:
-    from tests.helpers import type_checks_off
-
     with type_checks_off(), pytest.raises(LofitLensError, match="mean, zero, unedited"):
         curves(llama, ablation="resample")
 

@@ -10,6 +10,7 @@ import torch
 from tqdm.auto import tqdm
 
 from lofit_lens.analysis.causal.ablation import ablation_to, mean_z, training_texts
+from lofit_lens.analysis.causal.controls import others_like
 from lofit_lens.analysis.causal.patching import PatchIntervention
 from lofit_lens.analysis.causal.results import ABLATIONS, CURVES, Ablation, CausalCurves, Curve
 from lofit_lens.analysis.causal.stacking import StackedEdits
@@ -58,9 +59,13 @@ def causal_curves(
       (the noising and denoising of Heimersheim and Nanda, 2024, "How to use and interpret
       activation patching").
 
-    Random heads are drawn with as many in each layer as the chosen ones (`HeadSet.random_like`),
-    from all heads of the layer, chosen ones included. A draw is one ranking, so its sets are nested
-    as the chosen ones are.
+    An edit of the given heads alone works through them by construction: there the curves say how few
+    of them carry it. Of an edit that acts elsewhere too, as LoRA or a residual vector, they say
+    whether it goes through these heads at all.
+
+    Random heads are other heads of the same layers, as many in each as of the chosen ones; chosen
+    heads are drawn only where a layer has too few others. A draw is one ranking, so its sets are
+    nested as the chosen ones are.
 
     Args:
         model: A bridge from `load_model`, with no edit in force.
@@ -94,7 +99,7 @@ def causal_curves(
             f"{ablation!r} {'without' if edit is None else 'with'} an edit."
         )
     make = _edits(model, task, edit, ablation, batch_size=batch_size)
-    rankings = [heads] + [HeadSet.random_like(heads, seed=seed + draw) for draw in range(draws)]
+    rankings = [heads, *(others_like(heads, seed=seed + draw) for draw in range(draws))]
     found: dict[tuple[Curve, frozenset[Head]], np.ndarray] = {}
 
     def scored(in_force: Edit | None) -> Evaluation:

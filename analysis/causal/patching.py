@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial, update_wrapper
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-from transformer_lens.model_bridge.exceptions import StopAtLayerException
-
-from lofit_lens.analysis.baselines.contrast_streams import ContrastStreams
+from lofit_lens.analysis.causal.two_runs import TwoRuns, owners
 from lofit_lens.edit import Edit
 from lofit_lens.errors import LofitLensError, UnsupportedError
 from lofit_lens.heads import HeadSet
@@ -23,8 +19,6 @@ from lofit_lens.scoring.logprobs import edited
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
-
-    from lofit_lens.intervention import HookFunction
 
 
 @dataclass(frozen=True)
@@ -81,119 +75,29 @@ class PatchIntervention:
         for edit in (self.donor, self.base):
             _check_all_positions(model, edit)
         hf: Any = model.original_model
-        if isinstance(hf.forward, _TwoRuns):
+        if isinstance(hf.forward, TwoRuns):
             raise UnsupportedError(
                 "Another patch is in force. Patch all heads at once, or one after the other."
             )
+        runs = TwoRuns(model, self.heads, self.donor, self.base)
         uncached = partial(model.generate, use_past_kv_cache=False)
         with (
-            _replaced(hf, "forward", _TwoRuns(self, model)),
+            _replaced(hf, "forward", runs),
             _replaced(model, "generate", uncached),
         ):
             yield
 
 
-class _TwoRuns:
-    """The `forward` of a Hugging Face model, which runs the donor first.
-
-    Both runs go through the model's `__call__` again, so that edits which hook the model as a
-    whole work in them.
-
-    Args:
-        patch: What is patched.
-        model: The model.
-    """
-
-    def __init__(self, patch: PatchIntervention, model: TransformerBridge) -> None:
-        self._patch, self._model = patch, model
-        self._hf: Any = model.original_model
-        self._plain: Callable[..., Any] = self._hf.forward
-        self._inside = self._begun = False
-        self._z: dict[int, Tensor] = {}
-        update_wrapper(self, self._plain)  # callers look at the signature
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self._inside:
-            return self._plain(*args, **kwargs)
-        self._check(kwargs)
-        alone = {k: v for k, v in kwargs.items() if k != "past_key_values"} | {"use_cache": False}
-        self._inside = True
-        try:
-            with torch.no_grad(), suppress(StopAtLayerException):
-                self._run(self._patch.donor, self._take, args, alone)
-            return self._run(self._patch.base, self._put, args, kwargs)
-        finally:
-            self._inside = False
-
-    def _run(
-        self,
-        edit: Edit | None,
-        hook: Callable[[int], HookFunction],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Any:
-        """One pass under an edit; the hooks come behind those of the edit."""
-        hooks = [(f"blocks.{i}.attn.hook_z", hook(i)) for i in self._patch.heads.layers()]
-        with edited(self._model, edit), self._model.hooks(fwd_hooks=hooks):
-            self._begun = False
-            handle = self._hf.register_forward_pre_hook(self._begin)
-            try:
-                return self._hf(*args, **kwargs)
-            finally:
-                handle.remove()
-
-    def _begin(self, _module: Any, _args: Any) -> None:
-        """Passes that an edit runs on its own account, before the text's, are over."""
-        self._begun = True
-
-    def _take(self, layer: int) -> HookFunction:
-        def read(z: Tensor, hook: object = None) -> Tensor:  # noqa: ARG001
-            self._z[layer] = z
-            return z
-
-        return read
-
-    def _put(self, layer: int) -> HookFunction:
-        heads = torch.tensor([head for _, head in self._patch.heads.in_layer(layer)])
-
-        def write(z: Tensor, hook: object = None) -> Tensor:  # noqa: ARG001
-            if not self._begun:
-                return z
-            index = heads.to(z.device)
-            return z.index_copy(-2, index, self._z.pop(layer).index_select(-2, index))
-
-        return write
-
-    def _check(self, kwargs: dict[str, Any]) -> None:
-        cache = kwargs.get("past_key_values")
-        if cache is not None and cache.get_seq_length():
-            raise UnsupportedError(
-                "Patching runs each text whole, and this forward pass comes with a key/value cache. "
-                "Pass all tokens at once; generate with `model.generate`, or with "
-                "use_past_kv_cache=False and use_cache=False."
-            )
-        if any(isinstance(owner, ContrastStreams) for owner in _owners(self._hf)):
-            raise UnsupportedError(
-                "A contrast vector is in force around the patch, or inside it; the patch cannot tell "
-                "its streams from the text. Give the contrast vector as donor or base instead."
-            )
-
-
 def _check_all_positions(model: TransformerBridge, edit: Edit | None) -> None:
     """Refuse an edit that asks where the prompt ends: one attached for a single run is not told."""
-    before = _owners(model.original_model)
+    before = owners(model.original_model)
     with edited(model, edit):
-        new = [o for o in _owners(model.original_model) if o not in before]
+        new = [o for o in owners(model.original_model) if o not in before]
     if any(isinstance(owner, PositionTracker) for owner in new):
         raise UnsupportedError(
             'Patching needs donor and base to edit all token positions; one has another scope than "all". '
             'Use `edit.with_scope("all")`, or learn it with that scope.'
         )
-
-
-def _owners(hf: Any) -> list[Any]:
-    """The objects whose methods are forward pre-hooks of a Hugging Face model."""
-    return [getattr(hook, "__self__", None) for hook in hf._forward_pre_hooks.values()]
 
 
 @contextmanager

@@ -16,6 +16,9 @@ EDGE = 4
 LETTER, LINE = 0.52, 1.35
 """Width of a letter and height of a line, in the size of the type."""
 
+PANEL = 48
+"""Pixels that a panel needs: half an inch."""
+
 COLORBAR = 45
 """Pixels of a colour bar with its numbers."""
 
@@ -109,22 +112,22 @@ def thin_ticks(figure: go.Figure, width: float, height: float) -> None:
             axis.dtick *= math.ceil(max(crowds))
 
 
-def narrowest(figure: go.Figure, width: float) -> tuple[float, float]:
-    """Width of the texts in the cells of a figure, and of the cells, where that is tightest.
+def lack_of_width(figure: go.Figure, width: float) -> float:
+    """How many times wider plots must be for their panels, and for the texts in their cells.
 
     Args:
         figure: The figure.
         width: Of the plots.
     """
-    tightest = 0.0, 1.0
+    domains = [axis.domain or (0, 1) for _, axis in _axes(figure, "x")]
+    lack = max((PANEL / (width * (high - low)) for low, high in domains), default=0.0)
     for trace in _traces(figure):
         if trace.type == "heatmap" and trace.texttemplate and trace.visible is not False:
             texts = [line for text in np.ravel(trace.text) for line in _BREAK.split(str(text))]
-            size = trace.textfont.size or _font(figure)
+            text = LETTER * (trace.textfont.size or _font(figure)) * max(map(len, texts))
             low, high = _axis(figure, "x", trace.xaxis or "x").domain or (0, 1)
-            pair = LETTER * size * max(map(len, texts)), width * (high - low) / np.shape(trace.z)[1]
-            tightest = max(tightest, pair, key=lambda one: one[0] / one[1])
-    return tightest
+            lack = max(lack, text * np.shape(trace.z)[1] / (width * (high - low)))
+    return lack
 
 
 def _left(figure: go.Figure) -> float:

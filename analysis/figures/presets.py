@@ -10,8 +10,8 @@ import plotly.graph_objects as go
 
 from lofit_lens.analysis.figures.fitting import (
     EDGE,
+    lack_of_width,
     margins,
-    narrowest,
     plot_width,
     thin_ticks,
     wrap_titles,
@@ -39,7 +39,7 @@ THIN, DENSE, LOW = 0.7, 0.8, 0.65
 """What is left of the width of lines, of marks and gaps, and of heights at the least."""
 
 FULL = 1.1
-"""How much wider a text may be by our estimate than the cell that it is in."""
+"""How much less room there may be than estimated."""
 
 TITLE = 1.6
 """Height of a line of a title, in its type."""
@@ -58,7 +58,8 @@ def for_paper(figure: go.Figure, width: str | float = "text", *, title: bool = F
         title: Keep title and subtitle; a paper has them in its caption.
 
     Raises:
-        LofitLensError: There is no such width, or numbers in the cells of the figure do not fit.
+        LofitLensError: There is no such width, or it is too little for the panels of the figure or
+            for the texts in its cells.
     """
     pixels = PER_INCH * inches(width)
     traces: Any = figure.data
@@ -73,11 +74,11 @@ def for_paper(figure: go.Figure, width: str | float = "text", *, title: bool = F
     plots = plot_width(copy, pixels)
     wrap_titles(copy, plots)
     room = margins(copy, plots, height)
-    text, cell = narrowest(copy, plots)
-    if text > FULL * cell:
+    lack = lack_of_width(copy, plots)
+    if lack > FULL:
         raise LofitLensError(
-            f"At {pixels / PER_INCH:.3g} inches, the cells of this figure are narrower than their numbers. "
-            f"It needs about {(pixels - plots + plots * text / cell) / PER_INCH:.2g} inches."
+            f"At {pixels / PER_INCH:.3g} inches, the panels of this figure or the texts in its cells do not "
+            f"fit. It needs about {(pixels - plots + plots * lack) / PER_INCH:.2g} inches."
         )
     thin_ticks(copy, plots, height)
     if title:
