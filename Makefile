@@ -59,7 +59,7 @@ notebooks: $(patsubst notebooks/%,$(RAN)/%,$(wildcard notebooks/*.ipynb))
 # Each notebook from its first cell in a kernel of its own; again when it or the code has changed.
 $(RAN)/%.ipynb: notebooks/%.ipynb $(CODE) | $(VENV)/.notebooks
 	PLOTLY_RENDERER=plotly_mimetype $(BIN)/jupyter nbconvert --log-level WARN --to notebook --execute \
-	  --ExecutePreprocessor.timeout=300 --output-dir $(RAN) $<
+	  --ExecutePreprocessor.timeout=300 --ExecutePreprocessor.store_widget_state=False --output-dir $(RAN) $<
 
 bench: $(VENV)/.core
 	$(BIN)/python benchmarks/step.py
@@ -70,10 +70,10 @@ dist: $(VENV)/.dist
 	$(BIN)/python -m build --outdir dist
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target build/wheel dist/*.whl
 	cd / && PYTHONPATH=$(CURDIR)/build/wheel $(CURDIR)/$(BIN)/python -c "import \
-	  lofit_lens.analysis.cli as cli; assert 'build/wheel' in cli.__file__, cli.__file__; \
+	  lofit_lens.analysis.cli.main as cli; assert 'build/wheel' in cli.__file__, cli.__file__; \
 	  print('the wheel imports', cli.__name__)"
 	cd build && PYTHONPATH=wheel ../$(BIN)/python -c \
-	  "from lofit_lens.analysis.cli import main; main()" demo --quick --quiet --overwrite --out demo
+	  "from lofit_lens.analysis.cli.main import main; main()" demo --quick --quiet --overwrite --out demo
 
 clean:
 	rm -rf $(VENV) build dist site .pytest_cache .ruff_cache

@@ -78,6 +78,7 @@ def metric_bars(groups: Mapping[str, Mapping[str, Estimate]], *, title: str) -> 
             error_y={
                 "array": [100 * (e.high - e.value) for e in values],
                 "arrayminus": [100 * (e.value - e.low) for e in values],
+                "color": NEUTRAL,
             },
             customdata=[[100 * e.low, 100 * e.high, e.n] for e in values],
             hovertemplate="%{x}: %{y:.1f}<br>95%: %{customdata[0]:.1f} to %{customdata[1]:.1f}"

@@ -14,10 +14,10 @@ from lofit_lens.analysis.comparison.results import Comparison
 from lofit_lens.analysis.comparison.run import ComparisonRun, Cost
 from lofit_lens.analysis.explorer.card import HeadAttention, HeadEdit, TaskScores
 from lofit_lens.analysis.explorer.cards import HeadCards
-from lofit_lens.analysis.study_results import Study
+from lofit_lens.analysis.study.results import Study
 from lofit_lens.analysis.sweeping.results import Sweep
-from lofit_lens.analysis.transfer_results import TransferMatrix
-from lofit_lens.analysis.transfer_run import TransferRun
+from lofit_lens.analysis.transfer.results import TransferMatrix
+from lofit_lens.analysis.transfer.run import TransferRun
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import Head, HeadSet
 from lofit_lens.intervention import HeadIntervention

@@ -249,7 +249,7 @@ def test_a_card_shows_cosines_where_they_are_known() -> None:
 
 
 def test_a_head_without_an_edit_says_so() -> None:
-    assert "No edit changes this head." in card_html(some_cards().card((0, 0)))
+    assert "No saved edit changes this head." in card_html(some_cards().card((0, 0)))
 
 
 def test_numbers_on_shaded_cells_are_legible_on_both_grounds() -> None:

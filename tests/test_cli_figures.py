@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from lofit_lens.analysis.cli_figures import figures
+from lofit_lens.analysis.cli.figures import figures
 from lofit_lens.analysis.figures import files
 from tests.test_study import write_comparison, write_transfer
 

@@ -12,9 +12,9 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from lofit_lens.analysis.cli_transfer import transfer
+from lofit_lens.analysis.cli.transfer import transfer
 from lofit_lens.analysis.figures.transfer import transfer_heatmap
-from lofit_lens.analysis.transfer_folder import load_transfer, table_of
+from lofit_lens.analysis.transfer.folder import load_transfer, table_of
 from lofit_lens.errors import LofitLensError
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.training import TuningConfig

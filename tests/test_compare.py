@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from lofit_lens.analysis.baselines.contrast_edit import ContrastIntervention
-from lofit_lens.analysis.bench import check_effect
+from lofit_lens.analysis.comparison.bench import check_effect
 from lofit_lens.analysis.comparison.compare import compare
 from lofit_lens.analysis.comparison.results import Comparison
 from lofit_lens.analysis.comparison.run import ComparisonRun
+from lofit_lens.analysis.comparison.side_effects import sample_texts
 from lofit_lens.analysis.methods import Fitted, Leaky, Settings
 from lofit_lens.analysis.named_methods import ALIASES, named_methods
 from lofit_lens.analysis.recipes import RIVALS
-from lofit_lens.analysis.side_effects import sample_texts
 from lofit_lens.embedded.settings import SELECTION, TUNING
 from lofit_lens.embedded.world import Ability
 from lofit_lens.errors import LeakError, LofitLensError, ScoringError

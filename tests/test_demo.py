@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from lofit_lens.analysis.cli import app
-from lofit_lens.analysis.demo import QUICK, WHOLE
-from lofit_lens.analysis.demo_report import open_demo
-from lofit_lens.analysis.transfer_results import TransferMatrix
+from lofit_lens.analysis.cli.main import app
+from lofit_lens.analysis.demo.report import open_demo
+from lofit_lens.analysis.demo.run import QUICK, WHOLE
+from lofit_lens.analysis.transfer.results import TransferMatrix
 from lofit_lens.errors import LofitLensError
 
 WITHOUT_NETWORK = """
@@ -23,7 +23,7 @@ def refuse(*args, **kwargs):
     raise OSError("no network in this test")
 
 socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
-from lofit_lens.analysis.cli import main
+from lofit_lens.analysis.cli.main import main
 sys.argv = ["lofit-lens", "demo", "--quick", "--quiet", "--json", "--out", sys.argv[1]]
 main()
 """

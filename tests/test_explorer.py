@@ -94,7 +94,7 @@ def test_a_click_shows_the_card_of_any_head(
     panel = explorer.panel
     click(panel.figure, Head(1, 1))
     assert title(panel) == "L1H1" and panel.head.value == Head(1, 1)
-    assert "No edit changes this head." in panel.card.value
+    assert "No saved edit changes this head." in panel.card.value
     assert "Attention, a" in panel.card.value
     assert measured == [(Head(1, 1), "a", SENTENCE)]
     chosen = panel.figure.layout.shapes[-1]

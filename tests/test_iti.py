@@ -204,7 +204,7 @@ def test_sigma_reads_the_test_only_by_its_legacy_name(llama: Any) -> None:
 
 
 def test_a_sealed_task_is_fitted_by_default_and_refused_with_the_leak(llama: Any) -> None:
-    from lofit_lens.analysis.leaks import sealed
+    from lofit_lens.analysis.comparison.leaks import sealed
 
     task = sealed(toy(8))
     fit_iti(llama, task, replace(ONE, alphas=(1.0, 2.0)), seed=0)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lofit_lens.analysis.leaks import check_splits, leaks, sealed, without_leaks
-from lofit_lens.analysis.templates import check_templates
+from lofit_lens.analysis.comparison.leaks import check_splits, leaks, sealed, without_leaks
+from lofit_lens.analysis.comparison.templates import check_templates
 from lofit_lens.edit import Edit
 from lofit_lens.errors import LeakError
 from lofit_lens.heads import HeadSet

@@ -43,7 +43,7 @@ def test_the_core_never_imports_analysis() -> None:
 
 def test_importing_the_package_or_asking_for_help_loads_no_heavy_library() -> None:
     code = (
-        "import sys, lofit_lens, lofit_lens.analysis.cli; "
+        "import sys, lofit_lens, lofit_lens.analysis.cli.main; "
         "print([m for m in ('torch', 'transformers', 'pandas', 'plotly') if m in sys.modules])"
     )
     started = time.perf_counter()

@@ -16,7 +16,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from lofit_lens.analysis.cli_report import report as report_command
+from lofit_lens.analysis.cli.report import report as report_command
 from lofit_lens.analysis.comparison.results import Comparison
 from lofit_lens.analysis.reporting.findings import ONE_SEED, findings, of_comparison, of_matrix
 from lofit_lens.analysis.reporting.heads import Explorer
@@ -24,7 +24,7 @@ from lofit_lens.analysis.reporting.markup import flat, in_line, number
 from lofit_lens.analysis.reporting.page import page, report
 from lofit_lens.analysis.reporting.sections import by_task
 from lofit_lens.analysis.reporting.study_cards import cards_of, chosen_by
-from lofit_lens.analysis.study_results import Study
+from lofit_lens.analysis.study.results import Study
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import Head
 from tests.small_study import (

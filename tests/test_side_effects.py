@@ -12,7 +12,7 @@ import pytest
 import torch
 from scipy.special import log_softmax, rel_entr
 
-from lofit_lens.analysis.side_effects import (
+from lofit_lens.analysis.comparison.side_effects import (
     encode_texts,
     is_refusal,
     kl_on,

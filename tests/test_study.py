@@ -15,17 +15,17 @@ import torch
 from typer.testing import CliRunner
 
 from lofit_lens.analysis.causal.results import CausalCurves
-from lofit_lens.analysis.cli import app
+from lofit_lens.analysis.cli.main import app
 from lofit_lens.analysis.comparison.folder import ComparisonFolder
 from lofit_lens.analysis.comparison.results import Comparison
 from lofit_lens.analysis.comparison.run import ComparisonRun, Cost
-from lofit_lens.analysis.demo import Demo, Sample, Size
-from lofit_lens.analysis.demo_report import open_demo, write_report
-from lofit_lens.analysis.study import open_study
+from lofit_lens.analysis.demo.report import open_demo, write_report
+from lofit_lens.analysis.demo.run import Demo, Sample, Size
+from lofit_lens.analysis.study.open import open_study
 from lofit_lens.analysis.sweeping.results import Sweep
-from lofit_lens.analysis.transfer_folder import TransferFolder
-from lofit_lens.analysis.transfer_results import TransferMatrix
-from lofit_lens.analysis.transfer_run import TransferRun
+from lofit_lens.analysis.transfer.folder import TransferFolder
+from lofit_lens.analysis.transfer.results import TransferMatrix
+from lofit_lens.analysis.transfer.run import TransferRun
 from lofit_lens.errors import LofitLensError
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
@@ -124,7 +124,7 @@ def write_demo(path: Path) -> Demo:
             one.save(path / "records" / "scores" / f"{task[:1]}-{seed}.json")
     for fraction, one in matrices.items():
         one.save(path / "records" / "runs" / f"{fraction:g}")
-    edit("kin", 7).save(path / "records" / "edit")
+    edit("kin", 7).save(path / "records" / "edits" / "kin")
     write_report(found, size, path, seconds=12.3)
     return found
 
@@ -240,8 +240,8 @@ def test_a_demo_has_a_matrix_for_each_share_and_the_heads_of_the_largest(tmp_pat
     assert table["value"].tolist() == pytest.approx(written.frame()["value"].tolist())
     told = study.provenance["demo"]
     assert (told["seconds"], told["sample"]["expected"]) == (12.3, "A")
-    assert told["stage"]["fingerprint"]["name"] == "tiny"
-    assert "history" not in told["stage"]
+    assert told["stages"]["kin"]["fingerprint"]["name"] == "tiny"
+    assert "history" not in told["stages"]["kin"]
     assert {"figure2-20percent", "figure2-50percent", "figure3", "figure6", "edit-kin"} <= set(
         study.figure_names
     )
@@ -351,7 +351,7 @@ def test_a_folder_without_a_run_is_told_with_what_was_looked_for(tmp_path: Path)
         (write_demo, "demo.json", '{"table": []}'),
         (write_demo, "demo.json", "[]"),
         (write_demo, "records/scores/k-7.json", "{"),
-        (write_demo, "records/edit/intervention.json", "{}"),
+        (write_demo, "records/edits/kin/intervention.json", "{}"),
         (write_stages, "scores.json", '{"schema": 1}'),
         (write_stages, "run.json", '{"schema": 1}'),
         (write_stages, "cards.json", "{}"),

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from lofit_lens.analysis import bench, published
+from lofit_lens.analysis import published
 from lofit_lens.analysis.baselines import selectors
+from lofit_lens.analysis.comparison import bench
 from lofit_lens.analysis.comparison.compare import compare
+from lofit_lens.analysis.comparison.side_effects import sample_texts
 from lofit_lens.analysis.figures.sweeps import sweep_lines
 from lofit_lens.analysis.methods import Fitted, Settings
-from lofit_lens.analysis.side_effects import sample_texts
 from lofit_lens.analysis.sweeping.examples import example_sweep, with_examples
 from lofit_lens.analysis.sweeping.heads import head_sweep
 from lofit_lens.analysis.sweeping.results import Sweep

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lofit_lens.analysis.transfer import score_heads, transfer_matrix, tune_and_score
-from lofit_lens.analysis.transfer_results import RESAMPLES, TransferMatrix
-from lofit_lens.analysis.transfer_run import TransferRun
+from lofit_lens.analysis.transfer.matrix import score_heads, transfer_matrix, tune_and_score
+from lofit_lens.analysis.transfer.results import RESAMPLES, TransferMatrix
+from lofit_lens.analysis.transfer.run import TransferRun
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import HeadSet
 from lofit_lens.plotting import NEUTRAL

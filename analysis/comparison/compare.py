@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from lofit_lens.analysis.bench import Bench, base_name
+from lofit_lens.analysis.comparison.bench import Bench, base_name
+from lofit_lens.analysis.comparison.leaks import check_splits
 from lofit_lens.analysis.comparison.results import Comparison
 from lofit_lens.analysis.comparison.run import ComparisonRun
-from lofit_lens.analysis.leaks import check_splits
+from lofit_lens.analysis.comparison.side_effects import kl_on, sample_texts
+from lofit_lens.analysis.comparison.templates import check_templates
 from lofit_lens.analysis.methods import Fitted, Method, Settings
 from lofit_lens.analysis.named_methods import named_methods
-from lofit_lens.analysis.side_effects import kl_on, sample_texts
-from lofit_lens.analysis.templates import check_templates
 from lofit_lens.errors import LeakError, LofitLensError
 from lofit_lens.model import fingerprint
 from lofit_lens.provenance import library_versions
@@ -91,6 +91,7 @@ def compare(
     texts = tuple(texts) if texts is not None else sample_texts(model)
     shared = {
         "model": fingerprint(model).weights,
+        "shape": [model.cfg.n_layers, model.cfg.n_heads],
         "texts": hashlib.sha256(repr([text.ids for text in texts]).encode()).hexdigest(),
         "n_answers": n_answers,
         "versions": library_versions(),

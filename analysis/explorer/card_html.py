@@ -51,7 +51,7 @@ def card_html(card: HeadCard) -> str:
     if card.edits:
         parts.append(_edits_table(card.edits))
     else:
-        parts.append("<p>No edit changes this head.</p>")
+        parts.append("<p>No saved edit changes this head.</p>")
     parts += [_tokens(edit) for edit in card.edits if edit.promoted or edit.suppressed]
     parts += [_attention(one) for one in card.attention]
     body = "\n".join(parts)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from lofit_lens.analysis.comparison.results import Comparison
 
-BETTER, WORSE, UNMARKED = "#0072b2", "#d55e00", "#5f5f5f"
+BETTER, WORSE, UNMARKED = "#0072b2", "#d55e00", NEUTRAL
 """Blue, orange and grey, which are told apart under every colour blindness (Okabe and Ito, 2008)."""
 
 
@@ -108,8 +108,9 @@ def _forest_rows(panel: pd.DataFrame, base: str) -> go.Scatter:
         },
         marker={
             "size": 9,
-            "color": [colours[direction] if direction else "white" for direction in directions],
-            "line": {"color": [colours[direction] for direction in directions], "width": 2},
+            "color": [colours[direction] for direction in directions],
+            "symbol": ["circle" if direction else "circle-open" for direction in directions],
+            "line": {"width": 2},
         },
         hovertext=[_forest_hover(row, base) for row in rows],
         hovertemplate="%{hovertext}<extra></extra>",

@@ -56,6 +56,7 @@ def layer_bars(frame: pd.DataFrame, *, relative_depth: bool = False) -> go.Figur
     if relative_depth:
         figure.update_xaxes(matches="x")
     figure.update_yaxes(matches="y", dtick=max(1, int(frame["high"].max()) // 4))
+    figure.update_layout(xaxis={"matches": None}, yaxis={"matches": None})  # the others match these
     figure.update_annotations(font={"size": 14})
     seeds = "bars: mean over seeds; whiskers: least and most; " if _seeds(frame) > 1 else ""
     return figure.update_layout(

@@ -15,7 +15,7 @@ from lofit_lens.analysis.selectors_table import SELECTOR_METHODS, selector_table
 
 if TYPE_CHECKING:
     from lofit_lens.analysis.comparison.results import Comparison
-    from lofit_lens.analysis.study_results import Study
+    from lofit_lens.analysis.study.results import Study
 
 T = TypeVar("T")
 

@@ -21,7 +21,7 @@ from lofit_lens.heads import Head
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lofit_lens.analysis.study_results import Study
+    from lofit_lens.analysis.study.results import Study
 
 SMALL = 256
 """A model with at most as many heads has a card for each; a larger one for the chosen and edited."""

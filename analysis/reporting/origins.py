@@ -20,7 +20,7 @@ from lofit_lens.analysis.reporting.markup import (
 from lofit_lens.analysis.reporting.section import Section
 
 if TYPE_CHECKING:
-    from lofit_lens.analysis.study_results import Study
+    from lofit_lens.analysis.study.results import Study
 
 PAPER = (
     "Fangcong Yin, Xi Ye and Greg Durrett. LoFiT: Localized Fine-tuning on LLM Representations. "

@@ -12,12 +12,12 @@ from plotly.offline import get_plotlyjs
 from lofit_lens.analysis.explorer.card_html import CARD_CSS
 from lofit_lens.analysis.reporting.markup import as_script
 from lofit_lens.analysis.reporting.sections import sections
-from lofit_lens.analysis.study import open_study
+from lofit_lens.analysis.study.open import open_study
 from lofit_lens.plotting import DARK, TEMPLATE
 from lofit_lens.provenance import library_versions
 
 if TYPE_CHECKING:
-    from lofit_lens.analysis.study_results import Study
+    from lofit_lens.analysis.study.results import Study
 
 PACKAGE = "lofit_lens.analysis.reporting"
 POLICY = (

@@ -17,12 +17,12 @@ from lofit_lens.analysis.reporting.origins import (
 )
 from lofit_lens.analysis.reporting.plots import Plot, traces_frame
 from lofit_lens.analysis.reporting.section import Section
-from lofit_lens.analysis.transfer_results import MARKS
+from lofit_lens.analysis.transfer.results import MARKS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lofit_lens.analysis.study_results import Study
+    from lofit_lens.analysis.study.results import Study
 
 SCORES = "Scores in %, with 95% intervals."
 MARKED = "* p < 0.05, + p < 0.1: LoFiT on the heads chosen for the task is better, Holm-corrected."

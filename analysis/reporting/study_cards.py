@@ -12,7 +12,7 @@ from lofit_lens.analysis.explorer.cards import HeadCards
 from lofit_lens.heads import Head
 
 if TYPE_CHECKING:
-    from lofit_lens.analysis.study_results import Study
+    from lofit_lens.analysis.study.results import Study
     from lofit_lens.model import Fingerprint
 
 Shape = tuple[int, int]

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from lofit_lens.analysis.comparison.compare import ZERO_SHOT, Methods, compare
 from lofit_lens.analysis.comparison.results import Comparison
 from lofit_lens.analysis.comparison.run import ComparisonRun
+from lofit_lens.analysis.comparison.templates import check_templates
 from lofit_lens.analysis.methods import Settings
 from lofit_lens.analysis.sweeping.folder import SweepFolder
 from lofit_lens.analysis.sweeping.results import Sweep, Swept
-from lofit_lens.analysis.templates import check_templates
 from lofit_lens.errors import LofitLensError
 from lofit_lens.tasks.task import Task
 from lofit_lens.tokens import EncodedText

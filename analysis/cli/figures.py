@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lofit_lens.analysis.console import command
+from lofit_lens.analysis.cli.console import command
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -104,7 +104,7 @@ def _drawings(run: str) -> tuple[Drawings, str]:
     """What draws each figure of a run or of the paper, and what to call it."""
     from lofit_lens.analysis.figures.paper import DRAWINGS
     from lofit_lens.analysis.figures.study import drawings
-    from lofit_lens.analysis.study import open_study
+    from lofit_lens.analysis.study.open import open_study
     from lofit_lens.errors import LofitLensError
 
     if run == PAPER:

@@ -8,18 +8,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lofit_lens.analysis.demo import FLOOR, RECORDS
+from lofit_lens.analysis.demo.run import FLOOR, RECORDS
 from lofit_lens.analysis.folders import Kind, open_folder, records, write_json
 from lofit_lens.analysis.overlap import head_overlap
 from lofit_lens.analysis.runs import CARDS
-from lofit_lens.analysis.transfer_results import MARKS
+from lofit_lens.analysis.transfer.results import MARKS
 from lofit_lens.embedded.settings import SELECTION, TUNING
 from lofit_lens.provenance import library_versions
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lofit_lens.analysis.demo import Demo, Size
+    from lofit_lens.analysis.demo.run import Demo, Size
 
 TABLES = ("table.csv", "table.md")
 KIND = Kind(

@@ -10,9 +10,9 @@ import pandas as pd
 
 from lofit_lens.analysis.folders import Kind, check_folder, open_folder, records, write_json
 from lofit_lens.analysis.pairing import plain
-from lofit_lens.analysis.transfer import AllScores
-from lofit_lens.analysis.transfer_results import TransferMatrix
-from lofit_lens.analysis.transfer_run import TransferRun
+from lofit_lens.analysis.transfer.matrix import AllScores
+from lofit_lens.analysis.transfer.results import TransferMatrix
+from lofit_lens.analysis.transfer.run import TransferRun
 from lofit_lens.errors import LofitLensError
 from lofit_lens.files import read_json
 

@@ -13,8 +13,13 @@ import numpy as np
 from lofit_lens.analysis.explorer.cards import head_cards
 from lofit_lens.analysis.layers import LayerDistribution, layer_distribution
 from lofit_lens.analysis.runs import CARDS
-from lofit_lens.analysis.transfer import AllScores, score_heads, transfer_matrix, tune_and_score
-from lofit_lens.analysis.transfer_results import RANDOM, TransferMatrix, TransferRun, plain
+from lofit_lens.analysis.transfer.matrix import (
+    AllScores,
+    score_heads,
+    transfer_matrix,
+    tune_and_score,
+)
+from lofit_lens.analysis.transfer.results import RANDOM, TransferMatrix, TransferRun, plain
 from lofit_lens.embedded.settings import SELECTION, TUNING
 from lofit_lens.embedded.world import ABILITIES
 from lofit_lens.intervention import HeadIntervention

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lofit_lens.analysis.console import command
+from lofit_lens.analysis.cli.console import command
 
 
 def report(

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lofit_lens.analysis.comparison.leaks import sealed
 from lofit_lens.analysis.comparison.run import ComparisonRun, Cost
-from lofit_lens.analysis.leaks import sealed
+from lofit_lens.analysis.comparison.side_effects import is_refusal, open_answers, side_effects
 from lofit_lens.analysis.methods import Leaky, Method
-from lofit_lens.analysis.side_effects import is_refusal, open_answers, side_effects
 from lofit_lens.edit import Edit
 from lofit_lens.errors import ScoringError
 from lofit_lens.scoring.evaluate import evaluate

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lofit_lens.analysis.pairing import RESAMPLES, check_paired, item_groups, plain
-from lofit_lens.analysis.transfer_run import TransferRun
+from lofit_lens.analysis.transfer.run import TransferRun
 from lofit_lens.errors import LofitLensError
 from lofit_lens.scoring.evaluation import Evaluation
 from lofit_lens.statistics import crossed_interval, holm, paired_difference

@@ -13,15 +13,16 @@ from lofit_lens.analysis.comparison.folder import KIND as COMPARISON
 from lofit_lens.analysis.comparison.folder import load_comparison
 from lofit_lens.analysis.comparison.results import Comparison
 from lofit_lens.analysis.comparison.run import ComparisonRun
-from lofit_lens.analysis.demo_report import KIND as DEMO
+from lofit_lens.analysis.demo.report import KIND as DEMO
+from lofit_lens.analysis.demo.run import EDITS
 from lofit_lens.analysis.explorer.cards import HeadCards
 from lofit_lens.analysis.runs import RUN_FILE, read_heads
-from lofit_lens.analysis.study_results import Study, joined
+from lofit_lens.analysis.study.results import Study, joined
 from lofit_lens.analysis.sweeping.folder import MARKER as SWEEP
 from lofit_lens.analysis.sweeping.results import Sweep
-from lofit_lens.analysis.transfer_folder import KIND as TRANSFER
-from lofit_lens.analysis.transfer_folder import load_transfer
-from lofit_lens.analysis.transfer_results import RANDOM, TransferMatrix
+from lofit_lens.analysis.transfer.folder import KIND as TRANSFER
+from lofit_lens.analysis.transfer.folder import load_transfer
+from lofit_lens.analysis.transfer.results import RANDOM, TransferMatrix
 from lofit_lens.artifacts import DESCRIPTION
 from lofit_lens.errors import LofitLensError
 from lofit_lens.head_scores import HeadScores
@@ -109,7 +110,8 @@ def _demo(folder: Path) -> Study:
         for fraction in sorted(content["size"]["fractions"])
     }
     last = list(matrices.values())[-1]
-    edit = HeadIntervention.load(records / "edit")
+    saved = [HeadIntervention.load(path) for path in sorted((records / EDITS).iterdir())]
+    edits = {_task_and_seed(edit.provenance, "")[0]: edit for edit in saved}
     results = ("table", "transfer", "stability", "overlap")
     told = {name: value for name, value in content.items() if name not in results}
     name = folder.resolve().name
@@ -118,9 +120,15 @@ def _demo(folder: Path) -> Study:
         matrices=matrices,
         scores=_all_scores(records / "scores", last),
         chosen=_own_heads(last),
-        edits={_task_and_seed(edit.provenance, name)[0]: edit},
+        edits=edits,
         tables={name: pd.DataFrame(content["table"])},
-        provenance={name: {"kind": "demo", "stage": _stage(edit.provenance), **told}},
+        provenance={
+            name: {
+                "kind": "demo",
+                "stages": {task: _stage(edit.provenance) for task, edit in edits.items()},
+                **told,
+            }
+        },
     )
 
 

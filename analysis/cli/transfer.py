@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lofit_lens.analysis.cli_compare import EMBEDDED_TASKS
-from lofit_lens.analysis.console import command
-from lofit_lens.analysis.options import (
+from lofit_lens.analysis.cli.compare import EMBEDDED_TASKS
+from lofit_lens.analysis.cli.console import command
+from lofit_lens.analysis.cli.options import (
     TASK,
     HeadOptions,
     ModelOptions,
@@ -23,7 +23,7 @@ from lofit_lens.analysis.options import (
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lofit_lens.analysis.console import Report
+    from lofit_lens.analysis.cli.console import Report
     from lofit_lens.tasks import Task
 
 
@@ -74,8 +74,8 @@ def transfer(
     with command(as_json, quiet) as report:
         from lofit_lens.analysis.folders import records
         from lofit_lens.analysis.methods import Settings
-        from lofit_lens.analysis.transfer import score_heads, transfer_matrix
-        from lofit_lens.analysis.transfer_folder import TransferFolder, table_of
+        from lofit_lens.analysis.transfer.folder import TransferFolder, table_of
+        from lofit_lens.analysis.transfer.matrix import score_heads, transfer_matrix
         from lofit_lens.model import EMBEDDED, source_of
         from lofit_lens.provenance import library_versions
 
@@ -176,7 +176,7 @@ def _one_fold_each(options: TasksOptions, embedded: bool, seed: int, report: Rep
 def as_text(table: pd.DataFrame) -> str:
     """The matrix for a terminal: rows are sources of heads, columns the tasks tuned and tested on."""
     from lofit_lens.analysis.figures.transfer_cells import cell_text
-    from lofit_lens.analysis.transfer_results import MARKS
+    from lofit_lens.analysis.transfer.results import MARKS
 
     tasks = list(dict.fromkeys(table["task"]))
     wide = max(12, *(len(name) + 2 for name in (*tasks, *table["source"])))

@@ -14,7 +14,7 @@ from lofit_lens.analysis.comparison.results import Comparison
 from lofit_lens.analysis.explorer.cards import HeadCards
 from lofit_lens.analysis.layers import LayerDistribution
 from lofit_lens.analysis.sweeping.results import Sweep
-from lofit_lens.analysis.transfer_results import TransferMatrix
+from lofit_lens.analysis.transfer.results import TransferMatrix
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
 from lofit_lens.intervention import HeadIntervention

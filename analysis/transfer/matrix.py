@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from tqdm.auto import tqdm
 
-from lofit_lens.analysis.transfer_results import RANDOM, ZERO_SHOT, TransferMatrix
-from lofit_lens.analysis.transfer_run import TransferRun
+from lofit_lens.analysis.transfer.results import RANDOM, ZERO_SHOT, TransferMatrix
+from lofit_lens.analysis.transfer.run import TransferRun
 from lofit_lens.errors import LofitLensError
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet, number_of_heads

@@ -19,7 +19,7 @@ import typer
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-    from lofit_lens.analysis.console import Report
+    from lofit_lens.analysis.cli.console import Report
     from lofit_lens.tasks import Task
     from lofit_lens.training import SelectionConfig, TuningConfig
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lofit_lens.analysis.console import command
-from lofit_lens.analysis.options import (
+from lofit_lens.analysis.cli.console import command
+from lofit_lens.analysis.cli.options import (
     HeadOptions,
     ModelOptions,
     TaskOptions,
@@ -23,7 +23,7 @@ from lofit_lens.analysis.options import (
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-    from lofit_lens.analysis.console import Report
+    from lofit_lens.analysis.cli.console import Report
     from lofit_lens.analysis.methods import Settings
     from lofit_lens.tasks import Task
     from lofit_lens.tokens import EncodedText
@@ -187,7 +187,7 @@ def _tasks(options: TaskOptions, embedded: bool, seed: int) -> list[Task]:
 
 
 def _without_leaks(task: Task, report: Report) -> Task:
-    from lofit_lens.analysis.leaks import without_leaks
+    from lofit_lens.analysis.comparison.leaks import without_leaks
 
     clean, dropped = without_leaks(task)
     report.say(f"{task.name}: left out {len(dropped)} items that are also in the test split")
@@ -203,8 +203,8 @@ def _settings(
 ) -> Settings:
     """What the training options and presets say for one task."""
     from lofit_lens.analysis.baselines.paper_rates import paper_loreft, paper_rates
+    from lofit_lens.analysis.cli.options import paper_task
     from lofit_lens.analysis.methods import Settings
-    from lofit_lens.analysis.options import paper_task
     from lofit_lens.model import EMBEDDED
     from lofit_lens.positions import check_scope
 
@@ -247,7 +247,7 @@ def _rates(given: Sequence[str]) -> dict[str, float]:
 
 def _texts(model: TransformerBridge, path: Path) -> Sequence[EncodedText]:
     """Plain text from a JSON list of strings, or from the lines of a file."""
-    from lofit_lens.analysis.side_effects import encode_texts
+    from lofit_lens.analysis.comparison.side_effects import encode_texts
     from lofit_lens.errors import DataError
 
     try:

@@ -8,18 +8,18 @@ from typing import Annotated
 
 import typer
 
-from lofit_lens.analysis.cli_compare import compare
-from lofit_lens.analysis.cli_figures import figures
-from lofit_lens.analysis.cli_report import report as report_page
-from lofit_lens.analysis.cli_transfer import transfer
-from lofit_lens.analysis.console import command, metrics_json
-from lofit_lens.analysis.options import (
+from lofit_lens.analysis.cli.compare import compare
+from lofit_lens.analysis.cli.console import command, metrics_json
+from lofit_lens.analysis.cli.figures import figures
+from lofit_lens.analysis.cli.options import (
     HeadOptions,
     ModelOptions,
     TaskOptions,
     TrainingOptions,
     with_options,
 )
+from lofit_lens.analysis.cli.report import report as report_page
+from lofit_lens.analysis.cli.transfer import transfer
 
 app = typer.Typer(
     name="lofit-lens",
@@ -75,9 +75,9 @@ def demo(
 
         import torch
 
-        from lofit_lens.analysis.demo import QUICK, WHOLE, run_demo
-        from lofit_lens.analysis.demo_report import as_json as demo_json
-        from lofit_lens.analysis.demo_report import as_text, open_demo, write_report
+        from lofit_lens.analysis.demo.report import as_json as demo_json
+        from lofit_lens.analysis.demo.report import as_text, open_demo, write_report
+        from lofit_lens.analysis.demo.run import QUICK, WHOLE, run_demo
         from lofit_lens.model import EMBEDDED, load_model
 
         started = time.perf_counter()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lofit_lens.analysis.study_results import Study, joined
-from lofit_lens.analysis.study_runs import KINDS
+from lofit_lens.analysis.study.kinds import KINDS
+from lofit_lens.analysis.study.results import Study, joined
 from lofit_lens.errors import LofitLensError
 
 

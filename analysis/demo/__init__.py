@@ -1,0 +1,1 @@
+"""The demo: the paper's questions on the embedded model."""
