@@ -15,7 +15,8 @@ import pytest
 
 from tests.helpers import N_HEADS, N_LAYERS
 
-COMMANDS = ("demo", "compare", "select", "tune", "lofit", "evaluate", "export", "heads")
+COMMANDS = ("demo", "compare", "transfer", "figures", "report")
+COMMANDS += ("select", "tune", "lofit", "evaluate", "export", "heads")
 
 
 def lofit_lens(

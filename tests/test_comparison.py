@@ -516,9 +516,8 @@ def test_the_differences_stand_beside_the_panels_with_their_marks() -> None:
 def test_better_worse_and_neither_differ_in_colour_and_filling() -> None:
     _, panel = panels(whole())
     assert list(panel.y) == ["iti", "lofit", "random-heads"]
-    fillings, outlines = list(panel.marker.color), list(panel.marker.line.color)
-    assert fillings[0] == "white" and fillings[1:] == outlines[1:]
-    assert len(set(outlines)) == 3
+    assert list(panel.marker.symbol) == ["circle-open", "circle", "circle"]
+    assert len(set(panel.marker.color)) == 3
 
 
 def test_hover_tells_score_difference_both_p_and_n() -> None:

@@ -93,9 +93,9 @@ class CausalCurves:
         Columns `curve`, `heads` ("chosen" or "layer-matched random"), `k`, `metric`, `value`,
         `low`, `high` (95%; for random heads over new draws and new items), `n` (items), `draws`
         (head sets), and for the chosen ones `difference`, `difference_low`, `difference_high`
-        (chosen minus random), `p`, `p_holm` (corrected over the K of a curve) and `mark`, "*" for
-        p_holm < 0.05 and "+" for p_holm < 0.1 where they matter more: a lower score in necessity, a
-        higher one in sufficiency. Nothing is tested at K = 0.
+        (chosen minus random), `p`, `p_holm` (corrected over the K of a curve) and `mark`: "*" for
+        p_holm < 0.05, "+" for p_holm < 0.1, in either direction, as ablation can raise a score too.
+        Nothing is tested at K = 0.
         """
         return self._points.copy()
 
@@ -170,9 +170,8 @@ class CausalCurves:
         for curve in CURVES:
             tested = (frame["curve"] == curve) & frame["p"].notna()
             frame.loc[tested, "p_holm"] = holm(frame.loc[tested, "p"].to_numpy())
-        sign = np.where(frame["curve"] == "necessity", -1, 1)
-        more, p = sign * frame["difference"].to_numpy() > 0, frame["p_holm"].to_numpy()
-        return frame.assign(mark=np.select([more & (p < 0.05), more & (p < 0.1)], ["*", "+"], ""))
+        p = frame["p_holm"].to_numpy()
+        return frame.assign(mark=np.select([p < 0.05, p < 0.1], ["*", "+"], ""))
 
     def _point(self, curve: Curve, place: int) -> list[dict[str, Any]]:
         chosen, drawn = self.scores[curve][:1, place], self.scores[curve][1:, place]

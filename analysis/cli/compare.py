@@ -13,10 +13,12 @@ import typer
 
 from lofit_lens.analysis.cli.console import command
 from lofit_lens.analysis.cli.options import (
+    EMBEDDED_TASKS,
     HeadOptions,
     ModelOptions,
     TaskOptions,
     TrainingOptions,
+    as_embedded,
     with_options,
 )
 
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from lofit_lens.tokens import EncodedText
 
 METHODS = "zero-shot,iti,repe-reading,repe-contrast,lofit,lora,random-heads"
-EMBEDDED_TASKS = "embedded:truth,embedded:kinship,embedded:edit"
 
 
 @with_options(
@@ -110,14 +111,8 @@ def compare(
         from lofit_lens.model import EMBEDDED
 
         embedded = (model_options.model or EMBEDDED) == EMBEDDED
-        if embedded:  # as the demo: its documented numbers are those of the CPU in float32
-            model_options = dataclasses.replace(
-                model_options,
-                model=EMBEDDED,
-                device=model_options.device or "cpu",
-                dtype=model_options.dtype or "float32",
-            )
-            training = dataclasses.replace(training, preset=training.preset or EMBEDDED)
+        if embedded:
+            model_options, training = as_embedded(model_options, training)
         tasks = _tasks(task_options, embedded, training.seed)
         if drop_leaked:
             tasks = [_without_leaks(task, report) for task in tasks]

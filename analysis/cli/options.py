@@ -237,6 +237,22 @@ class TrainingOptions:
         return {name: value for name, value in (shared | dict(own)).items() if value is not None}
 
 
+EMBEDDED_TASKS = "embedded:truth,embedded:kinship,embedded:edit"
+
+
+def as_embedded(
+    model: ModelOptions, training: TrainingOptions
+) -> tuple[ModelOptions, TrainingOptions]:
+    """What is left open as in the demo: the documented numbers are those of the CPU in float32."""
+    from lofit_lens.model import EMBEDDED
+
+    device, dtype = model.device or "cpu", model.dtype or "float32"
+    return (
+        dataclasses.replace(model, model=EMBEDDED, device=device, dtype=dtype),
+        dataclasses.replace(training, preset=training.preset or EMBEDDED),
+    )
+
+
 def paper_task(task: Task) -> str:
     """The name under which the paper's tables have a task."""
     return task.name.partition(":")[0]

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lofit_lens.analysis.cli.compare import EMBEDDED_TASKS
 from lofit_lens.analysis.cli.console import command
 from lofit_lens.analysis.cli.options import (
+    EMBEDDED_TASKS,
     TASK,
     HeadOptions,
     ModelOptions,
     TaskOptions,
     TrainingOptions,
+    as_embedded,
     with_options,
 )
 
@@ -81,14 +81,8 @@ def transfer(
 
         folder = TransferFolder(out, overwrite=overwrite)
         embedded = (model_options.model or EMBEDDED) == EMBEDDED
-        if embedded:  # as the demo: its documented numbers are those of the CPU in float32
-            model_options = dataclasses.replace(
-                model_options,
-                model=EMBEDDED,
-                device=model_options.device or "cpu",
-                dtype=model_options.dtype or "float32",
-            )
-            training = dataclasses.replace(training, preset=training.preset or EMBEDDED)
+        if embedded:
+            model_options, training = as_embedded(model_options, training)
         tasks = _one_fold_each(task_options, embedded, training.seed, report)
         model = model_options.load()
         total = model.cfg.n_layers * model.cfg.n_heads
