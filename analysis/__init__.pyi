@@ -1,5 +1,9 @@
+from .causal.ablation import mean_ablation as mean_ablation
+from .causal.ablation import zero_ablation as zero_ablation
 from .causal.curves import causal_curves as causal_curves
+from .causal.patching import PatchIntervention as PatchIntervention
 from .causal.results import CausalCurves as CausalCurves
+from .causal.stacking import StackedEdits as StackedEdits
 from .comparison.compare import compare as compare
 from .comparison.folder import load_comparison as load_comparison
 from .comparison.results import Comparison as Comparison
@@ -15,6 +19,7 @@ from .explorer.cards import HeadCards as HeadCards
 from .explorer.cards import head_cards as head_cards
 from .explorer.widget import HeadExplorer as HeadExplorer
 from .explorer.widget import explore as explore
+from .figures.paper import published_figures as published_figures
 from .layers import LayerDistribution as LayerDistribution
 from .layers import layer_distribution as layer_distribution
 from .methods import Settings as Settings

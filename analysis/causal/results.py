@@ -31,9 +31,7 @@ ABLATIONS: tuple[Ablation, ...] = get_args(Ablation)
 
 CHOSEN, RANDOM = "chosen", "layer-matched random"
 
-MARKS = (
-    "* p < 0.05, + p < 0.1: the chosen heads matter more than random ones; Holm-corrected over K"
-)
+MARKS = "* p < 0.05, + p < 0.1: chosen against random heads; Holm-corrected over K"
 """What the marks in figures and tables mean."""
 
 
