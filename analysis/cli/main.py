@@ -18,7 +18,7 @@ from lofit_lens.analysis.cli.options import (
     TrainingOptions,
     with_options,
 )
-from lofit_lens.analysis.cli.report import report as report_page
+from lofit_lens.analysis.cli.report import report as report_command
 from lofit_lens.analysis.cli.transfer import transfer
 
 app = typer.Typer(
@@ -68,7 +68,8 @@ def demo(
 
     On three tasks: zero-shot, LoFiT at 3% and 10% of heads, random heads, the scale as the final
     edit; heads of one task tuned on another (Figure 2), heads by layer (Figure 3). Writes
-    table.csv and .md, figure2-*.html, figure3.html, demo.json, and the records of every run.
+    report.html, table.csv and .md, figure2-*.html, figure3.html, demo.json, and the records of
+    every run.
     """
     with command(as_json, quiet) as report:
         import time
@@ -78,6 +79,7 @@ def demo(
         from lofit_lens.analysis.demo.report import as_json as demo_json
         from lofit_lens.analysis.demo.report import as_text, open_demo, write_report
         from lofit_lens.analysis.demo.run import QUICK, WHOLE, run_demo
+        from lofit_lens.analysis.reporting.page import report as report_page
         from lofit_lens.model import EMBEDDED, load_model
 
         started = time.perf_counter()
@@ -88,6 +90,7 @@ def demo(
         found = run_demo(model, size, out, progress=not quiet)
         seconds = time.perf_counter() - started
         paths = write_report(found, size, out, seconds)
+        paths.append(report_page(out))
         written = "\n".join(f"  {path}" for path in paths)
         report.add(as_text(found), **demo_json(found))
         report.add(
@@ -465,7 +468,7 @@ def heads(
 app.command()(compare)
 app.command()(transfer)
 app.command()(figures)
-app.command("report")(report_page)
+app.command("report")(report_command)
 
 
 def main() -> None:

@@ -26,7 +26,14 @@ KIND = Kind(
     "demo",
     marker="demo.json",
     records=RECORDS,
-    products=(*TABLES, CARDS, "figure2-*percent.html", "figure3.html", "plotly.min.js"),
+    products=(
+        *TABLES,
+        CARDS,
+        "report.html",
+        "figure2-*percent.html",
+        "figure3.html",
+        "plotly.min.js",
+    ),
 )
 
 
