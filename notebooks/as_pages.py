@@ -23,6 +23,9 @@ PANDAS_TABLE = '<table border="1" class="dataframe">'
 START = "start"
 """The figure of the start page is that of the cell with this tag."""
 
+WIDE = "---\nhide:\n  - toc\n---\n\n"
+"""Figures and tables get the room of the table of contents."""
+
 START_PAGE = """<!doctype html><meta charset="utf-8"><title>{title}</title>
 <style>html, body {{ margin: 0; height: 100% }} .figure {{ height: 100% }}</style>
 <script src="{script}"></script>{figure}<script src="{theme}"></script>
@@ -45,7 +48,7 @@ def main(executed: Path, pages: Path) -> None:
         if figures:
             scripts = (f'<script src="../{name}"></script>\n' for name in (SCRIPT, THEME))
             text = next(scripts) + "\n" + text + "\n" + next(scripts)
-        (pages / f"{path.stem}.md").write_text(text, encoding="utf-8")
+        (pages / f"{path.stem}.md").write_text(WIDE + text, encoding="utf-8")
         if START in figures:
             page = START_PAGE.format(
                 title="LoFiT Lens", script=SCRIPT, theme=THEME, figure=figures[START]
