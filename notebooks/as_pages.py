@@ -36,7 +36,7 @@ def main(executed: Path, pages: Path) -> None:
     """Write a page for every notebook, plotly's script, the themes, and the figure of the start page."""
     pages.mkdir(parents=True, exist_ok=True)
     (pages / SCRIPT).write_text(get_plotlyjs(), encoding="utf-8")
-    themes = {"default": TEMPLATE.to_plotly_json(), "slate": DARK.to_plotly_json()}
+    themes = {"default": _on_the_page(TEMPLATE), "slate": _on_the_page(DARK)}
     script = Path(__file__).with_name("theme.js").read_text(encoding="utf-8")
     (pages / THEME).write_text(f"const themes = {_json(themes)};\n{script}", encoding="utf-8")
     for path in sorted(executed.glob("*.ipynb")):
@@ -54,6 +54,13 @@ def main(executed: Path, pages: Path) -> None:
                 title="LoFiT Lens", script=SCRIPT, theme=THEME, figure=figures[START]
             )
             (pages / "start.html").write_text(page, encoding="utf-8")
+
+
+def _on_the_page(template: Any) -> dict[str, Any]:
+    """A template without a ground of its own."""
+    content = template.to_plotly_json()
+    clear = dict.fromkeys(("paper_bgcolor", "plot_bgcolor"), "rgba(0, 0, 0, 0)")
+    return content | {"layout": content["layout"] | clear}
 
 
 def _make_figures_html(notebook: Any, name: str) -> dict[str, str]:

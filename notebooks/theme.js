@@ -2,6 +2,7 @@
 const outer = window.frameElement ? window.parent.document.body : document.body;
 
 function follow() {
+  document.body.style.background = getComputedStyle(outer).backgroundColor;
   const template = themes[outer.dataset.mdColorScheme] ?? themes.default;
   for (const figure of document.querySelectorAll(".figure")) Plotly.relayout(figure, { template });
 }
