@@ -44,7 +44,7 @@ def main(executed: Path, pages: Path) -> None:
         figures = _make_figures_html(notebook, path.stem)
         _drop_progress(notebook)
         text, _ = MarkdownExporter().from_notebook_node(notebook)
-        text = text.replace(PANDAS_TABLE, "<table>")
+        text = text.replace(PANDAS_TABLE, "<table>").replace("](../docs/", "](../")
         if figures:
             scripts = (f'<script src="../{name}"></script>\n' for name in (SCRIPT, THEME))
             text = next(scripts) + "\n" + text + "\n" + next(scripts)
