@@ -19,7 +19,9 @@ from .explorer.cards import HeadCards as HeadCards
 from .explorer.cards import head_cards as head_cards
 from .explorer.widget import HeadExplorer as HeadExplorer
 from .explorer.widget import explore as explore
+from .figures.files import write_figure as write_figure
 from .figures.paper import published_figures as published_figures
+from .figures.presets import for_paper as for_paper
 from .layers import LayerDistribution as LayerDistribution
 from .layers import layer_distribution as layer_distribution
 from .methods import Settings as Settings

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +92,12 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write readable JSON."""
     text = json.dumps(content, indent=1, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
+
+
+def command_line() -> str | None:
+    """The command that is running, as one types it; None if it is not `lofit-lens`."""
+    program, *arguments = sys.argv
+    return shlex.join(["lofit-lens", *arguments]) if Path(program).stem == "lofit-lens" else None
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -102,8 +102,14 @@ def head_overlap(heads_by_task: Mapping[str, HeadSet | Sequence[HeadSet]]) -> He
 
     Raises:
         ModelMismatchError: The sets belong to models of different shapes.
-        LofitLensError: There are no heads for some task or no tasks, or the sets differ in size.
+        LofitLensError: There are no heads for some task or no tasks, a task is named "random", or the
+            sets differ in size.
     """
+    if RANDOM in heads_by_task:
+        raise LofitLensError(
+            f'No task may be named "{RANDOM}", which stands for heads drawn at random; got '
+            f"{', '.join(heads_by_task)}."
+        )
     heads = layer_distribution(heads_by_task).heads
     one_shape(heads)
     sizes = {task: len(sets[0]) for task, sets in heads.items()}

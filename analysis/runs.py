@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lofit_lens.analysis.folders import command_line, write_json
 from lofit_lens.artifacts import DESCRIPTION, TENSORS
 from lofit_lens.errors import LofitLensError
 from lofit_lens.files import read_json
@@ -85,11 +85,10 @@ class RunFolder:
             "revision": revision,
             "dtype": str(model.cfg.dtype).removeprefix("torch."),
         }
-        record = {"schema": RUN_SCHEMA, "command": command, "loaded": loaded, **content}
-        record["versions"] = library_versions()
+        record = {"schema": RUN_SCHEMA, "command": command, "command_line": command_line()}
+        record |= {"loaded": loaded, **content, "versions": library_versions()}
         self.path.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(record, ensure_ascii=False, indent=1)
-        (self.path / RUN_FILE).write_text(text + "\n", encoding="utf-8")
+        write_json(self.path / RUN_FILE, record)
 
     def loaded(self) -> dict[str, str | None]:
         """Model, revision and dtype of the run, from `run.json` here or, for a fold, above."""

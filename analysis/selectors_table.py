@@ -15,10 +15,7 @@ from lofit_lens.analysis.named_methods import ALIASES
 from lofit_lens.analysis.pairing import RESAMPLES
 from lofit_lens.analysis.published import check_model, table_2
 from lofit_lens.errors import LofitLensError
-from lofit_lens.statistics import holm
-from lofit_lens.statistics.bootstrap import Bootstrap, resample
-from lofit_lens.statistics.small_samples import widened
-from lofit_lens.statistics.tables import group_sums
+from lofit_lens.statistics import average_difference, average_interval, holm
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -195,7 +192,7 @@ def selector_table(comparison: Comparison) -> SelectorTable:
             numbers = {str(name): row[name] for name in _KEPT}
             cells.append(SelectorCell(method, task, metric, **numbers))
         if len(kept.tasks) > 1:
-            cells.append(_average(kept, method, cells[-len(kept.tasks) :]))
+            cells.append(_average(kept, method))
     seeds = ", ".join(map(str, kept.seeds))
     return SelectorTable(_marked(cells), f"seeds {seeds}")
 
@@ -221,47 +218,22 @@ def _heads(method: str) -> str:
     return ALIASES.get(method, method)
 
 
-def _average(kept: Comparison, method: str, cells: Sequence[SelectorCell]) -> SelectorCell:
+def _average(kept: Comparison, method: str) -> SelectorCell:
     """The mean over tasks, each resampled by itself."""
-    scores, differences = [], []
-    for seed, task in enumerate(kept.tasks):
-        table, groups = kept.table(method, task), kept.groups(task)
-        scores.append(_resampled(table, groups, seed))
-        difference = table - kept.table(kept.base, task)
-        differences.append(_resampled(difference, groups, seed, widen=True))
-    low, high = Bootstrap(np.mean(scores, axis=0)).interval()
+    groups = [kept.groups(task) for task in kept.tasks]
+    tables = [kept.table(method, task) for task in kept.tasks]
+    mean = average_interval(tables, groups=groups)
     average = SelectorCell(
-        method,
-        AVERAGE,
-        AVERAGE,
-        float(np.mean([cell.value for cell in cells])),
-        low,
-        high,
-        n=sum(cell.n for cell in cells),
-        seeds=min(cell.seeds for cell in cells),
+        method, AVERAGE, AVERAGE, mean.value, mean.low, mean.high, n=mean.n, seeds=mean.runs
     )
     if method == kept.base:
         return average
-    drawn = Bootstrap(np.mean(differences, axis=0))
-    low, high = drawn.interval()
+    bases = [kept.table(kept.base, task) for task in kept.tasks]
+    differences = [ours - theirs for ours, theirs in zip(tables, bases, strict=True)]
+    d = average_difference(differences, groups=groups, resamples=RESAMPLES)
     return replace(
-        average,
-        difference=float(np.mean([cell.difference for cell in cells])),
-        difference_low=low,
-        difference_high=high,
-        p=drawn.p(rounding=1e-12),
+        average, difference=d.value, difference_low=d.low, difference_high=d.high, p=d.p
     )
-
-
-def _resampled(
-    table: np.ndarray, groups: Sequence[str], seed: int, *, widen: bool = False
-) -> np.ndarray:
-    """Resampled means of one task, in an order that has nothing to do with another task's."""
-    sums, sizes = group_sums(table, groups)
-    means = resample(sums, sizes, method="percentile", resamples=RESAMPLES, seed=seed).means
-    if widen:
-        means = widened(means, sums, sizes)
-    return np.random.default_rng(seed).permutation(means)
 
 
 def _marked(cells: Sequence[SelectorCell]) -> tuple[SelectorCell, ...]:

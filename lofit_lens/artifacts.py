@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from lofit_lens.errors import LofitLensError
-from lofit_lens.files import read_json
+from lofit_lens.files import read_json, write_whole
 from lofit_lens.heads import HeadSet
 from lofit_lens.intervention import HeadIntervention
 from lofit_lens.model import check_same_model
@@ -48,14 +48,14 @@ def save_intervention(intervention: Intervention, folder: str | Path) -> Path:
     else:
         tensors = {"vectors": intervention.vectors}
         place = {"n_layers": intervention.n_layers, "layers": list(intervention.layers)}
-    save_file(
-        {
-            name: t.detach().float().cpu().contiguous()
-            for name, t in tensors.items()
-            if t is not None
-        },
-        folder / TENSORS,
-    )
+    stored = {
+        name: tensor.detach().float().cpu().contiguous()
+        for name, tensor in tensors.items()
+        if tensor is not None
+    }
+    write_whole(
+        folder / TENSORS, save(stored)
+    )  # safetensors' own file would be readable by one user
     content = {
         "schema": INTERVENTION_SCHEMA,
         **place,

@@ -37,10 +37,17 @@ def read_json(path: str | Path, *, schema: int, what: str) -> dict[str, Any]:
 
 def write_json_gz(path: str | Path, content: Mapping[str, Any]) -> Path:
     """Write a gzipped JSON file, the same bytes for the same content."""
+    return write_whole(
+        path, gzip.compress(json.dumps(content, ensure_ascii=False).encode(), mtime=0)
+    )
+
+
+def write_whole(path: str | Path, content: bytes) -> Path:
+    """Write a file, and its folder, so that a run cut short leaves the old one and no half file."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")  # a run cut short leaves no half file
-    partial.write_bytes(gzip.compress(json.dumps(content, ensure_ascii=False).encode(), mtime=0))
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(content)
     return partial.replace(path)
 
 

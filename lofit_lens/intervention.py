@@ -183,13 +183,17 @@ class HeadIntervention:
 
     def plot(self) -> go.Figure:
         """Layer x head heat map of the norm of the edit."""
-        from lofit_lens.plotting import head_grid
+        from lofit_lens.plotting import elided, head_grid
 
         norms = np.full((self.heads.n_layers, self.heads.n_heads), np.nan)
         frame = self.frame()
         total = np.hypot(frame["scale_norm"].to_numpy(), frame["bias_norm"].to_numpy())
         norms[frame["layer"].to_numpy(), frame["head"].to_numpy()] = total
-        return head_grid(norms, label="norm", title=f"Norm of the edit of {len(self.heads)} heads")
+        title = f"Norm of the edit of {len(self.heads)} heads"
+        if self.provenance is not None:
+            task = self.provenance.task
+            title += f" for {elided([task], 40)[task]}"
+        return head_grid(norms, label="norm", title=title)
 
     def save(self, folder: str | Path) -> Path:
         """Write the intervention to a folder; see `lofit_lens.artifacts`."""

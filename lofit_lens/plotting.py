@@ -1,9 +1,14 @@
-"""The few figures that results draw of themselves; none changes a global setting of plotly."""
+"""The look that all figures share, and the few that results draw of themselves.
+
+None changes a global setting of plotly.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from itertools import combinations, zip_longest
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -18,6 +23,18 @@ COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#7
 
 NEUTRAL = "#7f7f7f"
 """For whiskers, reference lines and outlines: legible on a light and on a dark ground."""
+
+SCORES = (
+    (0.0, "#355f8d"),
+    (0.25, "#26838e"),
+    (0.5, "#22a884"),
+    (0.75, "#5ec962"),
+    (1.0, "#bddf26"),
+)
+"""Viridis without its ends, which vanish on a dark and on a light ground."""
+
+LETTERS = 24
+"""Letters that a name has in a figure; the whole of it is told in hover texts."""
 
 
 def _template(*, ground: str, ink: str, grid: str) -> go.layout.Template:
@@ -43,6 +60,45 @@ DARK = _template(ground="#16181d", ink="#e8e8e8", grid="#3a3d44")
 """The same on a dark ground: `figure.update_layout(template=DARK)`. Figures name no black or white."""
 
 
+def elided(names: Sequence[str], letters: int = LETTERS) -> dict[str, str]:
+    """Names short enough for a figure, by the names: long ones lose letters, best in the middle.
+
+    Args:
+        names: Those that stand in the figure together; different ones stay different. The gap is
+            where most is left of what tells them apart; if nothing is, they are numbered.
+        letters: Letters that are left, before a number.
+    """
+    names = list(dict.fromkeys(names))
+    if max(map(len, names), default=0) <= letters:
+        return dict(zip(names, names, strict=True))
+    heads = [round(share * (letters - 1)) for share in (0.5, 0.3, 0.7, 0.1, 0.9)]
+    ways = [[_without_middle(name, head, letters) for name in names] for head in heads]
+    short = max(ways, key=_apart)
+    twice = Counter(short)
+    return {
+        name: f"{text} ({place})" if twice[text] > 1 else text
+        for place, (name, text) in enumerate(zip(names, short, strict=True), start=1)
+    }
+
+
+def _without_middle(name: str, head: int, letters: int) -> str:
+    if len(name) <= letters:
+        return name
+    return f"{name[:head]}…{name[len(name) - (letters - 1 - head) :]}"
+
+
+def _apart(texts: Sequence[str]) -> int:
+    """In how many places the two most similar texts differ; four are as good as more."""
+    pairs = (zip_longest(*pair) for pair in combinations(texts, 2))
+    return min(4, *(sum(a != b for a, b in pair) for pair in pairs), 4)
+
+
+def name_ticks(names: Sequence[str], letters: int = LETTERS) -> dict[str, Any]:
+    """What an axis of names needs to show them `elided`; its data keep the whole names."""
+    short = elided(names, letters)
+    return {"type": "category", "tickvals": list(short), "ticktext": list(short.values())}
+
+
 def head_grid(values: np.ndarray, *, label: str, title: str) -> go.Figure:
     """Layer x head heat map, layer 0 at the bottom; NaN cells stay empty."""
     n_layers, n_heads = values.shape
@@ -52,7 +108,7 @@ def head_grid(values: np.ndarray, *, label: str, title: str) -> go.Figure:
         customdata=names,
         hovertemplate=f"%{{customdata}}<br>{label} %{{z:.4g}}<extra></extra>",
         hoverongaps=False,
-        colorscale="Viridis",
+        colorscale=SCORES,
         colorbar={"title": {"text": label}},
         xgap=1,
         ygap=1,

@@ -115,6 +115,30 @@ def cards() -> HeadCards:
     )
 
 
+def large_cards(n_tasks: int = 1) -> HeadCards:
+    """40x40 heads, 160 of them edited for each task, with attention on 64 tokens."""
+    rng = np.random.default_rng(0)
+    shape, n_tokens = (40, 40), 64
+    tokens = tuple(f" t{i}" for i in range(n_tokens))
+    names = [f"task {i}" for i in range(n_tasks)]
+    scores = rng.uniform(size=(n_tasks, *shape))
+    edits, attention = [], []
+    for task, of_task in zip(names, scores, strict=True):
+        for cell in np.argsort(-of_task, axis=None)[:160].tolist():
+            head = Head(*divmod(cell, shape[1]))
+            edits.append(HeadEdit(head, task, 1.0, 0.0, ((" yes", 2.0),), ((" no", -2.0),)))
+            before, after = (
+                tuple(tuple(rng.dirichlet(np.ones(n)).tolist()) for n in range(1, n_tokens + 1))
+                for _ in range(2)
+            )
+            attention.append(HeadAttention(head, task, tokens, before, after))
+    tables = tuple(
+        TaskScores(task, 42, tuple(map(tuple, of_task.tolist())))
+        for task, of_task in zip(names, scores, strict=True)
+    )
+    return HeadCards("large", *shape, tables, tuple(edits), tuple(attention), "".join(tokens))
+
+
 def curves() -> CausalCurves:
     """Removing the chosen heads costs more than removing random ones."""
     rng = np.random.default_rng(0)
@@ -170,6 +194,7 @@ def study(path: Path = Path("a study & more")) -> Study:
         provenance={
             "run": {
                 "kind": "demo",
+                "command_line": "lofit-lens demo --out 'a study & more' --seeds 2",
                 "seconds": 12.5,
                 "selection": {"learning_rate": 0.02, "scope": "all", "seeds": [7, 42]},
                 "versions": {"torch": "2.13.0"},

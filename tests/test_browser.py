@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lofit_lens.analysis.reporting.page import page as report_page
-from tests.small_study import BOTH, N_HEADS, N_LAYERS, NASTY, TASKS, matrix, study
+from lofit_lens.analysis.study.results import Study
+from tests.small_study import BOTH, N_HEADS, N_LAYERS, NASTY, TASKS, large_cards, matrix, study
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -48,13 +50,15 @@ def open_page(browser: Browser, address: str) -> Iterator[Open]:
     complaints: list[str] = []
     opened: list[Page] = []
 
-    def open_it(*, anchor: str = "", width: int = 1280, scheme: str = "light") -> Page:
+    def open_it(
+        *, of: str = address, anchor: str = "", width: int = 1280, scheme: str = "light"
+    ) -> Page:
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)  # pyright: ignore[reportArgumentType]
         page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("dialog", lambda dialog: complaints.append(dialog.message))
         page.on("request", lambda request: complaints.extend(_outside(request.url)))
-        page.goto(address + anchor)
+        page.goto(of + anchor)
         page.wait_for_selector("html[data-drawn]")
         opened.append(page)
         return page
@@ -121,6 +125,8 @@ def test_it_opens_as_a_file_draws_every_figure_and_shows_names_as_text(open_page
     assert plots.count() > 5
     assert page.locator(".plot:has(svg.main-svg)").count() == plots.count()
     assert page.locator(".plot .updatemenu-container").count() == 0
+    assert page.locator(".modebar-btn").count() > plots.count()
+    assert page.locator('[data-title^="Share"]').count() == 0
     assert page.locator("img").count() == 0
     assert page.locator("td", has_text=NASTY).count() > 0
     assert NASTY in page.locator(".of-task option").nth(1).inner_text()
@@ -182,6 +188,8 @@ def test_a_click_on_a_head_shows_its_card(open_page: Open) -> None:
     assert f"Chosen: {BOTH}" in page.locator(".told").inner_text()
     card = page.locator(f"#{BOTH}")
     assert "</script>" in card.inner_text()
+    box = card.bounding_box()
+    assert box is not None and min(box["y"] + box["height"], 900) - max(box["y"], 0) > 400
     page.get_by_label("Show every card").check()
     assert len(shown_cards(page)) == N_LAYERS * N_HEADS
 
@@ -202,6 +210,22 @@ def test_the_address_names_the_head(open_page: Open) -> None:
     page.evaluate("location.hash = 'L0H3'")
     until(page, "document.querySelector('.of-head').value === 'L0H3'")
     assert shown_cards(page) == ["L0H3"]
+
+
+def test_a_large_model_is_there_in_seconds_and_lays_out_one_card(
+    open_page: Open, tmp_path: Path
+) -> None:
+    path = tmp_path / "large.html"
+    path.write_text(report_page(Study(tmp_path, cards={"run": large_cards()})), encoding="utf-8")
+    start = time.monotonic()
+    page = open_page(of=path.as_uri())
+    assert time.monotonic() - start < 15  # 38 s with every card laid out
+    assert len(shown_cards(page)) == page.locator(".card").count() == 1
+    assert page.locator(".ll-attention").count() == 2
+    assert page.locator("body *").count() < 15_000
+    last = page.locator(".of-head option").last
+    page.locator(".of-head").select_option(last.get_attribute("value"))
+    assert shown_cards(page) == [last.get_attribute("value")]
 
 
 def test_the_heat_map_of_another_task_keeps_the_choice(open_page: Open) -> None:

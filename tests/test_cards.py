@@ -231,6 +231,22 @@ def test_a_card_is_well_formed_accessible_html() -> None:
     assert classes and all(name.startswith("ll-") for name in classes)
 
 
+def test_equal_attention_of_several_tasks_is_shown_once_under_its_text() -> None:
+    first, moved = ((1.0,), (0.25, 0.75)), ((1.0,), (0.5, 0.5))
+    attention = tuple(
+        HeadAttention(Head(0, 1), task, ("<s>", "x"), first, after)
+        for task, after in (("truth", first), ("kin", moved), ("other", moved))
+    )
+    card = some_cards(attention=attention, text="x & y").card((0, 1))
+    page = Page(card_html(card))
+    captions = [word for word in page.words if word.endswith("from (row) to (column)")]
+    assert [caption.split(", percent")[0] for caption in captions] == [
+        "Without an edit, with the edit for truth",
+        "With the edit for kin, with the edit for other",
+    ]
+    assert page.words[page.words.index("Attention on") + 1] == "x & y"
+
+
 def test_all_text_on_a_card_is_escaped_and_every_character_visible() -> None:
     nasty = ' <script>"&\n\u202e'
     attention = HeadAttention(Head(0, 0), nasty, (nasty,), ((1.0,),), ((0.5,),))

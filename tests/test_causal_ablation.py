@@ -204,6 +204,29 @@ def test_a_stack_of_edits_is_an_edit_made_of_all_of_them(llama: TransformerBridg
     assert StackedEdits((tuned, measured)).provenance == measured.provenance
 
 
+def test_edits_of_other_folds_or_tasks_are_not_put_together(llama: TransformerBridge) -> None:
+    """Only one provenance would reach the check of `evaluate` against scoring training items."""
+
+    def learned(**source: Any) -> HeadIntervention:
+        task = replace(colours_of_things(), source=source)
+        return replace(draw_edit(llama), provenance=learned_on(llama, task, {}))
+
+    zero = learned(name="truthfulqa", fold=0)
+    others = (
+        learned(name="truthfulqa", fold=1), learned(name="mquake"), learned(),
+        StackedEdits((draw_edit(llama), learned(name="truthfulqa", fold=1))),
+    )  # fmt: skip
+    for other in others:
+        with pytest.raises(LofitLensError, match="learned on the same data"):
+            StackedEdits((zero, other))
+        with pytest.raises(LofitLensError, match="learned on the same data"):
+            PatchIntervention(some_heads(), donor=other, base=zero)
+    same = learned(name="truthfulqa", fold=0)
+    assert StackedEdits((draw_edit(llama), zero, same)).provenance == zero.provenance
+    listed = [learned(name="a.csv", split=split) for split in ((1, 2), [1, 2])]
+    assert PatchIntervention(some_heads(), *listed).provenance == listed[0].provenance
+
+
 def test_nothing_of_a_stack_stays_behind(llama: TransformerBridge) -> None:
     before = count_hooks(llama)
     stack = StackedEdits((draw_edit(llama, scope="last"), zero_ablation(llama, some_heads())))

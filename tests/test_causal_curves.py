@@ -349,12 +349,52 @@ def test_options_out_of_range_are_refused(
         causal_curves(llama, things(), heads, progress=False, **options)
 
 
-def test_heads_of_another_model_and_scoped_edits_are_refused(llama: TransformerBridge) -> None:
+def test_heads_of_another_model_are_refused(llama: TransformerBridge) -> None:
     wrong = HeadSet([(3, 0)], n_layers=4, n_heads=N_HEADS)
     with pytest.raises(ModelMismatchError, match="4 layers"):
         curves(llama, wrong)
+
+
+@pytest.mark.parametrize("ablation", ["unedited", "mean", "zero"])
+def test_a_scoped_edit_is_refused_before_the_model_runs(
+    ablation: Any, llama: TransformerBridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scoped = draw_edit(llama, scope="last")
+    monkeypatch.setattr(llama.original_model, "forward", None)
     with pytest.raises(UnsupportedError, match="all token positions"):
-        curves(llama, edit=draw_edit(llama, scope="last"))
+        curves(llama, edit=scoped, ablation=ablation)
+
+
+def test_numbers_of_heads_may_be_integers_of_numpy(
+    llama: TransformerBridge, tmp_path: Path
+) -> None:
+    found = curves(llama, ablation="zero", ks=list(np.array([1, 2])))
+    assert CausalCurves.load(found.save(tmp_path / "curves.json.gz")).ks == (1, 2)
+    with type_checks_off(), pytest.raises(TypeError):
+        curves(llama, ks=[0.5])
+
+
+def test_whole_layers_have_no_random_heads_to_be_tested_against() -> None:
+    """The first two heads are layer 0; the third and fourth are half of layer 1."""
+    made = built()
+    heads = HeadSet([(0, 0), (0, 1), (1, 2), (1, 0)], n_layers=2, n_heads=4)
+    half = replace(made, heads=heads).frame()
+    layers = HeadSet([(0, 0), (0, 1), (1, 1), (1, 0)], n_layers=2, n_heads=2)
+    whole = replace(made, heads=layers).frame()
+    for curve in CURVES:
+        tested = half[half["p"].notna() & (half["curve"] == curve)]
+        assert tested["k"].tolist() == [1, 2, 4]
+        rows = whole[whole["curve"] == curve].reset_index()
+        assert rows["k"][rows["p"].notna()].tolist() == [1]
+        assert (rows["p_holm"].dropna() == rows["p"].dropna()).all()  # the only test of the curve
+
+
+def test_random_rankings_of_whole_layers_are_the_chosen_heads() -> None:
+    ranking = HeadSet([(1, 0), (1, 3), (1, 1), (1, 2)], n_layers=N_LAYERS, n_heads=N_HEADS)
+    for seed in range(10):
+        assert set(others_like(ranking, seed=seed)) == set(ranking)
+    frame = replace(built(), heads=ranking).frame()
+    assert frame["k"][frame["p"].notna()].tolist() == [1, 2] * 2
 
 
 def test_an_unknown_ablation_is_refused(llama: TransformerBridge) -> None:

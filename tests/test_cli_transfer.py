@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,9 @@ from lofit_lens.analysis.figures.transfer import transfer_heatmap
 from lofit_lens.analysis.transfer.folder import load_transfer, table_of
 from lofit_lens.errors import LofitLensError
 from lofit_lens.head_scores import HeadScores
+from lofit_lens.selection import select_heads
 from lofit_lens.training import TuningConfig
+from lofit_lens.tuning import tune_heads
 
 app = typer.Typer()
 app.command()(transfer)
@@ -133,9 +138,9 @@ def test_the_matrix_and_its_figure_are_made_again_without_the_model(
 
 
 def test_a_finished_folder_is_replaced_only_when_asked(
-    made: tuple[Path, dict[str, Any]], request_of: tuple[object, ...]
+    made: tuple[Path, dict[str, Any]], request_of: tuple[object, ...], tmp_path: Path
 ) -> None:
-    out, _ = made
+    out = Path(shutil.copytree(made[0], tmp_path / "out"))
     table = (out / "table.csv").read_bytes()
     assert "--overwrite" in refused(*request_of, "--out", out)
     assert "no task 'cats'" in refused(*request_of, "--task", "cats", "--out", out, "--overwrite")
@@ -166,6 +171,87 @@ def test_wrong_requests_are_told_and_leave_no_folder(
     assert "Say which tasks" in refused("--model", tiny_folder("llama"), "--k", 2, *out)
     assert "not both" in refused(*request_of, "--fraction", 0.1, *out)
     assert "no row 'llama2-7b', 'cat'" in refused(*request_of, "--preset", "llama2-7b", *out)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupted_matrix_is_gone_on_with_and_grows(
+    made: tuple[Path, dict[str, Any]],
+    request_of: tuple[object, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole, out, made_again = load_transfer(made[0]), tmp_path / "out", Counter[str]()
+    fail_after(monkeypatch, made_again, "tune_heads", 5)
+    stopped = invoke(*request_of, "--out", out)
+    assert isinstance(stopped.exception, KeyboardInterrupt) or stopped.exit_code == 130
+    assert len(list((out / "scores").iterdir())) == 4
+    assert len(list((out / "records").glob("zero-shot-*"))) == 2
+    with pytest.raises(LofitLensError, match="--resume"):
+        load_transfer(out)
+
+    made_again.clear()
+    fail_after(monkeypatch, made_again, "tune_heads", 100)
+    done = invoke(*request_of, "--out", out, "--resume")
+    assert done.exit_code == 0, done.output
+    assert made_again == {"tune_heads": 16 - 5}
+    pd.testing.assert_frame_equal(load_transfer(out).frame(), whole.frame())
+
+    made_again.clear()
+    done = invoke(*request_of, "--seeds", 3, "--random-draws", 3, "--out", out, "--resume")
+    assert done.exit_code == 0, done.output
+    assert made_again == {"tune_heads": 2 * 3 * 5 - 16, "select_heads": 2}
+    assert load_transfer(out).seeds == (7, 8, 9)
+    table = pd.read_csv(out / "table.csv")["value"].tolist()
+    assert table == pytest.approx(load_transfer(out).frame(zero_shot=True)["value"].tolist())
+
+
+def fail_after(
+    monkeypatch: pytest.MonkeyPatch, counts: Counter[str], name: str, times: int
+) -> None:
+    """Count how often stages are run, and interrupt one."""
+    for stage in (select_heads, tune_heads):
+
+        def counted(*args: Any, stage: Callable[..., Any] = stage, **options: Any) -> Any:
+            if stage.__name__ == name and counts[name] == times:
+                raise KeyboardInterrupt
+            counts[stage.__name__] += 1
+            return stage(*args, **options)
+
+        monkeypatch.setattr(f"lofit_lens.analysis.transfer.matrix.{stage.__name__}", counted)
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        (("--k", 3), "k"),
+        (("--seeds", 1), "seeds"),
+        (("--random-draws", 1), "random_draws"),
+        (("--tuning-lr", 0.5), "tuning"),
+        (("--l1", 0.5), "selection"),
+    ],
+)
+def test_another_request_is_not_gone_on_with(
+    made: tuple[Path, dict[str, Any]],
+    request_of: tuple[object, ...],
+    changes: tuple[object, ...],
+    what: str,
+) -> None:
+    out, _ = made
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    told = refused(*request_of, *changes, "--out", out, "--resume")
+    assert re.search(f"made with other {what} ", told), told
+    assert "one of them" in refused(*request_of, "--out", out, "--resume", "--overwrite")
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_tasks_whose_files_would_have_the_same_name_are_refused(
+    request_of: tuple[object, ...], tmp_path: Path
+) -> None:
+    both = [write_pairs(tmp_path / f"{name}.jsonl", "cow") for name in ("the cow", "the-cow")]
+    told = refused(
+        *request_of[:2], "--task", both[0], "--task", both[1], "--k", 2, "--out", tmp_path / "out"
+    )
+    assert "files of the cow and the-cow would have the same names" in told
     assert not (tmp_path / "out").exists()
 
 

@@ -16,6 +16,7 @@ from transformers.pytorch_utils import Conv1D
 from lofit_lens.analysis.decode.attribution import Attribution, direct_attribution
 from lofit_lens.analysis.decode.pairs import answer_pairs
 from lofit_lens.errors import DataError, LofitLensError, UnsupportedError
+from lofit_lens.model import load_model
 from lofit_lens.statistics import crossed_interval
 from lofit_lens.tasks import Example
 from lofit_lens.tokens import Encoder
@@ -244,15 +245,22 @@ def test_a_soft_cap_of_the_logits_is_refused(llama: TransformerBridge) -> None:
         direct_attribution(llama, EXAMPLES)
 
 
-def test_something_written_beside_the_components_is_refused(llama: TransformerBridge) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_something_written_beside_the_components_is_refused(
+    tiny_folder: Folder, family: str, dtype: Any
+) -> None:
+    model = load_model(tiny_folder(family), device="cpu", dtype=dtype)
+    direct_attribution(model, EXAMPLES, draw_edit(model))  # rounding alone is not refused
+
     def push(residual: Any, hook: Any = None) -> Any:
-        return residual + torch.linspace(-1, 1, D_MODEL)
+        return residual + torch.linspace(-1, 1, D_MODEL).to(residual)
 
     with (
-        llama.hooks(fwd_hooks=[("blocks.2.hook_in", push)]),
+        model.hooks(fwd_hooks=[("blocks.2.hook_in", push)]),
         pytest.raises(UnsupportedError, match="something stands between"),
     ):
-        direct_attribution(llama, EXAMPLES)
+        direct_attribution(model, EXAMPLES)
 
 
 @pytest.mark.parametrize(

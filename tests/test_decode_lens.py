@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers.pytorch_utils import Conv1D
 
+from lofit_lens.analysis.decode import lens
 from lofit_lens.analysis.decode.lens import logit_lens, written
 from lofit_lens.analysis.decode.token_text import token_texts
 from lofit_lens.errors import LofitLensError, ModelMismatchError, UnsupportedError
@@ -67,6 +68,23 @@ def test_the_lens_is_the_product_of_the_hugging_face_weights(
     found = logit_lens(model, edit)
     assert found.logits.dtype == torch.float32
     torch.testing.assert_close(found.logits.double(), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_the_lens_of_a_model_in_half_precision_is_not_rounded(
+    tiny_folder: Folder, family: str, dtype: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lens, "_BLOCK", 100)
+    model = load_model(tiny_folder(family), device="cpu", dtype=dtype)
+    plain = load_plain(tiny_folder(family)).to(getattr(torch, dtype)).float()
+    edit = draw_edit(model)
+    expected = plain_readout(plain, plain_written(plain, edit), family)
+    found = logit_lens(model, edit, k=20)
+    torch.testing.assert_close(found.logits.double(), expected, rtol=0, atol=1e-4)
+    assert {p.dtype for p in model.original_model.parameters()} == {getattr(torch, dtype)}
+    order = expected.argsort(dim=-1, descending=True)[:, :20]
+    assert found.logits.topk(20).indices.tolist() == order.tolist()
 
 
 def test_the_soft_cap_of_gemma_is_felt(tiny_folder: Folder, tiny_model: Any) -> None:

@@ -12,9 +12,10 @@ from typer.testing import CliRunner
 
 from lofit_lens.analysis.cli.main import app
 from lofit_lens.analysis.demo.report import open_demo
-from lofit_lens.analysis.demo.run import QUICK, WHOLE
+from lofit_lens.analysis.demo.run import QUICK, WHOLE, Demo, Sample
 from lofit_lens.analysis.transfer.results import TransferMatrix
 from lofit_lens.errors import LofitLensError
+from tests.test_transfer import matrix
 
 WITHOUT_NETWORK = """
 import socket, sys
@@ -79,17 +80,30 @@ def test_the_table_can_be_made_again_from_the_records_of_the_runs(
     quick: tuple[Path, dict[str, Any]],
 ) -> None:
     out, printed = quick
-    matrix = TransferMatrix.load(out / "records" / "runs" / "0.1")
-    assert len(matrix.runs) == 3 * 4
+    loaded = TransferMatrix.load(out / "records" / "runs" / "0.1")
+    assert len(loaded.runs) == 3 * 4
     transfer = pd.DataFrame(printed["transfer"]["0.1"]).fillna(float("nan"))
     for name in ("value", "low", "high", "p_holm"):
-        assert matrix.frame()[name].tolist() == pytest.approx(
+        assert loaded.frame()[name].tolist() == pytest.approx(
             transfer[name].astype(float).tolist(), nan_ok=True
         )
     untuned = {
         row["task"]: row["value"] for row in printed["table"] if row["method"] == "zero-shot"
     }
-    assert {name: e.main.value for name, e in matrix.zero_shot.items()} == pytest.approx(untuned)
+    assert {name: e.main.value for name, e in loaded.zero_shot.items()} == pytest.approx(untuned)
+
+
+def test_the_table_and_figure_2_say_the_same_of_own_and_random_heads() -> None:
+    transfer = matrix()
+    assert len(transfer.draws("random", "kin")) > len(transfer.seeds)
+    table = Demo({}, {0.1: transfer}, {0.1: transfer}, Sample("Q", "A", "b", "A")).frame()
+    rows = {(row["task"], row["method"]): row for row in table.to_dict("records")}
+    for cell in transfer.frame().to_dict("records"):
+        if cell["source"] in (cell["task"], "random"):
+            method = "random heads" if cell["source"] == "random" else "LoFiT"
+            row = rows[cell["task"], method]
+            for name in ("value", "low", "high"):
+                assert row[name] == cell[name]
 
 
 def test_tuning_a_few_heads_teaches_kinship_and_random_heads_do_not(

@@ -4,6 +4,7 @@ import ast
 import doctest
 import importlib
 import inspect
+import json
 import subprocess
 import sys
 import time
@@ -44,13 +45,23 @@ def test_the_core_never_imports_analysis() -> None:
 def test_importing_the_package_or_asking_for_help_loads_no_heavy_library() -> None:
     code = (
         "import sys, lofit_lens, lofit_lens.analysis.cli.main; "
-        "print([m for m in ('torch', 'transformers', 'pandas', 'plotly') if m in sys.modules])"
+        "heavy = ('torch', 'transformers', 'pandas', 'plotly', 'matplotlib'); "
+        "print([m for m in heavy if m in sys.modules])"
     )
     started = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/"
     )
     assert done.stdout.strip() == "[]", f"after {time.perf_counter() - started:.1f} s"
+
+
+def test_committed_notebooks_hold_no_outputs() -> None:
+    notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    assert notebooks
+    for path in notebooks:
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            if cell["cell_type"] == "code":
+                assert (cell["outputs"], cell["execution_count"]) == ([], None), path.name
 
 
 def test_no_module_of_the_package_prints_or_seeds_globally() -> None:

@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 import pytest
 import typer
@@ -18,12 +19,14 @@ from typer.testing import CliRunner
 
 from lofit_lens.analysis.cli.report import report as report_command
 from lofit_lens.analysis.comparison.results import Comparison
+from lofit_lens.analysis.figures.files import write_figure
 from lofit_lens.analysis.reporting.findings import ONE_SEED, findings, of_comparison, of_matrix
 from lofit_lens.analysis.reporting.heads import Explorer
 from lofit_lens.analysis.reporting.markup import flat, in_line, number
 from lofit_lens.analysis.reporting.page import page, report
 from lofit_lens.analysis.reporting.sections import by_task
 from lofit_lens.analysis.reporting.study_cards import cards_of, chosen_by
+from lofit_lens.analysis.study.lofit_table import lofit_table
 from lofit_lens.analysis.study.results import Study
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import Head
@@ -38,6 +41,8 @@ from tests.small_study import (
     cards,
     comparison,
     edit,
+    heads,
+    large_cards,
     matrix,
     run,
     scores,
@@ -227,6 +232,29 @@ def test_one_seed_is_told() -> None:
     assert ONE_SEED not in findings(study())
 
 
+def test_one_seed_of_a_run_is_told_and_a_score_below_its_floor() -> None:
+    ran = run("truth")
+    one = Study(Path("o"), runs={"truth": ran}, chosen={"truth": {7: heads("truth", 7)}})
+    assert findings(one)[-1] == ONE_SEED
+    assert "floor" not in " ".join(findings(one))
+    below = replace(ran, tuned=replace(ran.tuned, floors={"always A": 0.99}))
+    assert "It is not above the floor of 99.0%." in findings(replace(one, runs={"truth": below}))[0]
+
+
+def test_a_run_has_its_floors_and_no_tests_it_was_not_given() -> None:
+    table = lofit_table(run("truth"))
+    assert table["method"].tolist() == ["floor: chance", "zero-shot", "LoFiT"]
+    told = page(Study(Path("o"), runs={"truth": run("truth")}, tables={"o": table}))
+    assert "Row by row" in told and "With tests" not in told and "zero_shot" not in told
+
+
+def test_a_figure_has_no_button_that_sends_it_away(tmp_path: Path, whole: Page) -> None:
+    path = write_figure(go.Figure(), tmp_path / "figure.html")
+    written = path.read_text(encoding="utf-8")
+    assert '"showSendToCloud": false' in written and "cloud.plotly.com" not in written
+    assert json.loads(whole.scripts["config"])["showSendToCloud"] is False
+
+
 def test_the_seeds_agreement_is_that_of_the_sets() -> None:
     sentence = next(s for s in findings(study()) if s.startswith("truth: the 2 heads"))
     assert "mean Jaccard index of 0.33" in sentence  # one head of three
@@ -240,14 +268,15 @@ def test_heads_chosen_by_several_tasks_and_seeds() -> None:
 
 
 def test_without_cards_scores_and_edits_make_them() -> None:
-    (found,) = cards_of(replace(study(), cards={}))
+    ((name, found),) = cards_of(replace(study(), cards={})).items()
+    assert name == "model, 3 layers x 4 heads"
     expected = cards()
     assert found.scores == expected.scores
     norms = {(e.head, e.task): e.offset_norm for e in found.edits}
     for task in TASKS:
         for row in edit(task).frame().to_dict("records"):
             assert norms[Head(row["layer"], row["head"]), task] == pytest.approx(row["bias_norm"])
-    assert cards_of(Study(Path("empty"))) == []
+    assert cards_of(Study(Path("empty"))) == {}
 
 
 def test_a_large_model_has_cards_of_the_chosen_and_edited_heads_only() -> None:
@@ -261,12 +290,33 @@ def test_a_large_model_has_cards_of_the_chosen_and_edited_heads_only() -> None:
 
 def test_the_first_card_is_of_the_head_chosen_most_often() -> None:
     assert Explorer(1, cards(), chosen_by(study(), (N_LAYERS, N_HEADS))).first == BOTH
-    assert Explorer(1, cards(), {}).first in cards().edited()
+    every = range(N_LAYERS * N_HEADS)
+    tied = {Head(*divmod(i, N_HEADS)): {"truth": [7]} for i in every}
+    ranks = np.sum([one.ranks for one in cards().scores], axis=0)
+    best = min(cards().edited(), key=lambda head: ranks[head])
+    assert Explorer(1, cards(), tied).first == best
+    (scored,) = cards_of(Study(Path("s"), scores={"truth": {7: scores("truth", 7)}})).values()
+    assert Explorer(1, scored, {}).first in scores("truth", 7).top(k=1)
+
+
+def test_a_large_model_has_a_page_of_bearable_size() -> None:
+    found = large_cards()
+    best = set(np.argsort(-np.ravel(found.scores[0].scores))[:16].tolist())
+    explorer = Explorer(1, found, {})
+    assert len(explorer.heads) == 160
+    assert {40 * head.layer + head.head for head, _ in explorer.looking} == best
+    text = page(Study(Path("large"), cards={"run": found}))
+    assert len(text.encode()) < 9e6
+    assert text.count("Its attention is left out") == 160 - 16
+    assert text.count('<table class="ll-attention"') == 2 * 16
 
 
 def test_cards_of_a_second_model_have_ids_of_their_own() -> None:
     two = replace(study(), cards={"a": cards(), "b": cards()})
-    ids = Page(page(two)).all("id")
+    shown = Page(page(two))
+    ids = shown.all("id")
+    assert "a: tiny, 3 layers x 4 heads" in shown.text
+    assert "b: tiny, 3 layers x 4 heads" in shown.text
     assert {"L2H1", "model2-L2H1"} <= set(ids)
     assert max(Counter(ids).values()) == 1
 
@@ -301,6 +351,8 @@ def test_a_report_is_written_beside_the_run_or_where_one_says(tmp_path: Path) ->
     assert "<h1>my run</h1>" in (folder / "report.html").read_text(encoding="utf-8")
     with pytest.raises(LofitLensError, match="run"):
         report(tmp_path / "new")
+    with pytest.raises(LofitLensError, match=r"my run is a folder; name a file, as .*report\.html"):
+        report(folder, out=folder)
 
 
 def test_the_command_writes_the_report_and_refuses_an_empty_folder(tmp_path: Path) -> None:

@@ -131,6 +131,24 @@ def test_the_test_of_the_average_agrees_with_a_normal_one() -> None:
     assert cell.difference_high - cell.difference_low == pytest.approx(3.92 * error, rel=0.06)
 
 
+def test_an_average_of_tasks_without_spread_is_as_wide_and_as_untested_as_they_are() -> None:
+    sure = made({"zero-shot": 0.1, "lofit": 1.0, "probes/bias": 0.0}, seeds=(7,))
+    grouped = tuple(
+        replace(r, evaluation=replace(r.evaluation, records=tuple(
+            {**record, "group": "one"} for record in r.evaluation.records
+        )))
+        for r in sure.runs
+    )  # fmt: skip
+    cells = {(c.method, c.task): c for c in selector_table(Comparison(grouped)).cells}
+    for task in ("a", "b", "c", "average"):
+        assert (cells["probes/bias", task].p, cells["probes/bias", task].mark) == (1, "")
+    ours = [cells["lofit", task] for task in "abc"]
+    average = cells["lofit", "average"]
+    assert min(c.low for c in ours) < average.low < 1
+    assert average.low == pytest.approx(1 - np.linalg.norm([1 - c.low for c in ours]) / 3)
+    assert (average.value, average.high) == (1, 1)
+
+
 def test_one_task_has_no_average() -> None:
     table = selector_table(made(tasks="a"))
     assert table.tasks == ("a",)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -170,13 +172,14 @@ def test_ways_to_choose_heads_are_table_2(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_run_of_both_stages_is_read_as_the_command_wrote_it(
-    tiny_folder: Callable[[str], Path], tmp_path: Path
+    tiny_folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [{"sentence_good": f"Cat {i} is.", "sentence_bad": f"Is {i} cat."} for i in range(20)]
     pairs, out = tmp_path / "pairs.jsonl", tmp_path / "out"
     pairs.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     request = ["lofit", "--model", tiny_folder("llama"), "--task", pairs, "--k", 3, "--seed", 5]
     request += ["--epochs", 1, "--random-draws", 1, "--out", out, "--quiet", "--json"]
+    monkeypatch.setattr("sys.argv", ["/usr/bin/lofit-lens", *map(str, request)])
     done = CliRunner().invoke(app, list(map(str, request)))
     assert done.exit_code == 0, done.output
     printed = json.loads(done.stdout)
@@ -189,10 +192,12 @@ def test_a_run_of_both_stages_is_read_as_the_command_wrote_it(
     assert study.edits["pairs"].heads == chosen
     assert set(study.runs["pairs"].evaluations()) == {"zero_shot", "tuned", "random_5"}
     values = study.tables["out"].set_index("method")["value"]
+    names = {"zero_shot": "zero-shot", "tuned": "LoFiT", "random_5": "random heads, seed 5"}
     for method, metrics in printed["metrics"].items():
-        assert values[method] == pytest.approx(metrics["accuracy"]["value"])
+        assert values[names[method]] == pytest.approx(metrics["accuracy"]["value"])
     told = study.provenance["out"]
     assert told["kind"] == "lofit"
+    assert shlex.split(told["command_line"]) == ["lofit-lens", *map(str, request)]
     assert told["loaded"]["model"] == str(tiny_folder("llama"))
     assert told["stages"]["selection on pairs"]["config"]["seed"] == 5
     assert study.figure_names == ("figure3", "accuracy-pairs", "edit-pairs", "scores-pairs")
@@ -203,8 +208,10 @@ def test_scores_alone_and_an_edit_alone_are_runs_too(tmp_path: Path) -> None:
     edit("kin", 7).save(tmp_path / "tune")
     selected, tuned = open_study(tmp_path / "select"), open_study(tmp_path / "tune")
     assert selected.figure_names == ("scores-kin",)
-    assert tuned.figure_names == ("edit-kin",)
-    assert not selected.chosen and not tuned.chosen and not tuned.runs
+    assert tuned.figure_names == ("figure3", "edit-kin")
+    assert not selected.chosen and not tuned.runs
+    assert tuned.heads == {"kin": (heads(seed=7),)}
+    assert "unfinished" in tuned.provenance["tune"]["kind"]
 
 
 def test_the_folds_of_a_run_are_tasks(tmp_path: Path) -> None:
@@ -327,6 +334,44 @@ def test_only_the_figures_wanted_are_drawn_and_a_wrong_name_is_told_with_the_rig
         LofitLensError, match=r"no figure figure9 .* There are: figure2-2-of-12, fig"
     ):
         study.figures(["figure3", "figure9"])
+
+
+def test_an_unfinished_run_is_left_out_of_several_and_named(tmp_path: Path) -> None:
+    write_transfer(tmp_path / "done")
+    unfinished = {"c": "comparison.json", "d": "demo.json", "t": "transfer.json"}
+    for name, marker in unfinished.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / marker).write_text("{}", encoding="utf-8")
+    write_demo(tmp_path / "unmarked")
+    (tmp_path / "unmarked" / "demo.json").unlink()
+    cards().save(tmp_path / "unmarked" / "cards.json")
+    study = open_study(tmp_path)
+    assert set(study.provenance) == {"done"} and not study.cards
+    assert set(study.left_out) == {*unfinished, "unmarked"}
+    assert "did not finish" in study.left_out["d"]
+    assert "no demo.json" in study.left_out["unmarked"]
+    assert "unfinished, left out: 4" in repr(study)
+
+
+def test_the_folder_of_an_earlier_demo_is_told_with_the_remedy(tmp_path: Path) -> None:
+    write_demo(tmp_path)
+    shutil.rmtree(tmp_path / "records" / "edits")
+    with pytest.raises(LofitLensError, match=r"lacks .*edits: .*earlier version.* `demo` again"):
+        open_study(tmp_path)
+
+
+def test_results_know_the_command_that_wrote_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for command, write in (("compare", write_comparison), ("demo", write_demo)):
+        monkeypatch.setattr("sys.argv", ["bin/lofit-lens", command, "--out", "a b"])
+        write(tmp_path / command)
+        told = open_study(tmp_path / command).provenance[command]
+        assert told["command_line"] == f"lofit-lens {command} --out 'a b'"
+        monkeypatch.setattr("sys.argv", ["script.py"])
+        write(tmp_path / f"{command} in Python")
+    told = open_study(tmp_path).provenance
+    assert [one["command_line"] for name, one in told.items() if "Python" in name] == [None, None]
 
 
 def test_a_folder_without_a_run_is_told_with_what_was_looked_for(tmp_path: Path) -> None:

@@ -325,6 +325,71 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(
         by_examples(**request, settings=replace(SETTINGS, k=2))
 
 
+def test_runs_on_the_heads_of_another_ranking_are_run_again(
+    model: TransformerBridge, task: Task, texts: Sequence[EncodedText], tmp_path: Path
+) -> None:
+    """The settings of the largest share order the heads, and the sweeps differ in it."""
+
+    def by_ranking(share: float) -> Settings:
+        selection = replace(SETTINGS.selection, learning_rate=0.02 if share > 0.3 else 1e-4)
+        return replace(SETTINGS, selection=selection, random_draws=2)
+
+    def sweep(*fractions: float, folder: Path | None = tmp_path / "heads") -> Sweep:
+        return head_sweep(
+            model, [task], fractions,
+            methods=["lofit", "random-heads"], settings=by_ranking, texts=texts, folder=folder,
+            progress=False,
+        )  # fmt: skip
+
+    def heads(found: Sweep, k: int) -> list[Any]:
+        runs = found.comparisons[k].runs
+        return [[tuple(head) for head in run.heads or ()] for run in runs]
+
+    first = sweep(0.1, 0.5)
+    resumed, anew = sweep(0.1, 0.25), sweep(0.1, 0.25, folder=None)
+    assert heads(resumed, 6) == heads(anew, 6) == [found[:6] for found in heads(anew, 16)]
+    assert heads(first, 6) != heads(anew, 6)
+    assert records(resumed) == records(anew)
+    before = sorted((tmp_path / "heads").rglob("*.json.gz"))
+    assert records(sweep(0.1, 0.25)) == records(Sweep.load(tmp_path / "heads")) == records(anew)
+    assert sorted((tmp_path / "heads").rglob("*.json.gz")) == before  # nothing is run once more
+    assert heads(sweep(0.1), 6) == heads(sweep(0.1, folder=None), 6)  # and chooses for itself
+
+
+def test_a_folder_of_another_name_in_a_sweep_is_left_alone_and_no_record_is_overwritten(
+    by_examples: Callable[..., Sweep], tmp_path: Path
+) -> None:
+    both, at = {"shift": shifting, "same": shifting}, tmp_path / "sweep" / "examples-5"
+    straight = by_examples(examples=(5,), methods=both, folder=tmp_path / "sweep")
+    for name in ("examples-5-old", "examples-new"):
+        (tmp_path / "sweep" / name).mkdir()
+    (removed,) = at.glob("0001-shift-*")
+    removed.unlink()
+    kept = {path.name: path.read_bytes() for path in at.iterdir()}
+    resumed = by_examples(examples=(5,), methods=both, folder=tmp_path / "sweep")
+    assert records(resumed) == records(straight) == records(Sweep.load(tmp_path / "sweep"))
+    assert {name: (at / name).read_bytes() for name in kept} == kept
+    assert [path.name[:10] for path in sorted(at.iterdir())][-1] == "0003-shift"
+
+
+def test_a_marker_is_written_whole_or_not_at_all(
+    by_examples: Callable[..., Sweep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marker = tmp_path / "sweep" / "sweep.json"
+    by_examples(examples=(5,), folder=tmp_path / "sweep")
+    before = marker.read_bytes()
+    write = Path.write_bytes
+
+    def cut_short(path: Path, content: bytes) -> int:
+        write(path, content[: len(content) // 2])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_bytes", cut_short)
+    with pytest.raises(KeyboardInterrupt):
+        by_examples(examples=(5,), folder=tmp_path / "sweep")
+    assert marker.read_bytes() == before
+
+
 def test_methods_left_out_since_stay_in_the_folder_and_not_in_the_sweep(
     by_examples: Callable[..., Sweep], tmp_path: Path
 ) -> None:

@@ -113,7 +113,7 @@ def test_the_frame_holds_every_cell_with_its_interval() -> None:
     cells = list(zip(frame["source"], frame["task"], strict=True))
     assert cells == [(source, task) for source in SOURCES for task in TASKS]
     for cell, row in zip(cells, frame.to_dict("records"), strict=True):
-        estimate = crossed_interval(result.table(*cell))
+        estimate = crossed_interval(result.draws(*cell))
         assert (row["value"], row["low"], row["high"]) == (
             estimate.value,
             estimate.low,
@@ -122,6 +122,51 @@ def test_the_frame_holds_every_cell_with_its_interval() -> None:
         assert (row["metric"], row["n"], row["seeds"]) == ("MC1", ITEMS, len(SEEDS))
         own = result.table(cell[1], cell[1]).mean()
         assert row["relative"] == pytest.approx(result.table(*cell).mean() / own)
+
+
+def test_the_interval_of_random_heads_counts_every_draw() -> None:
+    draws = [[1.0] * 20, [0.0] * 20]
+    own = single({("a", "a"): [1.0] * 20})
+    result = replace(own, runs=(*own.runs, *(run("random", "a", 0, values) for values in draws)))
+    cell = result.frame().iloc[1]
+    assert (cell["value"], cell["low"], cell["high"], cell["seeds"]) == (0.5, 0.0, 1.0, 1)
+    assert cell["p"] > 0.3  # the items alone would say 0.5 of 20 items, with certainty
+
+
+def test_draws_of_a_single_seed_are_paired_with_the_own_heads_each() -> None:
+    result = matrix()
+    one = replace(result, runs=tuple(r for r in result.runs if r.seed == 7))
+    own, random = (one.draws(source, "truth") for source in ("truth", "random"))
+    assert (len(own), len(random)) == (1, 2)
+    expected = paired_difference(np.repeat(own, 2, axis=0), random, resamples=RESAMPLES)
+    cell = one.frame().query("source == 'random' and task == 'truth'").iloc[0]
+    assert (cell["p"], cell["difference_low"]) == (expected.p, expected.low)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "draws", "own_spread"), [(1, 4, 0.0), (3, 2, 0.0), (3, 2, 1.0), (3, 4, 1.0)]
+)
+def test_own_heads_that_are_not_better_are_rarely_called_better(
+    seeds: int, draws: int, own_spread: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where random heads differ from draw to draw, and own heads from seed to seed."""
+    monkeypatch.setattr("lofit_lens.analysis.transfer.results.RESAMPLES", 500)
+    rng = np.random.default_rng(1)
+    rejected = []
+    for _ in range(200):
+        hardness = rng.normal(size=40)
+
+        def answers(spread: float, hardness: np.ndarray = hardness) -> np.ndarray:
+            solved = 1 / (1 + np.exp(hardness + rng.normal(0, spread)))
+            return (rng.uniform(size=40) < solved).astype(float)
+
+        runs = []
+        for seed in range(seeds):
+            runs.append(run("a", "a", seed, answers(own_spread)))
+            runs += [run("random", "a", seed, answers(1.0)) for _ in range(draws)]
+        result = TransferMatrix(tuple(runs), {"a": evaluation("a", np.zeros(40))})
+        rejected.append(result.frame()["p"][1] < 0.05)
+    assert np.mean(rejected) < 0.09  # 0.05, and three standard errors of 200 matrices
 
 
 def test_differences_are_own_heads_minus_these_paired_by_seed_and_item() -> None:
@@ -406,7 +451,7 @@ def test_every_task_is_trained_with_its_own_settings(llama: TransformerBridge) -
 
 @pytest.mark.parametrize("name", ["random", "zero-shot", "a"])
 def test_names_that_mean_something_else_are_refused(llama: TransformerBridge, name: str) -> None:
-    with pytest.raises(LofitLensError, match="different names"):
+    with pytest.raises(LofitLensError, match=r"different names|may be called"):
         transfer_matrix(llama, tiny_tasks("a", name), k=1, progress=False)
 
 

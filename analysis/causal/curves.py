@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, SupportsIndex
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from tqdm.auto import tqdm
 
 from lofit_lens.analysis.causal.ablation import ablation_to, mean_z, training_texts
 from lofit_lens.analysis.causal.controls import others_like
-from lofit_lens.analysis.causal.patching import PatchIntervention
+from lofit_lens.analysis.causal.patching import PatchIntervention, check_all_positions
 from lofit_lens.analysis.causal.results import ABLATIONS, CURVES, Ablation, CausalCurves, Curve
 from lofit_lens.analysis.causal.stacking import StackedEdits
 from lofit_lens.analysis.pairing import item_groups
@@ -33,7 +34,7 @@ def causal_curves(
     heads: HeadSet,
     *,
     edit: Edit | None = None,
-    ks: Sequence[int] | None = None,
+    ks: Sequence[SupportsIndex] | None = None,
     ablation: Ablation | None = None,
     draws: int = 5,
     seed: int = 0,
@@ -85,7 +86,7 @@ def causal_curves(
     Raises:
         LofitLensError: There are no heads or no draws, `ks` are not rising numbers of heads, or
             the ablation is unknown, or "unedited" without an edit.
-        ModelMismatchError: The heads belong to another model shape.
+        ModelMismatchError: The heads or the edit belong to another model.
         UnsupportedError: The edit spares some token positions.
     """
     check_head_shape(model, heads)
@@ -98,6 +99,7 @@ def causal_curves(
             f"ablation must be one of {', '.join(ABLATIONS)}, the last only with an edit; got "
             f"{ablation!r} {'without' if edit is None else 'with'} an edit."
         )
+    check_all_positions(model, edit)
     make = _edits(model, task, edit, ablation, batch_size=batch_size)
     rankings = [heads, *(others_like(heads, seed=seed + draw) for draw in range(draws))]
     found: dict[tuple[Curve, frozenset[Head]], np.ndarray] = {}
@@ -157,7 +159,7 @@ def _edits(
     return make
 
 
-def _checked_ks(ks: Sequence[int] | None, n: int) -> tuple[int, ...]:
+def _checked_ks(ks: Sequence[SupportsIndex] | None, n: int) -> tuple[int, ...]:
     """Rising numbers of heads out of `n`; by default 0, the powers of two and all.
 
     Raises:
@@ -167,7 +169,7 @@ def _checked_ks(ks: Sequence[int] | None, n: int) -> tuple[int, ...]:
         raise LofitLensError("There are no heads to put in order. Give a HeadSet, best head first.")
     if ks is None:
         return (0, *(2**i for i in range(n.bit_length()) if 2**i < n), n)
-    numbers = tuple(ks)
+    numbers = tuple(operator.index(k) for k in ks)
     if (
         not numbers
         or numbers != tuple(sorted(set(numbers)))

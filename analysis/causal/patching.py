@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from lofit_lens.analysis.causal.stacking import shared_provenance
 from lofit_lens.analysis.causal.two_runs import TwoRuns, owners
 from lofit_lens.edit import Edit
 from lofit_lens.errors import LofitLensError, UnsupportedError
 from lofit_lens.heads import HeadSet
 from lofit_lens.model import check_head_shape
 from lofit_lens.positions import PositionTracker
-from lofit_lens.provenance import Provenance, unmeasured
+from lofit_lens.provenance import Provenance
 from lofit_lens.scoring.logprobs import edited
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ class PatchIntervention:
         base: The edit in force in the run they are put into; None: the model as it is.
 
     Raises:
-        LofitLensError: There is neither donor nor base, so that both runs are the same.
+        LofitLensError: There is neither donor nor base, so that both runs are the same, or the two
+            were learned on different data.
     """
 
     heads: HeadSet
@@ -54,12 +56,12 @@ class PatchIntervention:
     def __post_init__(self) -> None:
         if self.donor is None and self.base is None:
             raise LofitLensError("A patch needs an edit in one of its runs; give donor or base.")
+        shared_provenance((self.donor, self.base))
 
     @property
     def provenance(self) -> Provenance | None:
         """That of the donor or, if it has none, of the base; without scores."""
-        found = (edit.provenance for edit in (self.donor, self.base) if edit is not None)
-        return unmeasured(next((p for p in found if p is not None), None))
+        return shared_provenance((self.donor, self.base))
 
     @contextmanager
     def applied(self, model: TransformerBridge) -> Iterator[None]:
@@ -73,7 +75,7 @@ class PatchIntervention:
         """
         check_head_shape(model, self.heads)
         for edit in (self.donor, self.base):
-            _check_all_positions(model, edit)
+            check_all_positions(model, edit)
         hf: Any = model.original_model
         if isinstance(hf.forward, TwoRuns):
             raise UnsupportedError(
@@ -88,8 +90,13 @@ class PatchIntervention:
             yield
 
 
-def _check_all_positions(model: TransformerBridge, edit: Edit | None) -> None:
-    """Refuse an edit that asks where the prompt ends: one attached for a single run is not told."""
+def check_all_positions(model: TransformerBridge, edit: Edit | None) -> None:
+    """Refuse an edit that asks where the prompt ends: one attached for a single run is not told.
+
+    Raises:
+        ModelMismatchError: The edit belongs to another model.
+        UnsupportedError: It spares some token positions.
+    """
     before = owners(model.original_model)
     with edited(model, edit):
         new = [o for o in owners(model.original_model) if o not in before]

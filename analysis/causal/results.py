@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -93,7 +94,8 @@ class CausalCurves:
         (head sets), and for the chosen ones `difference`, `difference_low`, `difference_high`
         (chosen minus random), `p`, `p_holm` (corrected over the K of a curve) and `mark`: "*" for
         p_holm < 0.05, "+" for p_holm < 0.1, in either direction, as ablation can raise a score too.
-        Nothing is tested at K = 0.
+        Nothing is tested, nor counted in the correction, where there is nothing to compare: at K = 0,
+        and where the first K are all heads of their layers, so that random ones are the same.
         """
         return self._points.copy()
 
@@ -188,12 +190,17 @@ class CausalCurves:
                 e.runs,
             )
             rows.append(dict(zip(_COLUMNS, values, strict=True)) | dict.fromkeys(_TESTED, np.nan))
-        if self.ks[place]:
+        if self._has_others(self.ks[place]):
             d = paired_difference(
                 np.broadcast_to(chosen, drawn.shape), drawn, groups=self.groups, resamples=RESAMPLES
             )
             rows[0] |= dict(zip(_TESTED, (d.value, d.low, d.high, d.p), strict=True))
         return rows
+
+    def _has_others(self, k: int) -> bool:
+        """Whether some layer has heads beside those of the first K that are in it."""
+        in_layer = Counter(head.layer for head in self.heads.heads[:k])
+        return any(count < self.heads.n_heads for count in in_layer.values())
 
     def _estimate(self, table: Float[np.ndarray, "run item"]) -> Estimate:
         return crossed_interval(table, groups=self.groups)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lofit_lens.edit import Edit
+from lofit_lens.errors import LofitLensError
 from lofit_lens.provenance import Provenance, unmeasured
 
 if TYPE_CHECKING:
@@ -23,15 +25,20 @@ class StackedEdits:
 
     Attributes:
         edits: The edits, outermost first.
+
+    Raises:
+        LofitLensError: They were learned on different data.
     """
 
     edits: tuple[Edit, ...]
 
+    def __post_init__(self) -> None:
+        shared_provenance(self.edits)
+
     @property
     def provenance(self) -> Provenance | None:
         """That of the first edit that has one, without its scores."""
-        found = (edit.provenance for edit in self.edits if edit.provenance is not None)
-        return unmeasured(next(found, None))
+        return shared_provenance(self.edits)
 
     @property
     def n_parameters(self) -> int:
@@ -50,3 +57,24 @@ class StackedEdits:
             for edit in self.edits:
                 stack.enter_context(edit.applied(model))
             yield
+
+
+def shared_provenance(edits: Sequence[Edit | None]) -> Provenance | None:
+    """The provenance of the first of several edits that has one, without its scores.
+
+    `evaluate` refuses test items that an edit may have been trained on by its one provenance, so
+    that must hold for all of them.
+
+    Raises:
+        LofitLensError: They were learned on other tasks, folds or splits.
+    """
+    found = [edit.provenance for edit in edits if edit is not None and edit.provenance is not None]
+    sources = {json.dumps(dict(p.task_source), sort_keys=True): p for p in found}  # tuples as lists
+    if len(sources) > 1:
+        listed = ", ".join(f"{p.task} ({source})" for source, p in sources.items())
+        raise LofitLensError(
+            f"Edits in force together must be learned on the same data, got {listed}: a test item of "
+            "one may be a training item of another. Learn them on one fold and split, or apply them "
+            "in contexts of their own if you know that what you score is in neither."
+        )
+    return unmeasured(found[0] if found else None)

@@ -182,6 +182,13 @@ def lofit(
             for key in by_name[0]
         }
         report.add_evaluations(pooled)
+        tuned = pooled["tuned"]
+        rivals = [e.main.value for name, e in pooled.items() if name.startswith("random")]
+        if tuned.main.value < max([*rivals, *tuned.floors.values()], default=0.0):
+            report.say(
+                "The tuned heads are below the floor or below random heads. The learning rates may not suit "
+                "this model: try others (--tuning-lr, --selection-lr), and choose by `evaluate --split val`."
+            )
         chosen = [[list(head) for head in run.heads] for run in runs]
         named = "; ".join(" ".join(map(str, run.heads)) for run in runs)
         folder.finish(

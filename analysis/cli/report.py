@@ -22,8 +22,8 @@ def report(
 ) -> None:
     """Write one HTML page of a finished run, to read without a network or to mail.
 
-    Summary, tables, Figures 2 and 3, head cards, costs and provenance of a `compare`, `demo`, `lofit`,
-    `select` or `tune`; the model is not loaded.
+    Summary, tables, Figures 2 and 3, head cards, costs and provenance of a `compare`, `demo`,
+    `transfer`, `lofit`, `select` or `tune`; the model is not loaded.
     """
     with command(as_json) as said:
         from lofit_lens.analysis.reporting.page import report as write_report

@@ -57,6 +57,7 @@ def transfer(
     random_draws: Annotated[
         int, typer.Option(help="Sets of random heads for each task and seed.", min=0)
     ] = 1,
+    resume: Annotated[bool, typer.Option(help="Go on with a matrix in --out.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace a matrix in --out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
@@ -69,17 +70,20 @@ def transfer(
     on its three tasks.
 
     Writes figure2.html, table.csv, transfer.json, scores/TASK-SEED.json of stage 1, and the records
-    of every scored item.
+    of every scored item, each as soon as it is there. With --resume an interrupted matrix is gone on
+    with, or one with more --seeds or --random-draws is made from a finished one; all else must be the
+    same.
     """
     with command(as_json, quiet) as report:
         from lofit_lens.analysis.folders import records
         from lofit_lens.analysis.methods import Settings
-        from lofit_lens.analysis.transfer.folder import TransferFolder, table_of
+        from lofit_lens.analysis.transfer.folder import TransferFolder
         from lofit_lens.analysis.transfer.matrix import score_heads, transfer_matrix
-        from lofit_lens.model import EMBEDDED, source_of
+        from lofit_lens.model import EMBEDDED, fingerprint, source_of
         from lofit_lens.provenance import library_versions
+        from lofit_lens.scoring.evaluate import evaluate
 
-        folder = TransferFolder(out, overwrite=overwrite)
+        folder = TransferFolder(out, overwrite=overwrite, resume=resume)
         embedded = (model_options.model or EMBEDDED) == EMBEDDED
         if embedded:
             model_options, training = as_embedded(model_options, training)
@@ -96,6 +100,7 @@ def transfer(
         folder.open(
             {
                 "loaded": {"model": source, "revision": revision, "dtype": dtype},
+                "weights": fingerprint(model).weights,
                 "tasks": {
                     t.name: {"source": dict(t.source), "data_hash": t.data_hash()} for t in tasks
                 },
@@ -108,12 +113,19 @@ def transfer(
             }
         )
         report.say(f"{name}: {k} of {total} heads; {', '.join(selection)}")
-        scores = {}
+        scores = score_heads(
+            model,
+            tasks,
+            seeds=chosen_seeds,
+            selection=selection,
+            done=folder.scores,
+            on_scores=folder.add_scores,
+            progress=not quiet,
+        )
         for task in tasks:
-            scores |= score_heads(
-                model, [task], seeds=chosen_seeds, selection=selection, progress=not quiet
-            )
-            folder.add_scores({task.name: scores[task.name]})
+            if task.name not in folder.zero_shot:
+                batch_size = model_options.batch_size
+                folder.add_zero_shot(evaluate(model, task, batch_size=batch_size, progress=False))
         matrix = transfer_matrix(
             model,
             tasks,
@@ -121,13 +133,14 @@ def transfer(
             k=k,
             random_draws=random_draws,
             scores=scores,
+            zero_shot=folder.zero_shot,
             tuning=tuning,
             batch_size=model_options.batch_size,
+            done=folder.done,
             on_run=folder.add,
             progress=not quiet,
         )
-        paths = folder.finish(matrix, name)
-        table = table_of(matrix, name)
+        table, paths = folder.finish(matrix, name)
         written = "\n".join(f"  {path}" for path in paths)
         report.add(
             f"{as_text(table)}\n\nwritten to {out}, with the records of every item:\n{written}",
@@ -142,6 +155,7 @@ def transfer(
 
 def _one_fold_each(options: TasksOptions, embedded: bool, seed: int, report: Report) -> list[Task]:
     """The tasks named, each once; for the embedded model its own three by default."""
+    from lofit_lens.analysis.pairing import plain
     from lofit_lens.errors import LofitLensError
 
     named = options.task or ([EMBEDDED_TASKS] if embedded else [])
@@ -163,6 +177,12 @@ def _one_fold_each(options: TasksOptions, embedded: bool, seed: int, report: Rep
         raise LofitLensError(
             f"Every task comes once, and of TruthfulQA one fold, because heads chosen on one have seen "
             f"the test questions of the other; got {', '.join(twice)}."
+        )
+    files = [plain(name) for name in names]
+    alike = [name for name, file in zip(names, files, strict=True) if files.count(file) > 1]
+    if alike:
+        raise LofitLensError(
+            f"The files of {' and '.join(alike)} would have the same names. Rename one of the tasks."
         )
     return tasks
 

@@ -11,7 +11,14 @@ from lofit_lens.analysis.comparison.latex import as_latex
 from lofit_lens.analysis.comparison.results import Comparison
 from lofit_lens.analysis.comparison.run import ComparisonRun
 from lofit_lens.analysis.comparison.tables import as_html, as_markdown
-from lofit_lens.analysis.folders import Kind, check_folder, open_folder, records, write_json
+from lofit_lens.analysis.folders import (
+    Kind,
+    check_folder,
+    command_line,
+    open_folder,
+    records,
+    write_json,
+)
 from lofit_lens.errors import LofitLensError
 
 KIND = Kind(
@@ -64,6 +71,8 @@ class ComparisonFolder:
 
     def finish(self, comparison: Comparison, *, base: str, published: str | None) -> list[Path]:
         """Write tables and figure; returns the files."""
+        from lofit_lens.analysis.figures.files import write_figure
+
         self._open()
         frame = comparison.frame(base)
         texts = {
@@ -78,10 +87,10 @@ class ComparisonFolder:
         names = [*texts, KIND.marker]
         if len(comparison.methods) > 1:
             names.append("forest.html")
-            comparison.plot(base).write_html(self.path / names[-1], include_plotlyjs="directory")
+            write_figure(comparison.plot(base), self.path / names[-1])
         files = [self._files[run] for run in comparison.runs]
-        content = {**self._request, "runs": files, **comparison_json(comparison, base)}
-        write_json(self.path / KIND.marker, content)
+        content = {**self._request, "command_line": command_line(), "runs": files}
+        write_json(self.path / KIND.marker, content | comparison_json(comparison, base))
         return [self.path / name for name in names]
 
     def _open(self) -> None:

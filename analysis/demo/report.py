@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lofit_lens.analysis.demo.run import FLOOR, RECORDS
-from lofit_lens.analysis.folders import Kind, open_folder, records, write_json
+from lofit_lens.analysis.folders import Kind, command_line, open_folder, records, write_json
 from lofit_lens.analysis.overlap import head_overlap
 from lofit_lens.analysis.runs import CARDS
 from lofit_lens.analysis.transfer.results import MARKS
@@ -44,6 +44,8 @@ def open_demo(folder: Path, size: Size, *, overwrite: bool) -> None:
 
 def write_report(demo: Demo, size: Size, folder: Path, seconds: float) -> list[Path]:
     """Write table and figures; plotly's script lies once beside them, so they open offline."""
+    from lofit_lens.analysis.figures.files import write_figures
+
     frame = demo.frame()
     paths = [folder / name for name in (*TABLES, KIND.marker)]
     frame.to_csv(paths[0], index=False)
@@ -54,10 +56,7 @@ def write_report(demo: Demo, size: Size, folder: Path, seconds: float) -> list[P
         for fraction, matrix in demo.matrices.items()
     }
     figures["figure3.html"] = demo.layers.plot()
-    for name, figure in figures.items():
-        paths.append(folder / name)
-        figure.write_html(paths[-1], include_plotlyjs="directory", full_html=True)
-    return paths
+    return paths + write_figures({folder / name: figure for name, figure in figures.items()})
 
 
 def as_json(demo: Demo) -> dict[str, Any]:
@@ -149,6 +148,7 @@ def _matrix_text(cells: pd.DataFrame, heads: int) -> str:
 def _settings(size: Size) -> dict[str, Any]:
     """What was run, and how."""
     return {
+        "command_line": command_line(),
         "size": asdict(size),
         "selection": SELECTION.to_json(),
         "tuning": TUNING.to_json(),

@@ -12,14 +12,12 @@ import numpy as np
 
 from lofit_lens.analysis.explorer.cards import head_cards
 from lofit_lens.analysis.layers import LayerDistribution, layer_distribution
+from lofit_lens.analysis.pairing import plain
 from lofit_lens.analysis.runs import CARDS
-from lofit_lens.analysis.transfer.matrix import (
-    AllScores,
-    score_heads,
-    transfer_matrix,
-    tune_and_score,
-)
-from lofit_lens.analysis.transfer.results import RANDOM, TransferMatrix, TransferRun, plain
+from lofit_lens.analysis.transfer.earlier import AllScores
+from lofit_lens.analysis.transfer.matrix import score_heads, transfer_matrix, tune_and_score
+from lofit_lens.analysis.transfer.results import RANDOM, TransferMatrix
+from lofit_lens.analysis.transfer.run import TransferRun
 from lofit_lens.embedded.settings import SELECTION, TUNING
 from lofit_lens.embedded.world import ABILITIES
 from lofit_lens.intervention import HeadIntervention
@@ -120,9 +118,9 @@ class Demo:
         yield row("zero-shot", 0, np.array([[record[metric] for record in untuned.records]]))
         for fraction, matrix in self.matrices.items():
             scale, size = self.scale[fraction], len(matrix.runs[0].heads)
-            yield row("LoFiT", size, matrix.table(task, task))
+            yield row("LoFiT", size, matrix.draws(task, task))
             yield row("random heads", size, matrix.draws(RANDOM, task)) | _behind(matrix, task)
-            yield row("scale alone", size, scale.table(task, task))
+            yield row("scale alone", size, scale.draws(task, task))
             yield row("scale, random", size, scale.draws(RANDOM, task))
 
     @property

@@ -160,13 +160,15 @@ class HeadCard:
         head: The head.
         scores: Its scores and ranks by task and seed.
         edits: What the edits do to it, by task; empty if none edits it.
-        attention: Its attention on a text, by task; empty if it was not computed.
+        attention: Its attention on `text`, by task; empty if it was not computed.
+        text: The text.
     """
 
     head: Head
     scores: tuple[HeadScore, ...] = ()
     edits: tuple[HeadEdit, ...] = ()
     attention: tuple[HeadAttention, ...] = ()
+    text: str | None = None
 
     def __repr__(self) -> str:
         ranks = ", ".join(f"{s.task} rank {s.rank}" for s in self.scores) or "no scores"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from lofit_lens.analysis.explorer.card import HeadAttention, HeadCard, HeadEdit, Rows
+from lofit_lens.analysis.explorer.card import HeadCard, HeadEdit, Rows
+from lofit_lens.heads import Head
 
 SHADE = "0,114,178"
 """Blue of attention weights, laid over any ground by at most 60 percent."""
@@ -31,8 +32,9 @@ CARD_CSS = """\
   min-width: 1.6em; }
 .ll-card .ll-attention thead th { font-weight: normal; vertical-align: bottom; text-align: left; }
 .ll-card .ll-attention thead code { writing-mode: vertical-rl; }
-.ll-card .ll-attention tbody td { border: 1px solid var(--ll-line, rgba(127, 127, 127, .2)); }
-"""
+.ll-card .ll-attention tbody td { background: rgba(SHADE, calc(.6 * var(--w, 0)));
+  border: 1px solid var(--ll-line, rgba(127, 127, 127, .2)); }
+""".replace("SHADE", SHADE)
 
 
 def card_html(card: HeadCard) -> str:
@@ -53,7 +55,8 @@ def card_html(card: HeadCard) -> str:
     else:
         parts.append("<p>No saved edit changes this head.</p>")
     parts += [_tokens(edit) for edit in card.edits if edit.promoted or edit.suppressed]
-    parts += [_attention(one) for one in card.attention]
+    if card.attention:
+        parts.append(_attention(card))
     body = "\n".join(parts)
     return f'<section class="ll-card" aria-label="Head {head}">\n{body}\n</section>'
 
@@ -96,37 +99,45 @@ def _token(listed: tuple[str, float]) -> str:
     return f'<li>{_code(token)} <span class="ll-logit">{logit:+.2f}</span></li>'
 
 
-def _attention(attention: HeadAttention) -> str:
-    task = escape(attention.task)
-    if attention.before == attention.after:
-        tables = [_weights(attention, attention.before, "The same with and without the edit")]
-    else:
-        tables = [
-            _weights(attention, attention.before, "Without the edit"),
-            _weights(attention, attention.after, "With the edit"),
-        ]
-    return f'<h4>Attention, {task}</h4>\n<div class="ll-side">{"".join(tables)}</div>'
+def _attention(card: HeadCard) -> str:
+    """The tables of attention; equal ones, as of tasks that share the text, are shown once."""
+    tables: dict[tuple[tuple[str, ...], Rows], list[str]] = {}
+    for one in card.attention:
+        titles = tables.setdefault((one.tokens, one.before), [])
+        if "without an edit" not in titles:
+            titles.append("without an edit")
+        tables.setdefault((one.tokens, one.after), []).append(f"with the edit for {one.task}")
+    shown = "".join(
+        _weights(card.head, tokens, rows, ", ".join(titles))
+        for (tokens, rows), titles in tables.items()
+    )
+    return f'<h4>Attention{_on(card.text)}</h4>\n<div class="ll-side">{shown}</div>'
 
 
-def _weights(attention: HeadAttention, rows: Rows, title: str) -> str:
+def _on(text: str | None) -> str:
+    return "" if text is None else f" on <code>{escape(text)}</code>"
+
+
+def _weights(head: Head, tokens: Sequence[str], rows: Rows, title: str) -> str:
     """A table of weights in percent, one row a query up to itself, one column a key."""
-    columns = "".join(f'<th scope="col">{_code(token)}</th>' for token in attention.tokens)
+    columns = "".join(f'<th scope="col">{_code(token)}</th>' for token in tokens)
     body = "".join(
         f'<tr><th scope="row">{_code(token)}</th>{"".join(map(_weight, row))}</tr>'
-        for token, row in zip(attention.tokens, rows, strict=True)
+        for token, row in zip(tokens, rows, strict=True)
     )
-    label = f"{title}: attention of {attention.head} in percent"
+    label = f"Attention of {head} in percent, {title}"
+    caption = f"{title[:1].upper()}{title[1:]}, percent; from (row) to (column)"
     return (
         f'<div class="ll-scroll" role="region" tabindex="0" aria-label="{escape(label)}">'
-        f'<table class="ll-attention"><caption>{title}, percent; from (row) to (column)</caption>'
+        f'<table class="ll-attention"><caption>{escape(caption)}</caption>'
         f"<thead><tr><td></td>{columns}</tr></thead>\n<tbody>{body}</tbody></table></div>"
     )
 
 
 def _weight(weight: float) -> str:
-    if weight < 0.005:
-        return "<td>0</td>"
-    return f'<td style="background:rgba({SHADE},{0.6 * weight:.2f})">{100 * weight:.0f}</td>'
+    """A cell; `CARD_CSS` shades it by the variable --w, which keeps a large table small."""
+    percent = round(100 * weight)
+    return f'<td style="--w:{weight:.2f}">{percent}</td>' if percent else "<td>0</td>"
 
 
 def _table(caption: str, names: Iterable[str], rows: Iterable[Sequence[str]]) -> str:

@@ -107,6 +107,7 @@ class HeadCards:
             scores=tuple(scores),
             edits=tuple(edit for edit in self.edits if edit.head == head),
             attention=tuple(one for one in self.attention if one.head == head),
+            text=self.text,
         )
 
     def mean_scores(self, task: str) -> Float[np.ndarray, "layer head"]:

@@ -88,7 +88,7 @@ class HeadExplorer:
             (self._attention[key],) = measure_attention(
                 self._model, self._edits[name], [card.head], name=name, text=text
             )
-        return replace(card, attention=(self._attention[key],))
+        return replace(card, attention=(self._attention[key],), text=text)
 
     def fragment(self, head: Head, *, task: str, text: str) -> str:
         """The card as HTML, or what was wrong with the text above the card without attention."""

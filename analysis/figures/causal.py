@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,8 @@ from plotly.colors import hex_to_rgb
 from plotly.subplots import make_subplots
 
 from lofit_lens.analysis.causal.results import CHOSEN, MARKS, RANDOM
-from lofit_lens.plotting import COLOURS, NEUTRAL, TEMPLATE
+from lofit_lens.analysis.figures.layouts import title_at_top
+from lofit_lens.plotting import COLOURS, NEUTRAL, TEMPLATE, elided
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,12 +39,14 @@ def causal_figure(
         meanings: What each curve does to the heads, by its name; one panel each.
         task: Name of the task, for the title.
     """
+    told = {curve: wrap(what, 34) for curve, what in meanings.items()}
+    above = 105 + 16 * max(map(len, told.values()))
     figure = make_subplots(
         cols=len(meanings),
         shared_yaxes=True,
         horizontal_spacing=0.04,
         subplot_titles=[
-            f"<b>{curve.capitalize()}</b><br>{what}" for curve, what in meanings.items()
+            "<br>".join([f"<b>{curve.capitalize()}</b>", *lines]) for curve, lines in told.items()
         ],
     )
     figure.update_annotations(font={"size": 12})
@@ -57,17 +61,13 @@ def causal_figure(
     figure.update_yaxes(title=f"{frame['metric'].iloc[0]}, %", col=1)
     subtitle = f"lines: mean; bands: 95%; {MARKS}"
     return figure.update_layout(
-        title={
-            "text": f"Heads and their effect on {task}",
-            "subtitle": {"text": subtitle},
-            "x": 0.02,
-            "yref": "container",
-            "y": 0.94,
-        },
+        title=title_at_top(
+            f"Heads and their effect on {elided([task], 48)[task]}", subtitle, 318 + above
+        ),
         template=TEMPLATE,
         width=900,
-        height=440,
-        margin={"t": 122, "r": 96, "b": 84, "l": 70},
+        height=318 + above,
+        margin={"t": above, "r": 96, "b": 84, "l": 70},
         legend={"orientation": "h", "x": 0.5, "xanchor": "center", "y": -0.19, "yanchor": "top"},
     )
 

@@ -10,10 +10,21 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from lofit_lens.plotting import COLOURS, NEUTRAL, TEMPLATE
+from lofit_lens.analysis.figures.layouts import (
+    ABREAST,
+    legend_below,
+    signed_axis,
+    title_at_top,
+    token_ticks,
+)
+from lofit_lens.plotting import COLOURS, NEUTRAL, TEMPLATE, elided
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+BESIDE = 5
+"""Tokens at each end up to which both ends stand beside each other."""
 
 
 def lens_table(frame: pd.DataFrame, *, places: int) -> go.Figure:
@@ -26,41 +37,54 @@ def lens_table(frame: pd.DataFrame, *, places: int) -> go.Figure:
     shown = frame[frame["place"] <= places].sort_values(["layer", "head", "place"])
     names = list(shown["name"].unique())
     largest = float(shown["from_mean"].abs().max())
+    short = elided(shown["token"].tolist(), NARROW // (places if places > BESIDE else 2 * places))
     titles = ["suppressed, the lowest first", "promoted, the highest first"]
+    below = places > BESIDE
+    row_height, between = 30 * len(names), 64
     figure = make_subplots(
-        cols=2, shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=titles
+        rows=2 if below else 1,
+        cols=1 if below else 2,
+        shared_yaxes=True,
+        horizontal_spacing=0.03,
+        vertical_spacing=between / (2 * row_height + between),
+        subplot_titles=titles,
     )
-    for column, direction in enumerate(("suppressed", "promoted"), start=1):
+    for place, direction in enumerate(("suppressed", "promoted"), start=1):
         part = shown[shown["direction"] == direction]
         shape = len(names), places
-        tokens = [html.escape(token) for token in part["token"]]
+        tokens = [html.escape(short[token]) for token in part["token"]]
+        whole = [html.escape(token) for token in part["token"]]
         details = part[["logit", "from_mean", "token_id"]].to_numpy()
         figure.add_heatmap(
-            row=1,
-            col=column,
+            row=place if below else 1,
+            col=1 if below else place,
             z=part["from_mean"].to_numpy().reshape(shape),
             x=list(range(1, places + 1)),
             y=names,
             text=np.reshape(tokens, shape),
             texttemplate="%{text}",
-            textfont={"size": 12},
+            textfont={"size": 11},
+            hovertext=np.reshape(whole, shape),
             customdata=details.reshape(*shape, 3),
-            hovertemplate=f"%{{y}} {direction} %{{x}}: %{{text}}<br>logit %{{customdata[0]:.3f}}, "
+            hovertemplate=f"%{{y}} {direction} %{{x}}: %{{hovertext}}<br>logit %{{customdata[0]:.3f}}, "
             "%{customdata[1]:+.3f} from the mean<br>token %{customdata[2]:.0f}<extra></extra>",
             coloraxis="coloraxis",
             xgap=2,
             ygap=2,
         )
-    figure.update_xaxes(title="place", dtick=1, showgrid=False)
-    figure.update_yaxes(type="category", showgrid=False, row=1)
-    height = 190 + 30 * len(names)
+    figure.update_xaxes(dtick=1, showgrid=False)
+    figure.update_xaxes(title="place", row=2 if below else 1)
+    figure.update_yaxes(type="category", showgrid=False)
+    height = 190 + (2 * row_height + between if below else row_height)
     return figure.update_layout(
-        title=_title("What each offset writes, in tokens", "colour: logit minus the head's mean", height),
+        title=title_at_top(
+            "What each offset writes, in tokens", "colour: logit minus the head's mean", height
+        ),
         template=TEMPLATE,
-        coloraxis={**_signed_axis(largest), "colorbar": {
+        coloraxis={**signed_axis(largest), "colorbar": {
             "title": {"text": "logit"}, "nticks": 5, "lenmode": "pixels", "len": max(110, 30 * len(names)),
         }},
-        width=170 + 160 * places,
+        width=170 + (80 if below else 160) * places,
         height=height,
         margin={"t": 110, "b": 56},
     )  # fmt: skip
@@ -117,9 +141,9 @@ def direction_points(frame: pd.DataFrame, *, chance: float, n: int) -> go.Figure
     height = 220 + 30 * len(names)
     subtitle = f"{n} statements; grey: 95% of random directions (within {chance:.2f})"
     return figure.update_layout(
-        title=_title("Learned offsets and the activations of their heads", subtitle, height),
+        title=title_at_top("Learned offsets and the activations of their heads", subtitle, height),
         template=TEMPLATE,
-        legend=_legend_below(),
+        legend=legend_below(),
         width=860,
         height=height,
         margin={"t": 110, "b": 96},
@@ -183,7 +207,6 @@ def attribution_map(
     figure.update_xaxes(title="logit", zerolinecolor=NEUTRAL, row=1, col=2)
     figure.update_yaxes(title="layer", dtick=max(1, n_layers // 16), **bare, row=1, col=1)
     figure.update_yaxes(**bare, row=1, col=2)
-    limit = float(np.abs(sums).max())
     difference = ", ".join(f"{name} {_signed(value)}" for name, value in totals.items())
     outside = ", ".join(
         f"{row['name']} {_signed(row[values])}"
@@ -195,12 +218,12 @@ def attribution_map(
         "change": "Change of direct contributions",
         "after": "Direct contributions after the edit",
     }
-    subtitle = f"right minus wrong logit, n = {n}: {difference}<br>{outside}{outlined}"
+    subtitle = f"right minus wrong logit, n = {n}: {difference};<br>{outside}{outlined}"
     return figure.update_layout(
-        title=_title(titles.get(values, "Direct contributions"), subtitle, height),
+        title=title_at_top(titles.get(values, "Direct contributions"), subtitle, height),
         template=TEMPLATE,
-        coloraxis={**_signed_axis(limit), "colorbar": {"title": {"text": "logit"}}},
-        legend=_legend_below(),
+        coloraxis={**signed_axis(float(np.abs(sums).max())), "colorbar": {"title": {"text": "logit"}}},
+        legend=legend_below(),
         width=900,
         height=height,
         margin={"t": 130, "b": 96},
@@ -220,8 +243,8 @@ def attention_map(frame: pd.DataFrame, *, tokens: Sequence[str]) -> go.Figure:
         cols=len(columns), shared_yaxes=True, horizontal_spacing=0.02, subplot_titles=titles
     )
     place = frame["query"].to_numpy(), frame["key"].to_numpy()
-    labels = [html.escape(token) for token in tokens]
-    pairs = np.array([[f"{query} ← {key}" for key in labels] for query in labels])
+    whole = [html.escape(token) for token in tokens]
+    pairs = np.array([[f"{query} ← {key}" for key in whole] for query in whole])
     for column, name in enumerate(columns, start=1):
         grid = np.full((len(tokens), len(tokens)), np.nan)
         grid[place] = frame[name].to_numpy()
@@ -234,29 +257,22 @@ def attention_map(frame: pd.DataFrame, *, tokens: Sequence[str]) -> go.Figure:
             hoverongaps=False,
             coloraxis="coloraxis2" if name == "change" else "coloraxis",
         )
-    every = max(1, len(tokens) // 40)
-    ticks = {
-        "tickvals": list(range(0, len(tokens), every)),
-        "ticktext": labels[::every],
-        "tickfont": {"size": 11},
-        "showgrid": False,
-        "zeroline": False,
-    }
-    figure.update_xaxes(**ticks, tickangle=-90)
-    figure.update_yaxes(**ticks, range=[len(tokens) - 0.5, -0.5])
+    side = min(520, max(220, 14 * len(tokens)))
+    bare = {"tickfont": {"size": 11}, "showgrid": False, "zeroline": False}
+    figure.update_xaxes(**token_ticks(tokens, ABREAST // len(columns)), **bare, tickangle=-90)
+    figure.update_yaxes(**token_ticks(tokens, side // 13), **bare, range=[len(tokens) - 0.5, -0.5])
     figure.update_xaxes(title="key")
     figure.update_yaxes(title="query", row=1, col=1)
-    side = min(520, max(220, 14 * len(tokens)))
     height = side + 220
     change = float(frame["change"].abs().max()) if "change" in frame else 0.0
-    bar = {"thickness": 12, "len": 1.0}
+    bar = {"thickness": 12, "len": 0.48, "nticks": 5}
     return figure.update_layout(
-        title=_title(f"Attention of {frame['name'].iloc[0]}", "each row: where a token looks", height),
+        title=title_at_top(f"Attention of {frame['name'].iloc[0]}", "each row: where a token looks", height),
         template=TEMPLATE,
         coloraxis={"colorscale": "Blues", "cmin": 0, "cmax": 1,
-                   "colorbar": {**bar, "title": {"text": "share"}}},
-        coloraxis2={**_signed_axis(change),
-                    "colorbar": {**bar, "x": 1.09, "title": {"text": "change"}}},
+                   "colorbar": {**bar, "y": 1, "yanchor": "top", "title": {"text": "share"}}},
+        coloraxis2={**signed_axis(change),
+                    "colorbar": {**bar, "y": 0, "yanchor": "bottom", "title": {"text": "change"}}},
         width=side * len(columns) + 280,
         height=height,
         margin={"t": 110, "b": 100},
@@ -283,24 +299,3 @@ def _signed(value: float) -> str:
 def _whiskers(rest: pd.DataFrame, values: str) -> dict[str, Any]:
     mean, low, high = (rest[f"{values}{end}"].to_numpy() for end in ("", "_low", "_high"))
     return {"array": high - mean, "arrayminus": mean - low, "color": NEUTRAL, "thickness": 1}
-
-
-def _signed_axis(largest: float) -> dict[str, Any]:
-    """A colour axis around zero: red below, blue above."""
-    return {"colorscale": "RdBu", "cmid": 0, "cmin": -largest or -1, "cmax": largest or 1}
-
-
-def _legend_below() -> dict[str, Any]:
-    """A row of entries at the lower edge, whatever the height of the figure."""
-    return {"orientation": "h", "x": 0, "yref": "container", "y": 0.01, "yanchor": "bottom"}
-
-
-def _title(text: str, subtitle: str, height: int) -> dict[str, Any]:
-    """A title at a fixed distance from the top, whatever the height of the figure."""
-    return {
-        "text": text,
-        "subtitle": {"text": subtitle},
-        "x": 0.02,
-        "yref": "container",
-        "y": 1 - 24 / height,
-    }

@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from lofit_lens.heads import Head
-from lofit_lens.plotting import COLOURS, TEMPLATE
+from lofit_lens.plotting import COLOURS, SCORES, TEMPLATE, elided
 
 if TYPE_CHECKING:
     from lofit_lens.analysis.explorer.cards import HeadCards
@@ -34,14 +34,14 @@ def head_map(cards: HeadCards, task: str) -> go.Figure:
         customdata=[[_hover(cards, task, cell) for cell in row] for row in _cells(values)],
         hovertemplate="%{customdata}<extra></extra>",
         hoverongaps=False,
-        colorscale="Viridis",
+        colorscale=SCORES,
         colorbar={"title": {"text": label}},
         xgap=gap,
         ygap=gap,
     )
     subtitle = f"{label}{mean}; {MARK} and outline: the {len(marked)} edited heads"
     return go.Figure(heat).update_layout(
-        title={"text": f"Heads for {task}", "subtitle": {"text": subtitle}},
+        title={"text": f"Heads for {elided([task], 60)[task]}", "subtitle": {"text": subtitle}},
         template=TEMPLATE,
         xaxis={"title": "head", "dtick": max(1, cards.n_heads // 16), "showgrid": False},
         yaxis={"title": "layer", "dtick": max(1, cards.n_layers // 16), "showgrid": False},

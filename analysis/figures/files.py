@@ -5,11 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import plotly.graph_objects as go
 
 from lofit_lens.analysis.figures.presets import SCREEN
 from lofit_lens.errors import LofitLensError
+
+CONFIG: dict[str, Any] = {
+    "displaylogo": False,
+    "showSendToCloud": False,
+    "modeBarButtonsToRemove": ["lasso2d", "select2d"],
+    "toImageButtonOptions": {"format": "svg"},
+    "responsive": True,
+}
+"""Plotly's configuration of every figure on a page: its button that sends a figure to
+cloud.plotly.com is left out, because pages ask nothing of a network."""
 
 PICTURES = ("svg", "pdf", "png")
 FORMATS = ("html", *PICTURES)
@@ -48,7 +59,7 @@ def write_figures(figures: Mapping[Path, go.Figure]) -> list[Path]:
         _draw(pictures)
     for path, figure in figures.items():
         if path not in pictures:
-            figure.write_html(path, include_plotlyjs="directory")
+            figure.write_html(path, include_plotlyjs="directory", config=CONFIG)
     return list(figures)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+
+from lofit_lens.analysis.figures.captions import BREAK, TAG
 
 EDGE = 4
 """Pixels around everything."""
@@ -16,13 +17,14 @@ EDGE = 4
 LETTER, LINE = 0.52, 1.35
 """Width of a letter and height of a line, in the size of the type."""
 
+FULL, SLANT = 1.1, 30
+"""How much less room there may be than estimated; degrees of slanted names."""
+
 PANEL = 48
 """Pixels that a panel needs: half an inch."""
 
 COLORBAR = 45
 """Pixels of a colour bar with its numbers."""
-
-_BREAK, _TAG = re.compile(r"<br\s*/?>"), re.compile(r"<[^>]+>")
 
 
 def plot_width(figure: go.Figure, width: float) -> float:
@@ -46,7 +48,7 @@ def margins(figure: go.Figure, width: float, height: float) -> dict[str, float]:
         width: Of the plots.
         height: Of the plots.
     """
-    sides = {"l": 0.0, "r": 0.0, "t": 0.0, "b": _below(figure, width) + _beneath(figure, width)}
+    sides = {"l": 0.0, "r": 0.0, "t": 0.0, "b": _below(figure) + _beneath(figure, width)}
     for note in _layout(figure).annotations:
         wide, high = _extent(note, _font(figure))
         for letter, near, far, length, span in (
@@ -74,7 +76,7 @@ def wrap_titles(figure: go.Figure, width: float) -> None:
         over = [high - low for low, high in panels if math.isclose((low + high) / 2, note.x)]
         if over and note.xref == "paper" and not note.textangle:
             letters = width * over[0] / (LETTER * (note.font.size or _font(figure)))
-            lines = _BREAK.split(note.text)
+            lines = BREAK.split(note.text)
             note.text = "<br>".join(part for line in lines for part in _wrapped(line, letters))
 
 
@@ -83,7 +85,7 @@ def _wrapped(line: str, letters: float) -> list[str]:
     parts = [""]
     for word in line.split(" "):
         longer = f"{parts[-1]} {word}".strip()
-        if len(_TAG.sub("", longer)) > letters and parts[-1]:
+        if len(TAG.sub("", longer)) > letters and parts[-1]:
             parts.append(word)
         else:
             parts[-1] = longer
@@ -112,6 +114,20 @@ def thin_ticks(figure: go.Figure, width: float, height: float) -> None:
             axis.dtick *= math.ceil(max(crowds))
 
 
+def slant_names(figure: go.Figure, width: float) -> None:
+    """Slant the names below an axis where they are wider than their place, and only there.
+
+    Args:
+        figure: The figure; its x axes with names are changed.
+        width: Of the plots.
+    """
+    for name, axis in _axes(figure, "x"):
+        labels, (low, end) = _labels(figure, "x", name), axis.domain or (0, 1)
+        if len(labels) > 1 and axis.tickangle is None:
+            wide = LETTER * _font(figure) * max(map(len, labels))
+            axis.tickangle = SLANT if wide > FULL * width * (end - low) / len(labels) else 0
+
+
 def lack_of_width(figure: go.Figure, width: float) -> float:
     """How many times wider plots must be for their panels, and for the texts in their cells.
 
@@ -123,7 +139,7 @@ def lack_of_width(figure: go.Figure, width: float) -> float:
     lack = max((PANEL / (width * (high - low)) for low, high in domains), default=0.0)
     for trace in _traces(figure):
         if trace.type == "heatmap" and trace.texttemplate and trace.visible is not False:
-            texts = [line for text in np.ravel(trace.text) for line in _BREAK.split(str(text))]
+            texts = [line for text in np.ravel(trace.text) for line in BREAK.split(str(text))]
             text = LETTER * (trace.textfont.size or _font(figure)) * max(map(len, texts))
             low, high = _axis(figure, "x", trace.xaxis or "x").domain or (0, 1)
             lack = max(lack, text * np.shape(trace.z)[1] / (width * (high - low)))
@@ -142,18 +158,17 @@ def _left(figure: go.Figure) -> float:
     return needed
 
 
-def _below(figure: go.Figure, width: float) -> float:
-    """Room for labels and titles of the lowest x axes; names too long for their place are slanted."""
+def _below(figure: go.Figure) -> float:
+    """Room for labels and titles of the lowest x axes."""
     needed, font = 0.0, _font(figure)
     for name, axis in _axes(figure, "x"):
         bottom, _ = _axis(figure, "y", axis.anchor or "y").domain or (0, 1)
         if bottom > 0 or axis.visible is False:
             continue
         labels = [] if axis.showticklabels is False else _labels(figure, "x", name)
-        low, end = axis.domain or (0, 1)
         wide = LETTER * font * max(map(len, labels), default=0)
-        slanted = len(labels) > 1 and wide > width * (end - low) / len(labels)
-        high = (LINE * font if labels else 0) + (wide / 2 if slanted else 0)
+        slant = math.sin(math.radians(abs(axis.tickangle or 0)))
+        high = (LINE * font if labels else 0) + slant * wide
         needed = max(needed, high + _title(axis))
     return needed
 
@@ -238,7 +253,7 @@ def _values(figure: go.Figure, letter: str, name: str) -> Iterator[Any]:
 def _extent(note: Any, font: float) -> tuple[float, float]:
     """Width and height of the text of an annotation."""
     size = note.font.size or font
-    lines = [_TAG.sub("", line) for line in _BREAK.split(str(note.text))]
+    lines = [TAG.sub("", line) for line in BREAK.split(str(note.text))]
     wide, high = LETTER * size * max(map(len, lines)), LINE * size * len(lines)
     return (high, wide) if abs(note.textangle or 0) == 90 else (wide, high)
 

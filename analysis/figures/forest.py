@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
+from lofit_lens.analysis.figures.layouts import title_at_top
 from lofit_lens.errors import LofitLensError
-from lofit_lens.plotting import NEUTRAL, TEMPLATE
+from lofit_lens.plotting import NEUTRAL, TEMPLATE, elided, name_ticks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +30,8 @@ def forest(comparison: Comparison, *, base: str | None = None) -> go.Figure:
     frame = frame[frame["difference"].notna()]
     if frame.empty:
         raise LofitLensError(f"There is no method to compare with {base!r} in {comparison!r}.")
+    tasks, methods = (elided(frame[name].tolist()) for name in ("task", "method"))
+    against = elided([base, *methods])[base]
     panels = list(frame.groupby("task", sort=False))
     rows = [len(panel) for _, panel in panels]
     gap, height = 48, 30 * sum(rows) + 48 * (len(rows) - 1)
@@ -37,7 +40,9 @@ def forest(comparison: Comparison, *, base: str | None = None) -> go.Figure:
         shared_xaxes=True,
         row_heights=rows,
         vertical_spacing=gap / height if len(rows) > 1 else 0.0,
-        subplot_titles=[f"<b>{task}</b>, {panel['metric'].iloc[0]}" for task, panel in panels],
+        subplot_titles=[
+            f"<b>{tasks[task]}</b>, {panel['metric'].iloc[0]}" for task, panel in panels
+        ],
     )
     figure.update_annotations(x=0, xanchor="left", font={"size": 13})
     for place, (_, panel) in enumerate(panels, start=1):
@@ -62,22 +67,16 @@ def forest(comparison: Comparison, *, base: str | None = None) -> go.Figure:
         zerolinecolor=NEUTRAL,
         zerolinewidth=1.5,
     )
-    axis = {"text": f"difference to {base}, points", "standoff": 8}
+    axis = {"text": f"difference to {against}, points", "standoff": 8}
     figure.update_xaxes(title=axis, row=len(panels), col=1)
-    figure.update_yaxes(type="category", automargin=True, ticksuffix="  ")
+    figure.update_yaxes(**name_ticks(list(methods)), automargin=True, ticksuffix="  ")
     subtitle = (
         "95% intervals, paired by seed and item; filled: * p < 0.05, + p < 0.1,<br>Holm-corrected over "
         f"{len(frame)} comparisons"
     )
     top = 118
     return figure.update_layout(
-        title={
-            "text": f"Methods against {base}",
-            "subtitle": {"text": subtitle},
-            "x": 0.02,
-            "yref": "container",
-            "y": 1 - 24 / (height + top + 56),
-        },
+        title=title_at_top(f"Methods against {against}", subtitle, height + top + 56),
         template=TEMPLATE,
         width=520,
         height=height + top + 56,

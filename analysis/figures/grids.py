@@ -10,13 +10,16 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
-from lofit_lens.plotting import COLOURS, NEUTRAL, TEMPLATE
+from lofit_lens.plotting import COLOURS, NEUTRAL, TEMPLATE, elided
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SCALE = ((0.0, "#c3def3"), (0.5, "#83bce6"), (1.0, COLOURS[0]))
 """Told from a light and from a dark ground at both ends; text is legible on all of it."""
+
+IN_LINE = 3
+"""Tasks in a line of the key."""
 
 
 def head_grid_with_margins(
@@ -128,12 +131,14 @@ def task_grid(chosen: pd.DataFrame, *, n_layers: int, n_heads: int) -> go.Figure
             ygap=1,
         )
     _frame_grid(figure, n_layers, n_heads)
-    key = ", ".join(f"<b>{letters[task]}</b> {task}" for task in tasks)
+    names = elided(tasks)
+    key = [f"<b>{letters[task]}</b> {names[task]}" for task in tasks]
+    lines = [", ".join(key[place : place + IN_LINE]) for place in range(0, len(key), IN_LINE)]
     return figure.update_layout(
-        title={"text": "Which tasks chose a head", "subtitle": {"text": key}},
+        title={"text": "Which tasks chose a head", "subtitle": {"text": ",<br>".join(lines)}},
         template=TEMPLATE,
-        height=_grid_height(n_layers),
-        margin={"t": 95},
+        height=_grid_height(n_layers) + 17 * (len(lines) - 1),
+        margin={"t": 95 + 17 * (len(lines) - 1)},
         legend={"title": {"text": "heads chosen by"}},
     )
 

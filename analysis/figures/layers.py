@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from lofit_lens.errors import LofitLensError
-from lofit_lens.plotting import COLOURS, NEUTRAL, TEMPLATE
+from lofit_lens.plotting import COLOURS, NEUTRAL, TEMPLATE, elided
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,14 +34,15 @@ def layer_bars(frame: pd.DataFrame, *, relative_depth: bool = False) -> go.Figur
     frame = _checked(frame)
     tasks, models = (list(dict.fromkeys(frame[name])) for name in ("task", "model"))
     several = len(models) > 1
+    titles = list(elided(tasks, 16 if several else 60).values())
     figure = make_subplots(
         rows=len(tasks),
         cols=len(models),
         shared_xaxes=True,
         shared_yaxes=True,
-        subplot_titles=None if several else tasks,
-        row_titles=tasks if several else None,
-        column_titles=models if several else None,
+        subplot_titles=None if several else titles,
+        row_titles=titles if several else None,
+        column_titles=list(elided(models).values()) if several else None,
         vertical_spacing=(0.12 if several else 0.3) / (len(tasks) + 1),
         horizontal_spacing=0.06 / len(models),
         x_title="relative depth" if relative_depth else "layer",
@@ -95,7 +96,7 @@ def _panel(panel: pd.DataFrame, relative_depth: bool) -> list[go.Bar | go.Scatte
     last, seeds, uniform = max(1, int(layers.max())), _seeds(panel), panel["uniform"].iloc[0]
     unit = 1 / last if relative_depth else 1
     spread = [f"; seeds: {seeds}, {a:g} to {b:g}" for a, b in zip(low, high, strict=True)]
-    task = panel["task"].iloc[0]
+    whole = ", ".join(filter(None, panel[["task", "model"]].iloc[0]))
     bars = go.Bar(
         x=layers * unit,
         y=mean,
@@ -111,7 +112,7 @@ def _panel(panel: pd.DataFrame, relative_depth: bool) -> list[go.Bar | go.Scatte
             f"layer {layer}, depth {layer / last:.2f}<br>{count:.3g} heads{more if seeds > 1 else ''}"
             for layer, count, more in zip(layers, mean, spread, strict=True)
         ],
-        hovertemplate=f"%{{hovertext}}<extra>{task}</extra>",
+        hovertemplate=f"%{{hovertext}}<extra>{whole}</extra>",
         marker={"color": COLOURS[4], "line": {"width": 0}},
     )
     line = go.Scatter(
@@ -119,7 +120,7 @@ def _panel(panel: pd.DataFrame, relative_depth: bool) -> list[go.Bar | go.Scatte
         y=[uniform, uniform],
         mode="lines",
         line={"dash": "dash", "color": COLOURS[5], "width": 1.5},
-        hovertemplate=f"drawn at random: {uniform:.3g} heads<extra>{task}</extra>",
+        hovertemplate=f"drawn at random: {uniform:.3g} heads<extra>{whole}</extra>",
     )
     return [bars, line]
 

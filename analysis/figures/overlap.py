@@ -12,13 +12,19 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from lofit_lens.analysis.figures.grids import SCALE
-from lofit_lens.plotting import COLOURS, NEUTRAL, TEMPLATE
+from lofit_lens.plotting import COLOURS, NEUTRAL, TEMPLATE, elided, name_ticks
 
 if TYPE_CHECKING:
     import pandas as pd
 
 DRAWN = {"overlap": "share of heads in common", "layer distance": "distance in layers"}
 """What is drawn, and the title of its column."""
+
+CROWDED = 4
+"""Tasks from which on names and numbers are smaller."""
+
+SLANTED = 3
+"""Pixels that a letter of a slanted label is high."""
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
@@ -36,13 +42,15 @@ def pair_maps(frame: pd.DataFrame, *, title: str) -> go.Figure:
     frame = frame.assign(**{k: v for k, v in defaults.items() if k not in frame})
     models, columns = (list(dict.fromkeys(frame[name])) for name in ("model", "first"))
     rows = list(dict.fromkeys([*columns, *frame["second"]]))
+    letters = 24 if len(columns) < CROWDED else 16
+    across = name_ticks(columns, letters)
     figure = make_subplots(
         rows=len(models),
         cols=len(DRAWN),
         shared_xaxes=True,
         shared_yaxes=True,
         column_titles=list(DRAWN.values()),
-        row_titles=models if len(models) > 1 else None,
+        row_titles=list(elided(models).values()) if len(models) > 1 else None,
         horizontal_spacing=0.04,
         vertical_spacing=0.12 / len(models),
     )
@@ -62,7 +70,7 @@ def pair_maps(frame: pd.DataFrame, *, title: str) -> go.Figure:
             z=z,
             text=text,
             texttemplate="%{text}",
-            textfont={"size": 13},
+            textfont={"size": 13 if len(columns) < CROWDED else 11},
             hovertext=hover,
             hovertemplate="%{hovertext}<extra></extra>",
             hoverongaps=False,
@@ -74,15 +82,18 @@ def pair_maps(frame: pd.DataFrame, *, title: str) -> go.Figure:
             xgap=2,
             ygap=2,
         )
-    figure.update_xaxes(type="category", showgrid=False)
-    figure.update_yaxes(type="category", showgrid=False, autorange="reversed", ticksuffix=" ")
+    figure.update_xaxes(**across, showgrid=False)
+    figure.update_yaxes(
+        **name_ticks(rows, letters), showgrid=False, autorange="reversed", ticksuffix=" "
+    )
     figure.update_annotations(font={"size": 14})
+    below = 50 + SLANTED * max(map(len, across["ticktext"]))
     spread = "; below: least and most of any pair of seeds" if (frame["pairs"] > 1).any() else ""
     return figure.update_layout(
         title={"text": title, "subtitle": {"text": f"darker: more alike{spread}"}},
         template=TEMPLATE,
-        height=165 + 52 * len(rows) * len(models),
-        margin={"t": 110, "b": 50, "r": 40},
+        height=115 + below + 52 * len(rows) * len(models),
+        margin={"t": 110, "b": below, "r": 40},
     )
 
 
@@ -94,9 +105,11 @@ def top_k_curves(curve: pd.DataFrame) -> go.Figure:
             `high`, `pairs` and `chance`.
     """
     figure = go.Figure()
+    names = elided([*curve["first"], *curve["second"]], 16)
     for place, (_, line) in enumerate(curve.groupby(["first", "second"], sort=False)):
         first, second, pairs = (line[name].iloc[0] for name in ("first", "second", "pairs"))
-        name = f"{first}, seeds" if first == second else f"{first}, {second}"
+        whole = f"{first}, seeds" if first == second else f"{first}, {second}"
+        name = f"{names[first]}, seeds" if first == second else f"{names[first]}, {names[second]}"
         figure.add_scatter(
             x=line["k"].to_numpy(),
             y=line["value"].to_numpy(),
@@ -108,7 +121,7 @@ def top_k_curves(curve: pd.DataFrame) -> go.Figure:
                 "dash": DASHES[place % len(DASHES)],
                 "width": 2.5 if first == second else 1.5,
             },
-            hovertemplate=f"{name}<br>best %{{x}} heads: %{{y:.2f}} in common<br>pairs: {pairs}, "
+            hovertemplate=f"{whole}<br>best %{{x}} heads: %{{y:.2f}} in common<br>pairs: {pairs}, "
             "%{customdata[0]:.2f} to %{customdata[1]:.2f}<extra></extra>",
         )
     random = curve.drop_duplicates("k").sort_values("k")

@@ -10,9 +10,11 @@ import plotly.graph_objects as go
 
 from lofit_lens.analysis.figures.fitting import (
     EDGE,
+    FULL,
     lack_of_width,
     margins,
     plot_width,
+    slant_names,
     thin_ticks,
     wrap_titles,
 )
@@ -38,9 +40,6 @@ MARGIN = {"t": 100, "b": 80}
 THIN, DENSE, LOW = 0.7, 0.8, 0.65
 """What is left of the width of lines, of marks and gaps, and of heights at the least."""
 
-FULL = 1.1
-"""How much less room there may be than estimated."""
-
 TITLE = 1.6
 """Height of a line of a title, in its type."""
 
@@ -55,7 +54,7 @@ def for_paper(figure: go.Figure, width: str | float = "text", *, title: bool = F
         figure: The figure.
         width: "column" (3.25 in), "text" (5.5 in), "wide" (6.75 in), or inches. Exported as PDF
             the page has these inches.
-        title: Keep title and subtitle; a paper has them in its caption.
+        title: Keep title and subtitle; a paper has them in its caption, see `captions.caption_of`.
 
     Raises:
         LofitLensError: There is no such width, or it is too little for the panels of the figure or
@@ -73,6 +72,7 @@ def for_paper(figure: go.Figure, width: str | float = "text", *, title: bool = F
     height = before[1] * min(1.0, max(LOW, pixels / before[0]))
     plots = plot_width(copy, pixels)
     wrap_titles(copy, plots)
+    slant_names(copy, plots)
     room = margins(copy, plots, height)
     lack = lack_of_width(copy, plots)
     if lack > FULL:

@@ -12,6 +12,7 @@ from lofit_lens.analysis.figures.drawing import Drawings
 from lofit_lens.analysis.overlap import head_overlap
 from lofit_lens.analysis.pairing import plain
 from lofit_lens.analysis.selectors_table import SELECTOR_METHODS, selector_table
+from lofit_lens.analysis.study.lofit_table import lofit_bars
 
 if TYPE_CHECKING:
     from lofit_lens.analysis.comparison.results import Comparison
@@ -42,7 +43,9 @@ def drawings(study: Study) -> Drawings:
     for name, comparison in _named("table2", chosen_in_ways).items():
         found[name] = partial(_table_2, comparison)
     found |= {f"causal-{plain(task)}": curves.plot for task, curves in study.curves.items()}
-    found |= {f"accuracy-{plain(task)}": run.plot for task, run in study.runs.items()}
+    found |= {
+        f"accuracy-{plain(task)}": partial(lofit_bars, run) for task, run in study.runs.items()
+    }
     found |= {f"edit-{plain(task)}": edit.plot for task, edit in study.edits.items()}
     for task, seeds in study.scores.items():
         by_seed = {str(seed): scores for seed, scores in seeds.items()}

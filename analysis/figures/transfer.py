@@ -15,7 +15,7 @@ from plotly.subplots import make_subplots
 
 from lofit_lens.analysis.figures.transfer_cells import cell_text, completed
 from lofit_lens.analysis.transfer.results import MARKS, ZERO_SHOT, in_order
-from lofit_lens.plotting import NEUTRAL, TEMPLATE
+from lofit_lens.plotting import NEUTRAL, TEMPLATE, elided, name_ticks
 
 UNCORRECTED = "* p < 0.05, + p < 0.1: own heads are better; paired bootstrap, not corrected"
 """What the marks mean where there is no corrected p, as in the paper."""
@@ -27,6 +27,9 @@ SEQUENTIAL = ((0.0, "#f7fbff"), (0.5, "#c6dbef"), (1.0, "#7fb8da"))
 LETTER, LINE, ROW, BETWEEN, TOP = 8, 17, 46, 84, 99
 """In pixels: a letter, a line of the caption, a row of cells, between rows of facets, and the room
 for title and buttons."""
+
+PAGE = 690
+"""Width of a column of text on a screen, which cells and caption keep to if they can."""
 
 
 @dataclass(frozen=True)
@@ -110,13 +113,25 @@ def _panels(facets: Sequence[pd.DataFrame]) -> tuple[go.Figure, list[tuple[int, 
     places = [(place // n_cols + 1, place % n_cols + 1) for place in range(len(facets))]
     sources = [_rows(facet, ABSOLUTE) for facet in facets]
     same = all(rows == sources[0] for rows in sources)
-    names = 20 + LETTER * max(len(source) for rows in sources for source in rows)
-    letters = max(len(task) for facet in facets for task in _tasks(facet))
-    cell = min(150, max(76, 12 + LETTER * letters))
+    ticks = [
+        (name_ticks(_tasks(facet)), name_ticks(rows))
+        for facet, rows in zip(facets, sources, strict=True)
+    ]
+    label, beside = (
+        max(len(text) for pair in ticks for text in pair[i]["ticktext"]) for i in (0, 1)
+    )
+    names = 20 + LETTER * beside
     gap = 24 if same else 24 + names
-    width = n_cols * cell * max(len(_tasks(facet)) for facet in facets) + (n_cols - 1) * gap
-    height = n_rows * ROW * max(map(len, sources)) + (n_rows - 1) * BETWEEN
-    titles = [facet["model"].iloc[0] for facet in facets]
+    n_cells = n_cols * max(len(_tasks(facet)) for facet in facets)
+    left, right = 40 + names, 110
+    room = (PAGE - left - right - (n_cols - 1) * gap) // n_cells
+    cell = max(76, min(150, 12 + LETTER * label, room))
+    slanted = LETTER * label // 2 if LETTER * label > cell else 0
+    below, between = 80 + slanted, BETWEEN + slanted
+    width = n_cells * cell + (n_cols - 1) * gap
+    height = n_rows * ROW * max(map(len, sources)) + (n_rows - 1) * between
+    models = elided([facet["model"].iloc[0] for facet in facets])
+    titles = [models[facet["model"].iloc[0]] for facet in facets]
     figure = make_subplots(
         rows=n_rows,
         cols=n_cols,
@@ -126,18 +141,22 @@ def _panels(facets: Sequence[pd.DataFrame]) -> tuple[go.Figure, list[tuple[int, 
         ],
         subplot_titles=[f"<b>{title}</b>" for title in titles] if any(titles) else None,
         horizontal_spacing=gap / width if n_cols > 1 else 0.0,
-        vertical_spacing=BETWEEN / height if n_rows > 1 else 0.0,
+        vertical_spacing=between / height if n_rows > 1 else 0.0,
     )
-    for row, col in places:
+    for (row, col), (across, down) in zip(places, ticks, strict=True):
         lowest = (row + 1, col) not in places
-        xaxis = {"title": "tuned and tested on" if lowest else ""}
-        yaxis = {"title": "heads from" if col == 1 else "", "showticklabels": col == 1 or not same}
+        xaxis = {"title": "tuned and tested on" if lowest else "", **across}
+        yaxis = {
+            "title": "heads from" if col == 1 else "",
+            "showticklabels": col == 1 or not same,
+            **down,
+        }
         figure.update_xaxes(xaxis, row=row, col=col)
         figure.update_yaxes(yaxis, row=row, col=col)
     figure.update_annotations(font={"size": 14})
-    margin = {"l": 40 + names, "r": 110, "t": TOP + (24 if any(titles) else 0), "b": 80}
-    figure.update_xaxes(type="category", showgrid=False)
-    figure.update_yaxes(type="category", showgrid=False, autorange="reversed", ticksuffix="  ")
+    margin = {"l": left, "r": right, "t": TOP + (24 if any(titles) else 0), "b": below}
+    figure.update_xaxes(showgrid=False)
+    figure.update_yaxes(showgrid=False, autorange="reversed", ticksuffix="  ")
     figure.update_layout(
         template=TEMPLATE,
         margin=margin,
@@ -243,5 +262,5 @@ def _caption(cells: pd.DataFrame, view: _View, width: int) -> list[str]:
     return [
         line
         for text in (view.unit, tests)
-        for line in wrap(text, int(width / 6.6), break_on_hyphens=False)
+        for line in wrap(text, int(min(width, PAGE) / 6.6), break_on_hyphens=False)
     ]

@@ -28,9 +28,8 @@ def findings(study: Study) -> list[str]:
     found += [of_run(task, run) for task, run in study.runs.items()]
     for layers in study.layers.values():
         found += of_layers(layers)
-    seeds = [
-        len(result.seeds) for result in (*study.comparisons.values(), *study.matrices.values())
-    ]
+    seeds = [len(one.seeds) for one in (*study.comparisons.values(), *study.matrices.values())]
+    seeds += map(len, study.chosen.values())
     return found + ([ONE_SEED] if seeds and max(seeds) == 1 else [])
 
 
@@ -92,10 +91,12 @@ def of_layers(layers: LayerDistribution) -> Iterator[str]:
 
 def of_run(task: str, run: LofitRun) -> str:
     """The main metric before and after."""
-    metric = run.tuned.metric_names[0]
+    metric, tuned = run.tuned.metric_names[0], run.tuned.main
+    floor = max(run.tuned.floors.values(), default=-1.0)
+    below = f" It is not above the floor of {100 * floor:.1f}%." if floor >= tuned.value else ""
     return (
-        f"{task} (n = {run.tuned.main.n}): {metric} with {len(run.heads)} tuned heads "
-        f"{_estimate(run.tuned.main)}, zero-shot {_estimate(run.zero_shot.main)}."
+        f"{task} (n = {tuned.n}): {metric} with {len(run.heads)} tuned heads {_estimate(tuned)}, "
+        f"zero-shot {_estimate(run.zero_shot.main)}.{below}"
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING
@@ -29,6 +29,11 @@ SMALL = 256
 BEST = 16
 """So many heads of each task have a card where none was chosen or edited."""
 
+LOOKING = 16
+"""Of each task so many edited heads, the best, have their attention on the card: its tables are large."""
+
+LEFT_OUT = f"Its attention is left out: the {LOOKING} best edited heads of each task show theirs."
+
 HOW = (
     "Click a head in the heat map, or choose it in the list, and its card appears below. The address of "
     "the page then names the head. On paper, the cards shown are printed."
@@ -41,10 +46,10 @@ def heads_section(study: Study) -> Section | None:
     if not models:
         return None
     parts, plots = [paragraph(HOW)], []
-    for number, cards in enumerate(models, start=1):
+    for number, (name, cards) in enumerate(models.items(), start=1):
         explorer = Explorer(number, cards, chosen_by(study, (cards.n_layers, cards.n_heads)))
         if len(models) > 1:
-            parts.append(f"<h3>{escape(cards.model)}: {cards.n_layers} x {cards.n_heads}</h3>")
+            parts.append(f"<h3>{escape(name)}</h3>")
         parts.append(explorer.html())
         plots += explorer.plots
     return Section("heads", "Head cards", "\n".join(parts), tuple(plots))
@@ -87,10 +92,26 @@ class Explorer:
 
     @property
     def first(self) -> Head:
-        """The head whose card is shown first: chosen most often, else edited."""
+        """The head whose card is shown first: chosen most often, else edited, then the best ranked."""
         times = {h: sum(map(len, by_task.values())) for h, by_task in self.chosen.items()}
         edited = self.cards.edited()
-        return max(self.heads, key=lambda head: (times.get(head, 0), head in edited))
+
+        def worth(head: Head) -> tuple[int, bool, int]:
+            ranks = sum(int(one.ranks[head]) for one in self.cards.scores)
+            return times.get(head, 0), head in edited, -ranks
+
+        return max(self.heads, key=worth)
+
+    @cached_property
+    def looking(self) -> set[tuple[Head, str]]:
+        """The heads whose attention is shown, each with the task of the edit: the best of each."""
+        found: set[tuple[Head, str]] = set()
+        for task in dict.fromkeys(one.task for one in self.cards.attention):
+            scores = self.cards.mean_scores(task)
+            heads = [one.head for one in self.cards.attention if one.task == task]
+            best = sorted(heads, key=lambda head: -np.nan_to_num(scores[head]))
+            found |= {(head, task) for head in best[:LOOKING]}
+        return found
 
     def html(self) -> str:
         """Lists to choose from, the heat map, and the cards."""
@@ -114,7 +135,7 @@ class Explorer:
             f'<select class="of-head" id="head-{self.number}">{heads}</select></span>'
             '<label><input type="checkbox" class="every-card"> Show every card</label></div>'
             f'<figure>{first.canvas()}{first.data()}</figure><p class="told" role="status"></p>'
-            f"{''.join(map(self._card, self.heads))}</div>"
+            f'{"".join(map(self._card, self.heads))}<div class="cards"></div></div>'
         )
 
     @property
@@ -126,12 +147,20 @@ class Explorer:
         return f"{head}: {', '.join(self.chosen[head])}" if head in self.chosen else str(head)
 
     def _card(self, head: Head) -> str:
+        """A card as a template: the browser lays out only those that are shown."""
         chosen = "; ".join(
             f"{task} (seeds {', '.join(map(str, seeds))})"
             for task, seeds in self.chosen.get(head, {}).items()
         )
-        body = card_html(self.cards.card(head)) + paragraph(f"Chosen for: {chosen or 'no task'}.")
-        return f'<div class="card" id="{self._prefix}{head}">{body}</div>\n'
+        card = self.cards.card(head)
+        shown = tuple(one for one in card.attention if (head, one.task) in self.looking)
+        body = card_html(replace(card, attention=shown))
+        body += paragraph(LEFT_OUT) if card.attention and not shown else ""
+        body += paragraph(f"Chosen for: {chosen or 'no task'}.")
+        name = f"{self._prefix}{head}"
+        return (
+            f'<template data-card="{name}"><div class="card" id="{name}">{body}</div></template>\n'
+        )
 
 
 def _mean_scores(cards: HeadCards) -> pd.DataFrame:

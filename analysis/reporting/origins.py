@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping
 from datetime import datetime
 from html import escape
@@ -14,14 +13,20 @@ from lofit_lens.analysis.reporting.markup import (
     bullets,
     definitions,
     details,
+    flat,
     grouped_definitions,
     paragraph,
 )
 from lofit_lens.analysis.reporting.section import Section
+from lofit_lens.provenance import library_versions
 
 if TYPE_CHECKING:
     from lofit_lens.analysis.study.results import Study
 
+TOOL = (
+    f"The LoFiT Lens authors. LoFiT Lens: localized fine-tuning of attention heads as an "
+    f"interpretability toolkit. Version {library_versions()['lofit-lens']}."
+)
 PAPER = (
     "Fangcong Yin, Xi Ye and Greg Durrett. LoFiT: Localized Fine-tuning on LLM Representations. "
     "Advances in Neural Information Processing Systems 37 (NeurIPS 2024). arXiv:2406.01563."
@@ -36,6 +41,7 @@ def summary_section(study: Study) -> Section:
         "test items": _items(study),
         "seeds": _seeds(study),
         "last written": _written(study),
+        "left out": "; ".join(f"{name}: {why}" for name, why in study.left_out.items()),
     }
     found = findings(study)
     body = definitions({name: told for name, told in about.items() if told})
@@ -50,34 +56,60 @@ def provenance_section(study: Study) -> Section:
     for name, told in study.provenance.items():
         text = json.dumps(told, indent=1, ensure_ascii=False)
         raw = details("All of it as JSON", f"<pre><code>{escape(text)}</code></pre>")
-        parts.append(f"<h3>{escape(name)}</h3>{grouped_definitions(told)}{raw}")
+        parts.append(f"<h3>{escape(name)}</h3>{grouped_definitions(_stages_folded(told))}{raw}")
     return Section("provenance", "Provenance", "\n".join(parts))
 
 
 def reproduce_section(study: Study) -> Section:
-    """Commands, and what to cite."""
-    commands = [_command(name, told) for name, told in study.provenance.items()]
-    commands.append(shlex.join(["lofit-lens", "report", study.name]))
-    body = (
-        f"<pre><code>{escape(chr(10).join(commands))}</code></pre>"
-        + paragraph("Settings that a command does not show are those under Provenance.")
-        + paragraph(f"Please cite the paper of the method, and LoFiT Lens: {PAPER}")
+    """The commands as they were typed, and what to cite."""
+    commands = [told.get("command_line") for told in study.provenance.values()]
+    unknown = [name for name, told in study.provenance.items() if not told.get("command_line")]
+    body = "".join(
+        f"<pre><code>{escape(command)}</code></pre>"
+        for command in dict.fromkeys(filter(None, commands))
     )
+    if unknown:
+        body += paragraph(
+            f"No command is recorded for {', '.join(unknown)}: run in Python, or by an earlier "
+            "version. What is known of the settings is under Provenance."
+        )
+    body += paragraph("Please cite the tool and the paper of the method:") + bullets([TOOL, PAPER])
     return Section("reproduce", "How to reproduce and cite", body)
 
 
-def model_of(told: Any) -> str:
-    """The model that a provenance tells of, however deep it says so."""
-    if not isinstance(told, Mapping):
-        return ""
-    if mark := told.get("fingerprint"):
+def model_of(told: Mapping[str, Any]) -> str:
+    """The model that a provenance tells of: its fingerprint, however deep, else what was loaded."""
+    if mark := _fingerprint(told):
         shape = f"{mark['n_layers']} layers x {mark['n_heads']} heads"
         return f"{mark['name']} ({mark['architecture']}, {shape}, weights {mark['weights'][:12]})"
-    deeper = (found for value in told.values() if (found := model_of(value)))
-    if found := next(deeper, ""):
-        return found
-    weights = told.get("model")
-    return f"weights {weights[:12]}" if isinstance(weights, str) else ""
+    if name := (told.get("loaded") or {}).get("model"):
+        return str(name)
+    return f"weights {told['model'][:12]}" if told.get("model") else ""
+
+
+def _fingerprint(told: Any) -> Mapping[str, Any] | None:
+    """The first fingerprint inside a provenance."""
+    if not isinstance(told, Mapping):
+        return None
+    deeper = (_fingerprint(value) for value in told.values())
+    return told.get("fingerprint") or next(filter(None, deeper), None)
+
+
+def _stages_folded(told: Mapping[str, Any]) -> dict[str, Any]:
+    """A provenance with what its stages have in common told once."""
+    stages = {name: flat(stage) for name, stage in told.get("stages", {}).items()}
+    first = next(iter(stages.values()), {})
+    common = {
+        name: value
+        for name, value in first.items()
+        if len(stages) > 1 and all(name in s and s[name] == value for s in stages.values())
+    }
+    own = {
+        stage: {name: value for name, value in values.items() if name not in common}
+        for stage, values in stages.items()
+    }
+    rest = {name: value for name, value in told.items() if name != "stages"}
+    return rest | {"all stages": common, "stages": own}
 
 
 def _items(study: Study) -> dict[str, int]:
@@ -101,16 +133,3 @@ def _written(study: Study) -> str:
     """When the newest result was written."""
     times = [path.stat().st_mtime for path in study.path.rglob("*.json*") if path.is_file()]
     return f"{datetime.fromtimestamp(max(times)):%Y-%m-%d %H:%M}" if times else "unknown"
-
-
-def _command(name: str, told: Mapping[str, Any]) -> str:
-    """The command that makes a run of the kind again."""
-    words = ["lofit-lens", str(told.get("kind", "")).replace("comparison", "compare")]
-    for option in ("methods", "tasks"):
-        if told.get(option):
-            words += [f"--{option.replace('tasks', 'task')}", ",".join(told[option])]
-    if seeds := told.get("seeds"):
-        words += ["--seed", str(min(seeds)), "--seeds", str(len(seeds))]
-    if model := (told.get("loaded") or {}).get("model"):
-        words += ["--model", model]
-    return shlex.join([*words, "--out", name])

@@ -1,17 +1,11 @@
 "use strict";
 (() => {
   const root = document.documentElement;
-  root.classList.add("js");
   const read = (id) => JSON.parse(document.getElementById(id).textContent);
   const figures = read("figures");
   const templates = read("templates");
   const plots = [...document.querySelectorAll(".plot")];
-  const CONFIG = {
-    responsive: true,
-    displaylogo: false,
-    modeBarButtonsToRemove: ["lasso2d", "select2d"],
-    toImageButtonOptions: { format: "svg" },
-  };
+  const config = read("config");
 
   // Light and dark: that of the system, until the button is used.
   const system = matchMedia("(prefers-color-scheme: dark)");
@@ -30,7 +24,7 @@
 
   const draw = (plot) => {
     const { data, layout } = structuredClone(figures[plot.dataset.figure]);
-    return Plotly.newPlot(plot, data, { ...layout, template: template() }, CONFIG);
+    return Plotly.newPlot(plot, data, { ...layout, template: template() }, config);
   };
 
   // Plotly's own buttons as buttons of the page.
@@ -57,7 +51,8 @@
     const tasks = box.querySelector(".of-task");
     const every = box.querySelector(".every-card");
     const told = box.querySelector(".told");
-    const cards = [...box.querySelectorAll(".card")];
+    const cards = [...box.querySelectorAll("template")];
+    const shown = box.querySelector(".cards");
     const prefix = box.dataset.prefix;
     let chosen = heads.value;
 
@@ -71,13 +66,12 @@
       return Plotly.relayout(plot, { shapes: [...(layout.shapes || []), frame] });
     };
     const show = () => {
-      for (const card of cards) {
-        card.classList.toggle("shown", every.checked || card.id === prefix + chosen);
-      }
+      const wanted = cards.filter((c) => every.checked || c.dataset.card === prefix + chosen);
+      shown.replaceChildren(...wanted.map((c) => c.content.cloneNode(true)));
     };
     const choose = (head, note = true) => {
       chosen = head;
-      const known = cards.some((card) => card.id === prefix + head);
+      const known = cards.some((c) => c.dataset.card === prefix + head);
       heads.value = known ? head : "";
       told.textContent = known
         ? `Chosen: ${head}. Its card is below.`
@@ -86,8 +80,17 @@
       mark();
       if (note) history.replaceState(null, "", "#" + prefix + head);
     };
+    const reveal = () => {
+      const card = document.getElementById(prefix + chosen);
+      if (!card) return;
+      const { top, bottom, height } = card.getBoundingClientRect();
+      const visible = Math.min(bottom, innerHeight) - Math.max(top, 0);
+      if (visible < Math.min(height, innerHeight) / 2) card.scrollIntoView({ block: "nearest" });
+    };
     const listen = () => plot.on("plotly_click", ({ points: [point] }) => {
-      if (point.xaxis._id === "x" && point.yaxis._id === "y") choose(`L${point.y}H${point.x}`);
+      if (point.xaxis._id !== "x" || point.yaxis._id !== "y") return;
+      choose(`L${point.y}H${point.x}`);
+      reveal();
     });
     heads.addEventListener("change", () => choose(heads.value));
     every.addEventListener("change", show);

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 from plotly.offline import get_plotlyjs
 
 from lofit_lens.analysis.explorer.card_html import CARD_CSS
+from lofit_lens.analysis.figures.files import CONFIG
 from lofit_lens.analysis.reporting.markup import as_script
 from lofit_lens.analysis.reporting.sections import sections
 from lofit_lens.analysis.study.open import open_study
+from lofit_lens.errors import LofitLensError
 from lofit_lens.plotting import DARK, TEMPLATE
 from lofit_lens.provenance import library_versions
 
@@ -40,10 +42,13 @@ def report(folder: str | Path, *, out: str | Path | None = None, title: str | No
         The file.
 
     Raises:
-        LofitLensError: There is no finished run in the folder, or a damaged one.
+        LofitLensError: There is no finished run in the folder, or a damaged one, or `out` is a
+            folder.
     """
-    study = open_study(folder)
     out = Path(folder) / "report.html" if out is None else Path(out)
+    if out.is_dir():
+        raise LofitLensError(f"{out} is a folder; name a file, as {out / 'report.html'}.")
+    study = open_study(folder)
     text = page(study, title=title)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text, encoding="utf-8")
@@ -83,13 +88,14 @@ def page(study: Study, *, title: str | None = None) -> str:
 <header>
 <div class="top"><h1>{title}</h1><button type="button" id="theme" hidden>Dark theme</button></div>
 <nav aria-label="Contents"><ul>{links}</ul></nav>
-<noscript><p>Figures and the choice of heads need JavaScript; tables and texts do not.</p></noscript>
+<noscript><p>Figures and head cards need JavaScript; tables and texts do not.</p></noscript>
 </header>
 <main id="main" tabindex="-1">
 {body}
 </main>
 <footer><p>Made with LoFiT Lens {library_versions()["lofit-lens"]}.</p></footer>
 {as_script({"light": TEMPLATE, "dark": DARK}, "templates")}
+{as_script(CONFIG, "config")}
 {as_script(figures, "figures")}
 <script>{get_plotlyjs()}</script>
 <script>

@@ -17,6 +17,7 @@ from lofit_lens.analysis.reporting.origins import (
 )
 from lofit_lens.analysis.reporting.plots import Plot, traces_frame
 from lofit_lens.analysis.reporting.section import Section
+from lofit_lens.analysis.study.lofit_table import lofit_bars, lofit_table
 from lofit_lens.analysis.transfer.results import MARKS
 
 if TYPE_CHECKING:
@@ -44,11 +45,12 @@ def _scores(study: Study) -> Section | None:
             plots.append(Plot(f"forest-{number}", comparison.plot(), _percent(tested)))
             parts.append(plots[-1].html())
     for name, frame in study.tables.items():
-        whole = details("With tests, row by row", table(_percent(frame), name))
+        rows = "With tests, row by row" if "p_holm" in frame else "Row by row"
+        whole = details(rows, table(_percent(frame), name))
         note = f"{SCORES} {MARKED}" if "p_holm" in frame else SCORES
         parts += [table(by_task(frame), name), paragraph(note), whole]
     for number, (task, run) in enumerate(study.runs.items(), start=1):
-        plots.append(Plot(f"accuracy-{number}", run.plot(), _percent(run.frame())))
+        plots.append(Plot(f"accuracy-{number}", lofit_bars(run), _percent(lofit_table(run))))
         parts.append(f"<h3>{escape(task)}</h3>{plots[-1].html()}")
     return _section("scores", "Scores", parts, plots)
 

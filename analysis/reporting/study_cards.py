@@ -20,10 +20,13 @@ Choices = dict[Head, dict[str, list[int]]]
 """For each head the tasks that chose it, with the seeds."""
 
 
-def cards_of(study: Study) -> list[HeadCards]:
-    """The cards of a study; without any, what scores and edits tell without the model, by shape."""
+def cards_of(study: Study) -> dict[str, HeadCards]:
+    """The cards of a study by name of the run and model.
+
+    Without any, what scores and edits tell without the model, by model shape.
+    """
     if study.cards:
-        return list(study.cards.values())
+        return {f"{name}: {_model(cards)}": cards for name, cards in study.cards.items()}
     scores: dict[Shape, dict[str, dict[int, Any]]] = defaultdict(dict)
     for task, by_seed in study.scores.items():
         first = next(iter(by_seed.values()))
@@ -35,7 +38,7 @@ def cards_of(study: Study) -> list[HeadCards]:
             for row in edit.frame().to_dict("records")
         ]
     names = {(mark.n_layers, mark.n_heads): mark.name for mark in _fingerprints(study)}
-    return [
+    found = [
         HeadCards(
             names.get(shape, "model"),
             *shape,
@@ -44,6 +47,7 @@ def cards_of(study: Study) -> list[HeadCards]:
         )
         for shape in dict.fromkeys((*scores, *edits))
     ]
+    return {_model(cards): cards for cards in found}
 
 
 def chosen_by(study: Study, shape: Shape) -> Choices:
@@ -54,6 +58,10 @@ def chosen_by(study: Study, shape: Shape) -> Choices:
             for head in heads if (heads.n_layers, heads.n_heads) == shape else ():
                 found.setdefault(head, {}).setdefault(task, []).append(seed)
     return found
+
+
+def _model(cards: HeadCards) -> str:
+    return f"{cards.model}, {cards.n_layers} layers x {cards.n_heads} heads"
 
 
 def _fingerprints(study: Study) -> Iterator[Fingerprint]:

@@ -16,7 +16,9 @@ from lofit_lens.analysis.comparison.run import ComparisonRun
 from lofit_lens.analysis.demo.report import KIND as DEMO
 from lofit_lens.analysis.demo.run import EDITS
 from lofit_lens.analysis.explorer.cards import HeadCards
+from lofit_lens.analysis.folders import Kind
 from lofit_lens.analysis.runs import RUN_FILE, read_heads
+from lofit_lens.analysis.study.lofit_table import lofit_table
 from lofit_lens.analysis.study.results import Study, joined
 from lofit_lens.analysis.sweeping.folder import MARKER as SWEEP
 from lofit_lens.analysis.sweeping.results import Sweep
@@ -33,6 +35,13 @@ from lofit_lens.run import LofitRun
 
 SCORES, CARDS, CURVES = "scores.json", "cards.json", "causal*.json.gz"
 SCORED = ("zero_shot.json.gz", "tuned.json.gz")
+
+
+NO_RUN_FILE = f"unfinished or saved in Python: no {RUN_FILE}"
+
+
+class UnfinishedError(LofitLensError):
+    """A run was stopped before its end."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +64,11 @@ class RunKind:
 
 
 def _comparison(folder: Path) -> Study:
+    content = _finished(folder, COMPARISON, "runs")
     found = load_comparison(folder)
     name = folder.resolve().name
-    told = {"kind": "comparison", **_protocol(found, found.runs)}
+    told = {"kind": "comparison", "command_line": content.get("command_line")}
+    told |= _protocol(found, found.runs)
     return Study(
         folder, comparisons={name: found}, chosen=_lofit_heads(found), provenance={name: told}
     )
@@ -101,9 +112,7 @@ def _lofit_heads(comparison: Comparison) -> dict[str, dict[int, HeadSet]]:
 def _demo(folder: Path) -> Study:
     import pandas as pd
 
-    content = _json(folder / DEMO.marker)
-    if "table" not in content:
-        raise LofitLensError(f"The demo in {folder} did not finish. Run it again with --overwrite.")
+    content = _finished(folder, DEMO, "table")
     records = folder / DEMO.records
     matrices = {
         f"{100 * fraction:g}% of heads": TransferMatrix.load(records / "runs" / f"{fraction:g}")
@@ -133,10 +142,9 @@ def _demo(folder: Path) -> Study:
 
 
 def _transfer(folder: Path) -> Study:
+    content = _finished(folder, TRANSFER, "table")
     matrix = load_transfer(folder)
-    told = {
-        name: value for name, value in _json(folder / TRANSFER.marker).items() if name != "table"
-    }
+    told = {name: value for name, value in content.items() if name != "table"}
     heads, name = matrix.runs[0].heads, folder.resolve().name
     return Study(
         folder,
@@ -172,11 +180,12 @@ def _lofit(folder: Path) -> Study:
 
     folds = sorted(folder.glob("fold-*")) or [folder]
     found = joined(folder, [_fold(fold) for fold in folds])
-    told: dict[str, Any] = {"kind": "lofit"}
+    told: dict[str, Any] = {"kind": NO_RUN_FILE}
     if (folder / RUN_FILE).is_file():
         run = _json(folder / RUN_FILE)
-        told = {"kind": run["command"], **{key: run[key] for key in ("loaded", "versions")}}
-    frames = [run.frame() for run in found.runs.values()]
+        told = {"kind": run["command"], "command_line": run.get("command_line")}
+        told |= {key: run[key] for key in ("loaded", "versions")}
+    frames = [lofit_table(run) for run in found.runs.values()]
     name = folder.resolve().name
     return replace(
         found,
@@ -198,8 +207,9 @@ def _fold(folder: Path) -> Study:
             chosen = {task: {seed: read_heads(folder)}}
     if (folder / DESCRIPTION).is_file():
         edit = HeadIntervention.load(folder)
-        task, _ = _task_and_seed(edit.provenance, folder.name)
+        task, seed = _task_and_seed(edit.provenance, folder.name)
         edits = {task: edit}
+        chosen = chosen or {task: {seed: edit.heads}}
         stages[f"tuning on {task}"] = _stage(edit.provenance)
         if all((folder / name).is_file() for name in (SCORES, *SCORED)):
             runs = {task: LofitRun.load(folder)}
@@ -219,11 +229,27 @@ def _stage(provenance: Provenance | None) -> dict[str, Any]:
     return {name: value for name, value in told.items() if name != "history"}
 
 
+def _finished(folder: Path, kind: Kind, result: str) -> dict[str, Any]:
+    """The marker of a folder that a command fills, if its result is there."""
+    content = _json(folder / kind.marker)
+    if result not in content:
+        raise UnfinishedError(
+            f"The {kind.name} in {folder} did not finish. Run it again with --overwrite."
+        )
+    return content
+
+
 def _json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _cards(folder: Path) -> Study:
+    filled = (COMPARISON, DEMO, TRANSFER)
+    if (folder / DEMO.records).is_dir() and not any((folder / k.marker).exists() for k in filled):
+        raise UnfinishedError(
+            f"{folder} holds {CARDS} and {DEMO.records}, as of a demo, but no {DEMO.marker}. Run `demo` "
+            "again in a new folder."
+        )
     return Study(folder, cards={folder.resolve().name: HeadCards.load(folder / CARDS)})
 
 

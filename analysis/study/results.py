@@ -47,7 +47,9 @@ class Study:
         cards: Cards of the heads by name of the run.
         tables: Tables of other runs by name of the run.
         provenance: By name of the run what was run and how, as plain JSON values: `kind`,
-            `versions`, and what the kind of run tells of model, settings and seconds.
+            `versions`, `command_line` if it was run by one, and what the kind of run tells of
+            model, settings and seconds.
+        left_out: Unfinished runs by name of the folder, and what is wrong with each.
     """
 
     path: Path
@@ -62,6 +64,7 @@ class Study:
     cards: Mapping[str, HeadCards] = field(default_factory=dict)
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     provenance: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -116,6 +119,7 @@ class Study:
             "sweeps": self.sweeps,
             "causal curves": self.curves,
             "head cards": self.cards,
+            "unfinished, left out": self.left_out,
         }
         held = ", ".join(f"{name}: {len(there)}" for name, there in counts.items() if there)
         return f"Study({self.name}; {held})"
@@ -125,8 +129,10 @@ class Study:
         return f"<p>{self!r}</p><p>Figures:</p><ul>{names}</ul>"
 
 
-def joined(path: Path, parts: Sequence[Study]) -> Study:
-    """Several studies as one."""
+def joined(
+    path: Path, parts: Sequence[Study], *, left_out: Mapping[str, str] | None = None
+) -> Study:
+    """Several studies as one; `left_out` as in `Study`."""
     return Study(
         path,
         comparisons=_by_name(parts, lambda part: part.comparisons),
@@ -140,6 +146,7 @@ def joined(path: Path, parts: Sequence[Study]) -> Study:
         cards=_by_name(parts, lambda part: part.cards),
         tables=_by_name(parts, lambda part: part.tables),
         provenance=_by_name(parts, lambda part: part.provenance),
+        left_out=left_out or {},
     )
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from lofit_lens.analysis.comparison.run import ComparisonRun
 from lofit_lens.errors import LofitLensError
-from lofit_lens.files import read_json
+from lofit_lens.files import read_json, write_whole
 
 SWEEP_SCHEMA = 1
 MARKER = "sweep.json"
@@ -35,8 +36,9 @@ class SweepFolder:
                 raise LofitLensError(
                     f"{path} holds a sweep over {found}, this one is over {swept}. Name another folder."
                 )
-            for place in self.path.glob(f"{swept}-*"):
-                self._files[_x(place)] = _records(place)
+            for place in self.path.iterdir():
+                if re.fullmatch(rf"{swept}-\d+", place.name):
+                    self._files[_x(place)] = _records(place)
         elif self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir())):
             raise LofitLensError(
                 f"{path} is not empty and does not hold a sweep. Name a new or an empty folder."
@@ -51,7 +53,7 @@ class SweepFolder:
         if not (self.path / MARKER).is_file():
             self._mark({})
         files = self._files.setdefault(x, {})
-        name = run.file_name(len(files))
+        name = run.file_name(1 + max(map(_place, files.values()), default=-1))
         run.save(self._at(x) / name)
         files[run] = name
 
@@ -61,10 +63,9 @@ class SweepFolder:
         self._mark({"n_heads": n_heads, "runs": names})
 
     def _mark(self, content: dict[str, Any]) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
         whole = {"schema": SWEEP_SCHEMA, "swept": self._swept, **content}
-        text = json.dumps(whole, indent=1, ensure_ascii=False)
-        (self.path / MARKER).write_text(text + "\n", encoding="utf-8")
+        text = json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
+        write_whole(self.path / MARKER, text.encode())
 
     def _at(self, x: int) -> Path:
         return self.path / f"{self._swept}-{x}"
@@ -97,5 +98,11 @@ def _x(place: Path) -> int:
     return int(place.name.rpartition("-")[2])
 
 
+def _place(name: str) -> int:
+    """The number at the front of a run's file name."""
+    return int(name.partition("-")[0])
+
+
 def _records(place: Path) -> dict[ComparisonRun, str]:
-    return {ComparisonRun.load(file): file.name for file in sorted(place.glob("*.json.gz"))}
+    files = sorted(place.glob("[0-9]*-*.json.gz"))
+    return {ComparisonRun.load(file): file.name for file in files}

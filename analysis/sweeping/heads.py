@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 ByTask = Settings | Mapping[str, Settings]
+Heads = tuple[tuple[int, int], ...]
+
+_RANKED = "ranked_with_k"
+"""In the choices of a run: how many heads were chosen when its own were put in order."""
 
 
 def head_sweep(
@@ -49,6 +54,10 @@ def head_sweep(
     of the heads chosen there, anew: heads are chosen once for each task and seed, and that is in the
     cost of the largest share only. With one choice of settings, a score is what `compare` would give
     at that share alone.
+
+    A folder may hold runs of another ranking, as of a sweep whose largest share and its settings were
+    others. They are run again: what counts at a smaller share are runs on the best of the heads that
+    the largest share chose here, and at the largest share runs that chose their heads themselves.
 
     Args:
         model: A frozen bridge from `load_model`.
@@ -87,35 +96,65 @@ def head_sweep(
         chosen = own[k][task.name]
         kl = kl_on(model, texts, batch_size=chosen.batch_size)
         by_name = named_methods(names, chosen, kl=None if chosen.kl_budget is None else kl)
-        if k < most:
-            runs = first[task.name, seed]
-            by_name |= {n: _on_best(k, n, runs, chosen, model) for n in names if _is_learned(n)}
-        runs = steps.run(k, task, seed, by_name, chosen)
-        first.setdefault((task.name, seed), runs)
+        learned = [name for name in names if _is_learned(name)]
+        if k == most:
+            first[task.name, seed] = steps.run(k, task, seed, by_name, chosen, _own_choice)
+            continue
+        best = {name: _best(k, name, first[task.name, seed]) for name in learned}
+        by_name |= {name: _on(best[name], name, chosen, most, model) for name in learned}
+        steps.run(k, task, seed, by_name, chosen, partial(_on_these, best))
     return steps.sweep()
 
 
-def _on_best(
-    k: int,
-    name: str,
-    runs: Sequence[ComparisonRun],
-    settings: Settings,
-    model: TransformerBridge,
+def _best(k: int, name: str, runs: Sequence[ComparisonRun]) -> list[Heads]:
+    """The best `k` of the heads that each draw of a method chose."""
+    chosen = [run.heads or () for run in runs if run.method == name]
+    return [tuple((layer, head) for layer, head in heads[:k]) for heads in chosen]
+
+
+def _on(
+    draws: Sequence[Heads], name: str, settings: Settings, most: int, model: TransformerBridge
 ) -> list[Method]:
-    """A method on the best `k` of the heads that each of its earlier draws chose."""
+    """A method on given heads, draw by draw."""
     _, direction, scope = _parts(name)
     tuning = replace(settings.tuning, component=direction, scope=scope or settings.scope)
     shape = {"n_layers": model.cfg.n_layers, "n_heads": model.cfg.n_heads}
-    draws = [run.heads or () for run in runs if run.method == name]
-    return [_tuned(HeadSet([(a, b) for a, b in heads[:k]], **shape), tuning) for heads in draws]
+    return [_tuned(HeadSet(heads, **shape), tuning, {_RANKED: most}) for heads in draws]
 
 
-def _tuned(heads: HeadSet, tuning: TuningConfig) -> Method:
+def _tuned(heads: HeadSet, tuning: TuningConfig, choices: Mapping[str, int]) -> Method:
     def fit(model: TransformerBridge, task: Task, seed: int) -> Fitted:
         config = replace(tuning, seed=seed)
-        return Fitted(tune_heads(model, task, heads, config, progress=False), heads=heads)
+        edit = tune_heads(model, task, heads, config, progress=False)
+        return Fitted(edit, choices=choices, heads=heads)
 
     return fit
+
+
+def _own_choice(runs: Sequence[ComparisonRun]) -> list[ComparisonRun]:
+    """The runs that did not get their heads from a larger share."""
+    return [run for run in runs if _RANKED not in run.choices]
+
+
+def _on_these(
+    best: Mapping[str, Sequence[Heads]], runs: Sequence[ComparisonRun]
+) -> list[ComparisonRun]:
+    """Of the methods in `best` the runs on these heads, in the order of the draws up to the first
+    that is missing; all runs of other methods.
+    """
+    kept = [run for run in runs if run.method not in best]
+    for name, draws in best.items():
+        left = [run for run in runs if run.method == name]
+        for heads in draws:
+            place = next((i for i, run in enumerate(left) if _same(run.heads, heads)), None)
+            if place is None:
+                break
+            kept.append(left.pop(place))
+    return kept
+
+
+def _same(found: Sequence[Sequence[int]] | None, heads: Heads) -> bool:
+    return found is not None and tuple(map(tuple, found)) == heads
 
 
 def _parts(name: str) -> tuple[str, str, str]:

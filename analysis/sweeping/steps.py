@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -40,9 +40,23 @@ class Steps:
     _untuned: dict[str, ComparisonRun] = field(default_factory=dict, init=False)
 
     def run(
-        self, x: int, task: Task, seed: int, methods: Methods, settings: Settings
+        self,
+        x: int,
+        task: Task,
+        seed: int,
+        methods: Methods,
+        settings: Settings,
+        still_good: Callable[[Sequence[ComparisonRun]], Sequence[ComparisonRun]] = tuple,
     ) -> tuple[ComparisonRun, ...]:
         """Methods on a task as it is at `x`, with one seed; what the folder has is not run again.
+
+        Args:
+            x: The number.
+            task: The task.
+            seed: The seed.
+            methods: As for `compare`.
+            settings: As for `compare`.
+            still_good: Which of the runs in the folder count; the others are run again.
 
         Raises:
             LofitLensError: As `compare`.
@@ -50,6 +64,7 @@ class Steps:
         folder = self.folder
         kept = folder.runs(x) if folder is not None else ()
         done = [run for run in kept if (run.fold, run.seed) == (task.name, seed)]
+        done = list(still_good(done))
         untuned = self._untuned.get(task.name)
         if untuned is not None and not any(run.method == ZERO_SHOT for run in done):
             done.append(_as_at(untuned, task, settings))

@@ -1,7 +1,8 @@
-"""The folder of `lofit-lens transfer`: scores of stage 1, records of every run, table, figure."""
+"""The folder of `lofit-lens transfer`: scores, records, table, figure; it can be gone on with."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ import pandas as pd
 
 from lofit_lens.analysis.folders import Kind, check_folder, open_folder, records, write_json
 from lofit_lens.analysis.pairing import plain
-from lofit_lens.analysis.transfer.matrix import AllScores
+from lofit_lens.analysis.transfer.earlier import AllScores
 from lofit_lens.analysis.transfer.results import TransferMatrix
-from lofit_lens.analysis.transfer.run import TransferRun
+from lofit_lens.analysis.transfer.run import TransferRun, is_untuned, untuned_file
 from lofit_lens.errors import LofitLensError
 from lofit_lens.files import read_json
+from lofit_lens.head_scores import HeadScores
+from lofit_lens.scoring.evaluation import Evaluation
 
 KIND = Kind(
     "transfer of heads",
@@ -36,45 +39,108 @@ class TransferFolder:
     Args:
         path: Where.
         overwrite: Whether to remove an earlier matrix in it.
+        resume: Whether to go on with an earlier matrix in it.
+
+    Attributes:
+        path: Where.
+        scores: Stage 1, as far as it is there.
+        zero_shot: Scores of the untuned model by task, as far as they are there.
+        done: The runs to go on with.
 
     Raises:
-        LofitLensError: The folder holds something else, or a matrix and `overwrite` is off.
+        LofitLensError: The folder holds something else, or a matrix and neither is said.
     """
 
-    def __init__(self, path: Path, *, overwrite: bool) -> None:
-        check_folder(path, KIND, overwrite=overwrite)
+    def __init__(self, path: Path, *, overwrite: bool, resume: bool = False) -> None:
+        self._how = {"overwrite": overwrite, "resume": resume}
+        check_folder(path, KIND, **self._how)
         self.path = path
-        self._overwrite = overwrite
-        self._settings: Mapping[str, Any] = {}
-        self._runs = 0
+        self.scores: dict[str, dict[int, HeadScores]] = {}
+        self.zero_shot: dict[str, Evaluation] = {}
+        self.done: tuple[TransferRun, ...] = ()
+        self._request: Mapping[str, Any] = {}
+        self._records = path / KIND.records
+        self._count = 0
 
-    def open(self, settings: Mapping[str, Any]) -> None:
-        """Make the folder; `settings` are written to its marker now and in the end."""
-        self._settings = {"schema": FOLDER_SCHEMA, **settings}
-        open_folder(self.path, KIND, self._settings, overwrite=self._overwrite)
+    def open(self, request: Mapping[str, Any]) -> None:
+        """Make the folder, or read what there is to go on with.
+
+        Args:
+            request: What was asked for, as plain JSON values; written to the marker now and in the
+                end. To go on it needs `tasks`, `seeds` and `random_draws`, and the same of
+                everything but more seeds and draws.
+
+        Raises:
+            LofitLensError: The earlier matrix was asked for otherwise, or a file is damaged.
+        """
+        self._request = {"schema": FOLDER_SCHEMA, **request}
+        if self._how["resume"] and (self.path / KIND.marker).is_file():
+            self._check_request()
+            self._read()
+        open_folder(self.path, KIND, self._request, **self._how)
 
     def add_scores(self, scores: AllScores) -> None:
         """Write what stage 1 found."""
         for task, by_seed in scores.items():
             for seed, found in by_seed.items():
-                found.save(self.path / "scores" / f"{plain(task)}-{seed}.json")
+                path = self._scores_file(task, seed)
+                found.save(path.with_suffix(".partial")).replace(path)
+                self.scores.setdefault(task, {})[seed] = found
+
+    def add_zero_shot(self, evaluation: Evaluation) -> None:
+        """Write the scores of the untuned model on a task, for each task in its order."""
+        self.zero_shot[evaluation.task] = evaluation
+        place = list(self.zero_shot).index(evaluation.task)
+        evaluation.save(self._records / untuned_file(place, evaluation.task))
 
     def add(self, run: TransferRun) -> None:
         """Write a run."""
-        run.save(self.path / KIND.records / run.file_name(self._runs))
-        self._runs += 1
+        run.save(self._records / run.file_name(self._count))
+        self._count += 1
 
-    def finish(self, matrix: TransferMatrix, model: str) -> list[Path]:
-        """Write the zero-shot scores, table and figure; returns the files for people."""
+    def finish(self, matrix: TransferMatrix, model: str) -> tuple[pd.DataFrame, list[Path]]:
+        """Write table and figure; returns the table and the files for people."""
         from lofit_lens.analysis.figures.transfer import transfer_heatmap
 
-        matrix.save(self.path / KIND.records)
+        for evaluation in matrix.zero_shot.values():
+            self.add_zero_shot(evaluation)
         table = table_of(matrix, model)
         paths = [self.path / name for name in ("table.csv", "figure2.html", KIND.marker)]
         table.to_csv(paths[0], index=False)
         transfer_heatmap(table).write_html(paths[1], include_plotlyjs="directory")
-        write_json(paths[2], {**self._settings, "table": records(table)})
-        return paths
+        write_json(paths[2], {**self._request, "table": records(table)})
+        return table, paths
+
+    def _check_request(self) -> None:
+        """Refuse to go on with a matrix that is not part of the one asked for."""
+        earlier = read_json(self.path / KIND.marker, schema=FOLDER_SCHEMA, what=KIND.name)
+        now = json.loads(json.dumps(self._request))
+        same = {name: earlier.get(name) == value for name, value in now.items()}
+        same["seeds"] = set(earlier["seeds"]) <= set(now["seeds"])
+        same["random_draws"] = earlier["random_draws"] <= now["random_draws"]
+        odd = [name for name, agrees in same.items() if not agrees]
+        if odd:
+            raise LofitLensError(
+                f"The transfer of heads in {self.path} cannot be gone on with, because it was made "
+                f"with other {', '.join(odd)} (see {KIND.marker}); only seeds and random draws may "
+                "be added. Give what it had, or name another folder with --out."
+            )
+
+    def _read(self) -> None:
+        """Scores, zero-shot scores and runs of the earlier matrix."""
+        for task in self._request["tasks"]:
+            for seed in self._request["seeds"]:
+                path = self._scores_file(task, seed)
+                if path.is_file():
+                    self.scores.setdefault(task, {})[seed] = HeadScores.load(path)
+        files = sorted(self._records.glob("*.json.gz"))
+        untuned = [Evaluation.load(file) for file in files if is_untuned(file)]
+        self.zero_shot = {evaluation.task: evaluation for evaluation in untuned}
+        self.done = tuple(TransferRun.load(file) for file in files if not is_untuned(file))
+        self._count = len(self.done)
+
+    def _scores_file(self, task: str, seed: int) -> Path:
+        return self.path / "scores" / f"{plain(task)}-{seed}.json"
 
 
 def table_of(matrix: TransferMatrix, model: str) -> pd.DataFrame:
@@ -97,6 +163,6 @@ def load_transfer(folder: str | Path) -> TransferMatrix:
     if "table" not in read_json(marker, schema=FOLDER_SCHEMA, what=KIND.name):
         raise LofitLensError(
             f"The transfer of heads in {folder} was not finished, so cells are missing. Run it again with "
-            "--overwrite."
+            "--resume."
         )
     return TransferMatrix.load(Path(folder) / KIND.records)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lofit_lens.analysis.pairing import RESAMPLES, check_paired, item_groups, plain
-from lofit_lens.analysis.transfer.run import TransferRun
+from lofit_lens.analysis.pairing import RESAMPLES, check_paired, item_groups
+from lofit_lens.analysis.transfer.run import TransferRun, is_untuned, untuned_file
 from lofit_lens.errors import LofitLensError
 from lofit_lens.scoring.evaluation import Evaluation
 from lofit_lens.statistics import crossed_interval, holm, paired_difference
@@ -24,7 +24,7 @@ RANDOM = "random"
 """The source of heads that were drawn and not chosen on a task."""
 
 ZERO_SHOT = "zero-shot"
-"""In place of a source: the untuned model; the names of files with its scores begin so."""
+"""In place of a source: the untuned model."""
 
 MARKS = (
     "* p < 0.05, + p < 0.1: own heads are better; paired bootstrap, Holm-corrected over all cells "
@@ -86,20 +86,7 @@ class TransferMatrix:
             LofitLensError: The cell lacks a seed of the matrix, or its items, split, metric or
                 compat rule are not those of the zero-shot scores.
         """
-        rows = []
-        for seed in self.seeds:
-            draws = [
-                self._scores(run)
-                for run in self.runs
-                if (run.source, run.task, run.seed) == (source, task, seed)
-            ]
-            if not draws:
-                raise LofitLensError(
-                    f"No run with heads from {source!r} tuned on {task!r} with seed {seed}. Every "
-                    f"cell needs the seeds {', '.join(map(str, self.seeds))}."
-                )
-            rows.append(np.mean(draws, axis=0))
-        return np.stack(rows)
+        return np.stack([draws.mean(axis=0) for draws in self._by_seed(source, task)])
 
     def draws(self, source: str, task: str) -> np.ndarray:
         """The main metric of a cell by [run, item]; several draws of a seed are runs of their own.
@@ -109,13 +96,9 @@ class TransferMatrix:
             task: The task they were tuned and tested on.
 
         Raises:
-            LofitLensError: The cell is empty, or its items, split, metric or compat rule are not
-                those of the zero-shot scores.
+            LofitLensError: As `table`.
         """
-        found = [self._scores(run) for run in self.runs if (run.source, run.task) == (source, task)]
-        if not found:
-            raise LofitLensError(f"No run with heads from {source!r} tuned on {task!r}.")
-        return np.stack(found)
+        return np.concatenate(self._by_seed(source, task))
 
     def groups(self, task: str) -> list[str]:
         """The group of each test item of a task; an item without one is its own."""
@@ -124,11 +107,13 @@ class TransferMatrix:
     def frame(self, *, zero_shot: bool = False) -> pd.DataFrame:
         """One row per source of heads and task.
 
-        Columns `source`, `task`, `metric`, `value`, `low`, `high` (95%, new seeds and new items),
+        Columns `source`, `task`, `metric`, `value`, `low`, `high` (95%, new seeds, draws and items),
         `n` (items), `seeds`, `relative` (to the task's own heads; NaN if those score 0 or were not
         tuned), `difference`, `difference_low`, `difference_high` (own heads minus these), `p`,
         `p_holm` (corrected over all cells off the diagonal) and `mark` where own heads are better:
-        "*" for p_holm < 0.05, "+" for p_holm < 0.1. Items of one group are resampled together. On
+        "*" for p_holm < 0.05, "+" for p_holm < 0.1. Items of one group are resampled together. Every
+        draw of random heads is a run of the interval; differences are paired by seed, draws of one
+        averaged, but with a single seed every draw is paired with the own heads. On
         the diagonal the difference and its p are NaN. Where a source was not tuned on a task, `n`
         and `seeds` are 0 and the numbers NaN.
 
@@ -182,27 +167,57 @@ class TransferMatrix:
         marks = np.select([worse & (corrected < 0.05), worse & (corrected < 0.1)], ["*", "+"], "")
         return frame.assign(p_holm=corrected, mark=marks)
 
-    def _found(self, source: str, task: str) -> np.ndarray | None:
-        """The table of a cell; None if no run was made for it."""
-        made = any((run.source, run.task) == (source, task) for run in self.runs)
-        return self.table(source, task) if made else None
+    def _by_seed(self, source: str, task: str) -> list[np.ndarray]:
+        """The main metric of a cell by [draw, item], for each seed."""
+        found = []
+        for seed in self.seeds:
+            draws = [
+                self._scores(run)
+                for run in self.runs
+                if (run.source, run.task, run.seed) == (source, task, seed)
+            ]
+            if not draws:
+                raise LofitLensError(
+                    f"No run with heads from {source!r} tuned on {task!r} with seed {seed}. Every "
+                    f"cell needs the seeds {', '.join(map(str, self.seeds))}."
+                )
+            found.append(np.stack(draws))
+        return found
 
-    def _row(self, source: str, task: str, table: np.ndarray | None) -> dict[str, Any]:
+    def _found(self, source: str, task: str) -> np.ndarray | None:
+        """The draws of a cell; None if no run was made for it."""
+        made = any((run.source, run.task) == (source, task) for run in self.runs)
+        return self.draws(source, task) if made else None
+
+    def _paired(self, source: str, task: str) -> tuple[np.ndarray, np.ndarray]:
+        """Scores with own heads and with those of a source, paired by run and item.
+
+        Several seeds are the runs: each has draws of its own, so what seeds differ by holds what
+        draws differ by, and own heads count once a seed. Of a single seed the draws are the runs.
+        """
+        own, these = self.table(task, task), self.table(source, task)
+        if len(self.seeds) == 1:
+            these = self.draws(source, task)
+            own = np.repeat(own, len(these), axis=0)
+        return own, these
+
+    def _row(self, source: str, task: str, runs: np.ndarray | None) -> dict[str, Any]:
         row: dict[str, Any] = {"source": source, "task": task}
         row["metric"] = self._untuned(task).metric_names[0]
         row |= dict.fromkeys(("value", "low", "high"), np.nan) | {"n": 0, "seeds": 0}
         row |= dict.fromkeys(("relative", *_TESTED, "p_holm"), np.nan) | {"mark": ""}
-        if table is None:
+        if runs is None:
             return row
         groups = self.groups(task)
-        estimate = crossed_interval(table, groups=groups)
+        estimate = crossed_interval(runs, groups=groups)
         row |= {"value": estimate.value, "low": estimate.low, "high": estimate.high}
-        row |= {"n": estimate.n, "seeds": estimate.runs}
+        row |= {"n": estimate.n, "seeds": len(self.seeds)}
         own = self._found(task, task)
         if own is not None and own.any():
             row["relative"] = estimate.value / own.mean()
         if own is not None and source not in (task, ZERO_SHOT):
-            d = paired_difference(own, table, groups=groups, resamples=RESAMPLES)
+            pair = self._paired(source, task)
+            d = paired_difference(*pair, groups=groups, resamples=RESAMPLES)
             row |= dict(zip(_TESTED, (d.value, d.low, d.high, d.p), strict=True))
         return row
 
@@ -233,7 +248,7 @@ class TransferMatrix:
         folder = Path(folder)
         runs = {run.file_name(place): run for place, run in enumerate(self.runs)}
         untuned = {
-            f"{_UNTUNED}{place:03}-{plain(task)}.json.gz": evaluation
+            untuned_file(place, task): evaluation
             for place, (task, evaluation) in enumerate(self.zero_shot.items())
         }
         foreign = {path.name for path in folder.glob("*.json.gz")} - runs.keys() - untuned.keys()
@@ -254,8 +269,8 @@ class TransferMatrix:
             LofitLensError: There are no runs in the folder, or a file is of another format.
         """
         paths = sorted(Path(folder).glob("*.json.gz"))
-        runs = [TransferRun.load(p) for p in paths if not p.name.startswith(_UNTUNED)]
-        untuned = [Evaluation.load(p) for p in paths if p.name.startswith(_UNTUNED)]
+        runs = [TransferRun.load(p) for p in paths if not is_untuned(p)]
+        untuned = [Evaluation.load(p) for p in paths if is_untuned(p)]
         if not runs:
             raise LofitLensError(f"There are no transfer runs in {folder}.")
         return cls(tuple(runs), {evaluation.task: evaluation for evaluation in untuned})
@@ -282,4 +297,3 @@ class TransferMatrix:
 
 
 _TESTED = ("difference", "difference_low", "difference_high", "p")
-_UNTUNED = f"{ZERO_SHOT}-"

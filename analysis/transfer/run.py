@@ -78,3 +78,16 @@ class TransferRun:
             Evaluation.from_json(content["evaluation"]),
             None if content["schema"] == 1 else content["config"],
         )
+
+
+def untuned_file(place: int, task: str) -> str:
+    """A name for the file with a task's zero-shot scores; `place` keeps the order of the tasks."""
+    return f"{_UNTUNED}{place:03}-{plain(task)}.json.gz"
+
+
+def is_untuned(path: Path) -> bool:
+    """Whether a file beside those of runs has zero-shot scores, by its name."""
+    return path.name.startswith(_UNTUNED)
+
+
+_UNTUNED = "zero-shot-"

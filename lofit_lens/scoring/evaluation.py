@@ -133,7 +133,8 @@ class Evaluation:
         if not self.records:
             return f"Evaluation({self.task}, {self.split}: no items)"
         numbers = "; ".join(f"{name} {estimate}" for name, estimate in self.metrics.items())
-        return f"Evaluation({self.task}, {self.split}: {numbers})"
+        floors = "".join(f"; {name} {100 * value:.1f}" for name, value in self.floors.items())
+        return f"Evaluation({self.task}, {self.split}: {numbers}{floors})"
 
     def _repr_html_(self) -> str:
         import pandas as pd

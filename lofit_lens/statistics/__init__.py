@@ -1,5 +1,6 @@
 """Intervals and tests for means over items, and over items and training runs."""
 
+from lofit_lens.statistics.averages import average_difference, average_interval
 from lofit_lens.statistics.comparisons import holm, mcnemar, paired_difference
 from lofit_lens.statistics.intervals import crossed_interval, mean_interval
 from lofit_lens.statistics.results import Difference, Estimate
@@ -7,6 +8,8 @@ from lofit_lens.statistics.results import Difference, Estimate
 __all__ = [
     "Difference",
     "Estimate",
+    "average_difference",
+    "average_interval",
     "crossed_interval",
     "holm",
     "mcnemar",

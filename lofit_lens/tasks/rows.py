@@ -52,7 +52,9 @@ class RowReader:
             texts = [_as_text(part) for part in value]
             if all(texts):
                 return texts
-        self.problem(row, column, f"{_shown(value)}, expected a list of texts")
+        self.problem(
+            row, column, f"{_shown(value)}, expected a list of texts (for text, name the separator)"
+        )
         return []
 
     def choices(self, row: Row, columns: list[str], separator: str | None) -> list[str]:
@@ -82,7 +84,11 @@ class RowReader:
         if 0 <= place < len(candidates):
             return candidates[place]
         if value and candidates:
-            self.problem(row, column, f"{value!r}, expected the {answer_is} of one of {candidates}")
+            self.problem(
+                row,
+                column,
+                f"{value!r}, expected the {answer_is} of one of {candidates} (see answer_is)",
+            )
         return ""
 
     def example(

@@ -1,0 +1,151 @@
+"""Heads of a transfer that other runs share, and what of an earlier one is taken or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from lofit_lens.analysis.methods import Settings
+from lofit_lens.analysis.named_methods import named_methods
+from lofit_lens.analysis.transfer.matrix import score_heads, transfer_matrix
+from lofit_lens.analysis.transfer.results import TransferMatrix
+from lofit_lens.analysis.transfer.run import TransferRun
+from lofit_lens.errors import LofitLensError, ModelMismatchError
+from lofit_lens.heads import HeadSet
+from lofit_lens.training import SelectionConfig, TuningConfig
+from tests.test_transfer import tiny_tasks
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+TUNING = TuningConfig(epochs=1, validate=False)
+SELECTION = SelectionConfig(epochs=1, validate=False)
+
+
+def transferred(model: TransformerBridge, **options: Any) -> TransferMatrix:
+    asked = {"k": 3, "tuning": TUNING, "selection": SELECTION, **options}
+    return transfer_matrix(model, tiny_tasks("a"), progress=False, **asked)
+
+
+def random_heads(found: TransferMatrix) -> dict[int, list[HeadSet]]:
+    return {
+        seed: [run.heads for run in found.runs if (run.source, run.seed) == ("random", seed)]
+        for seed in found.seeds
+    }
+
+
+def test_random_heads_are_those_of_compare_and_depend_on_seed_and_draw_alone(
+    llama: TransformerBridge,
+) -> None:
+    found = random_heads(transferred(llama, seeds=(1, 2), random_draws=2))
+    assert found == random_heads(transferred(llama, seeds=(2, 1), random_draws=2))
+    assert found[2] == random_heads(transferred(llama, seeds=(2,), random_draws=2))[2]
+    drawn = [heads for by_draw in found.values() for heads in by_draw]
+    assert len({frozenset(heads) for heads in drawn}) == 4
+
+    (task,) = tiny_tasks("a")
+    methods = named_methods(["random-heads"], Settings(k=3, random_draws=2, tuning=TUNING))
+    draws = methods["random-heads"]
+    assert isinstance(draws, Sequence)
+    for seed, by_draw in found.items():
+        assert by_draw == [fit(llama, task, seed).heads for fit in draws]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seeds": ()}, "Seeds must differ, and there must be one"),
+        ({"seeds": (3, 3)}, "Seeds must differ"),
+        ({"random_draws": -1}, "random_draws must be 0 or more, got -1"),
+    ],
+)
+def test_requests_that_mean_nothing_are_refused_before_any_work(
+    llama: TransformerBridge, options: dict[str, Any], message: str, no_work: None
+) -> None:
+    with pytest.raises(LofitLensError, match=message):
+        transferred(llama, **options)
+
+
+@pytest.fixture
+def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training and scoring fail."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("work was done")
+
+    for name in ("select_heads", "evaluate", "tune_heads"):
+        monkeypatch.setattr(f"lofit_lens.analysis.transfer.matrix.{name}", refuse)
+
+
+def test_scores_of_another_model_task_or_seed_are_refused(
+    llama: TransformerBridge, tiny_model: Callable[[str], TransformerBridge]
+) -> None:
+    scores = score_heads(
+        llama, tiny_tasks("a"), seeds=(42, 43), selection=SELECTION, progress=False
+    )
+    for given, message in (
+        ({"b": scores["a"]}, "given for b with seed 42 were made on a with seed 42"),
+        ({"a": {42: scores["a"][43]}}, "given for a with seed 42 were made on a with seed 43"),
+    ):
+        with pytest.raises(LofitLensError, match=message):
+            transfer_matrix(llama, tiny_tasks(*given), k=1, scores=given, progress=False)
+    other = tiny_model("gpt2")
+    with pytest.raises(ModelMismatchError, match="The scores given for a with seed 4"):
+        transferred(other, scores=scores)
+    with pytest.raises(ModelMismatchError):
+        score_heads(other, tiny_tasks("a"), seeds=(42,), done=scores, progress=False)
+    bare = {"a": {42: replace(scores["a"][42], provenance=None)}}
+    assert transferred(llama, scores=bare).runs[0].heads == scores["a"][42].top(k=3)
+
+
+def test_finished_runs_and_scores_are_taken_and_only_the_others_are_made(
+    llama: TransformerBridge,
+) -> None:
+    whole = transferred(llama, seeds=(1, 2), random_draws=2)
+    new: list[TransferRun] = []
+    again = transferred(
+        llama, seeds=(1, 2), random_draws=2, done=whole.runs[:2] + whole.runs[4:], on_run=new.append
+    )
+    assert [(run.source, run.seed) for run in new] == [("random", 1)]
+    assert again.frame().equals(whole.frame())
+    for one, other in zip(again.runs, whole.runs, strict=True):
+        assert (one is other) == (one not in new)
+        assert one.heads == other.heads
+    made: list[dict[str, Any]] = []
+    earlier = score_heads(llama, tiny_tasks("a"), seeds=(1,), selection=SELECTION, progress=False)
+    both = score_heads(
+        llama,
+        tiny_tasks("a"),
+        seeds=(1, 2),
+        selection=SELECTION,
+        done=earlier,
+        on_scores=lambda scores: made.append({task: list(found) for task, found in scores.items()}),
+        progress=False,
+    )
+    assert made == [{"a": [2]}]
+    assert both["a"][1] is earlier["a"][1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tuning": replace(TUNING, learning_rate=0.5)}, "tuned with other learning_rate"),
+        ({"k": 2}, "has other heads than are to be tuned now"),
+        ({"random_draws": 1}, "has other heads than are to be tuned now, or there are more"),
+    ],
+)
+def test_runs_made_otherwise_are_not_gone_on_with(
+    llama: TransformerBridge, options: dict[str, Any], message: str
+) -> None:
+    whole = transferred(llama, random_draws=2)
+    with pytest.raises(LofitLensError, match=message):
+        transferred(llama, **{"random_draws": 2, "done": whole.runs, **options})
+    (cut,) = (replace(task, test=task.test[1:]) for task in tiny_tasks("a"))
+    with pytest.raises(LofitLensError, match="scored with other items"):
+        transfer_matrix(
+            llama, [cut], k=3, tuning=TUNING, selection=SELECTION, random_draws=2,
+            done=whole.runs, progress=False,
+        )  # fmt: skip
