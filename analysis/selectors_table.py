@@ -231,9 +231,7 @@ def _average(kept: Comparison, method: str) -> SelectorCell:
     bases = [kept.table(kept.base, task) for task in kept.tasks]
     differences = [ours - theirs for ours, theirs in zip(tables, bases, strict=True)]
     d = average_difference(differences, groups=groups, resamples=RESAMPLES)
-    return replace(
-        average, difference=d.value, difference_low=d.low, difference_high=d.high, p=d.p
-    )
+    return replace(average, difference=d.value, difference_low=d.low, difference_high=d.high, p=d.p)
 
 
 def _marked(cells: Sequence[SelectorCell]) -> tuple[SelectorCell, ...]:

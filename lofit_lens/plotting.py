@@ -117,9 +117,15 @@ def head_grid(values: np.ndarray, *, label: str, title: str) -> go.Figure:
     return figure.update_layout(
         title=title,
         template=TEMPLATE,
+        height=grid_height(n_layers),
         xaxis={"title": "head", "dtick": max(1, n_heads // 16)},
         yaxis={"title": "layer", "dtick": max(1, n_layers // 16)},
     )
+
+
+def grid_height(n_layers: int) -> int:
+    """Height of a grid of heads: plotly's own, more where layers would become thin."""
+    return max(450, 190 + 12 * n_layers)
 
 
 def metric_bars(groups: Mapping[str, Mapping[str, Estimate]], *, title: str) -> go.Figure:

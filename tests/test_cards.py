@@ -241,8 +241,8 @@ def test_equal_attention_of_several_tasks_is_shown_once_under_its_text() -> None
     page = Page(card_html(card))
     captions = [word for word in page.words if word.endswith("from (row) to (column)")]
     assert [caption.split(", percent")[0] for caption in captions] == [
-        "Without an edit, with the edit for truth",
-        "With the edit for kin, with the edit for other",
+        "Without an edit and with that for truth",
+        "With the edit for kin, other",
     ]
     assert page.words[page.words.index("Attention on") + 1] == "x & y"
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ from lofit_lens.analysis.causal.ablation import (
     training_texts,
     zero_ablation,
 )
+from lofit_lens.analysis.causal.patching import PatchIntervention
 from lofit_lens.analysis.causal.stacking import StackedEdits
 from lofit_lens.edit import Edit
-from lofit_lens.errors import ModelMismatchError
+from lofit_lens.errors import LofitLensError, ModelMismatchError
 from lofit_lens.heads import HeadSet
+from lofit_lens.intervention import HeadIntervention
 from lofit_lens.model import load_model
 from lofit_lens.provenance import learned_on
 from tests.helpers import (

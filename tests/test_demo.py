@@ -51,7 +51,8 @@ def test_the_demo_runs_without_a_network_and_names_every_file_it_wrote(
     out, printed = quick
     assert printed["out"] == str(out)
     assert {Path(path).name for path in printed["paths"]} == {
-        "table.csv", "table.md", "demo.json", "figure2-10percent.html", "figure3.html"
+        "table.csv", "table.md", "demo.json", "figure2-10percent.html", "figure3.html",
+        "report.html",
     }  # fmt: skip
     assert all(Path(path).is_file() for path in printed["paths"])
     assert (out / "plotly.min.js").is_file()

@@ -95,7 +95,7 @@ def test_a_click_shows_the_card_of_any_head(
     click(panel.figure, Head(1, 1))
     assert title(panel) == "L1H1" and panel.head.value == Head(1, 1)
     assert "No saved edit changes this head." in panel.card.value
-    assert "Attention, a" in panel.card.value
+    assert "for a, percent" in panel.card.value
     assert measured == [(Head(1, 1), "a", SENTENCE)]
     chosen = panel.figure.layout.shapes[-1]
     assert (chosen.x0, chosen.x1, chosen.y0, chosen.y1) == (0.5, 1.5, 0.5, 1.5)
@@ -126,7 +126,7 @@ def test_another_task_changes_the_map_and_the_attention(explorer: HeadExplorer) 
     assert panel.figure.layout.title.text == "Heads for b"
     assert len(panel.figure.layout.shapes) == 2
     assert title(panel) == "L2H1" and panel.card.value != before
-    assert "Attention, b" in panel.card.value
+    assert "for b, percent" in panel.card.value
 
 
 def test_another_text_is_computed_for_the_chosen_head_only(
@@ -148,7 +148,7 @@ def test_what_is_wrong_with_a_text_is_said_above_the_card(explorer: HeadExplorer
     panel.text.value = " cat" * 70
     assert "at most 64 tokens" in panel.card.value and "Attention" not in panel.card.value
     panel.text.value = "A cat."
-    assert 'role="alert"' not in panel.card.value and "Attention, a" in panel.card.value
+    assert 'role="alert"' not in panel.card.value and "for a, percent" in panel.card.value
 
 
 def test_the_attention_of_an_unedited_head_is_that_with_the_edit_of_the_task(

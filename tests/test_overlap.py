@@ -137,7 +137,7 @@ def test_sets_of_other_size_or_model_are_refused_with_a_reason() -> None:
         head_overlap({"a": drawn(0), "b": other})
     with pytest.raises(LofitLensError, match="no heads for 'a'"):
         head_overlap({"a": []})
-    with pytest.raises(LofitLensError, match='No task may be named "random".*got a, random'):
+    with pytest.raises(LofitLensError, match=r'No task may be named "random".*got a, random'):
         head_overlap({"a": drawn(0), "random": drawn(1)})
 
 

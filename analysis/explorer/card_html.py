@@ -103,15 +103,22 @@ def _attention(card: HeadCard) -> str:
     """The tables of attention; equal ones, as of tasks that share the text, are shown once."""
     tables: dict[tuple[tuple[str, ...], Rows], list[str]] = {}
     for one in card.attention:
-        titles = tables.setdefault((one.tokens, one.before), [])
-        if "without an edit" not in titles:
-            titles.append("without an edit")
-        tables.setdefault((one.tokens, one.after), []).append(f"with the edit for {one.task}")
+        tables.setdefault((one.tokens, one.before), [])
+        tables.setdefault((one.tokens, one.after), []).append(one.task)
+    unedited = {(one.tokens, one.before) for one in card.attention}
     shown = "".join(
-        _weights(card.head, tokens, rows, ", ".join(titles))
-        for (tokens, rows), titles in tables.items()
+        _weights(card.head, *key, _title(tasks, unedited=key in unedited))
+        for key, tasks in tables.items()
     )
     return f'<h4>Attention{_on(card.text)}</h4>\n<div class="ll-side">{shown}</div>'
+
+
+def _title(tasks: Sequence[str], *, unedited: bool) -> str:
+    """Whose attention a table is: without an edit, with the edits for tasks, or both."""
+    if not tasks:
+        return "without an edit"
+    start = "without an edit and with that" if unedited else "with the edit"
+    return f"{start} for {', '.join(tasks)}"
 
 
 def _on(text: str | None) -> str:

@@ -12,6 +12,7 @@ from plotly.subplots import make_subplots
 
 from lofit_lens.analysis.figures.layouts import (
     ABREAST,
+    NARROW,
     legend_below,
     signed_axis,
     title_at_top,
@@ -35,11 +36,9 @@ def lens_table(frame: pd.DataFrame, *, places: int) -> go.Figure:
         places: Tokens at each end.
     """
     shown = frame[frame["place"] <= places].sort_values(["layer", "head", "place"])
-    names = list(shown["name"].unique())
-    largest = float(shown["from_mean"].abs().max())
-    short = elided(shown["token"].tolist(), NARROW // (places if places > BESIDE else 2 * places))
-    titles = ["suppressed, the lowest first", "promoted, the highest first"]
+    names, largest = list(shown["name"].unique()), float(shown["from_mean"].abs().max())
     below = places > BESIDE
+    short = elided(shown["token"].tolist(), max(4, NARROW // (places if below else 2 * places)))
     row_height, between = 30 * len(names), 64
     figure = make_subplots(
         rows=2 if below else 1,
@@ -47,13 +46,12 @@ def lens_table(frame: pd.DataFrame, *, places: int) -> go.Figure:
         shared_yaxes=True,
         horizontal_spacing=0.03,
         vertical_spacing=between / (2 * row_height + between),
-        subplot_titles=titles,
+        subplot_titles=["suppressed, the lowest first", "promoted, the highest first"],
     )
     for place, direction in enumerate(("suppressed", "promoted"), start=1):
         part = shown[shown["direction"] == direction]
         shape = len(names), places
-        tokens = [html.escape(short[token]) for token in part["token"]]
-        whole = [html.escape(token) for token in part["token"]]
+        tokens, whole = part["token"].map(short).map(html.escape), part["token"].map(html.escape)
         details = part[["logit", "from_mean", "token_id"]].to_numpy()
         figure.add_heatmap(
             row=place if below else 1,
@@ -61,10 +59,10 @@ def lens_table(frame: pd.DataFrame, *, places: int) -> go.Figure:
             z=part["from_mean"].to_numpy().reshape(shape),
             x=list(range(1, places + 1)),
             y=names,
-            text=np.reshape(tokens, shape),
+            text=np.reshape(tokens.tolist(), shape),
             texttemplate="%{text}",
             textfont={"size": 11},
-            hovertext=np.reshape(whole, shape),
+            hovertext=np.reshape(whole.tolist(), shape),
             customdata=details.reshape(*shape, 3),
             hovertemplate=f"%{{y}} {direction} %{{x}}: %{{hovertext}}<br>logit %{{customdata[0]:.3f}}, "
             "%{customdata[1]:+.3f} from the mean<br>token %{customdata[2]:.0f}<extra></extra>",
@@ -265,7 +263,7 @@ def attention_map(frame: pd.DataFrame, *, tokens: Sequence[str]) -> go.Figure:
     figure.update_yaxes(title="query", row=1, col=1)
     height = side + 220
     change = float(frame["change"].abs().max()) if "change" in frame else 0.0
-    bar = {"thickness": 12, "len": 0.48, "nticks": 5}
+    bar = {"thickness": 12, "len": 0.48 if len(columns) > 1 else 1, "nticks": 5}
     return figure.update_layout(
         title=title_at_top(f"Attention of {frame['name'].iloc[0]}", "each row: where a token looks", height),
         template=TEMPLATE,

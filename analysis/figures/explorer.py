@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from lofit_lens.heads import Head
-from lofit_lens.plotting import COLOURS, SCORES, TEMPLATE, elided
+from lofit_lens.plotting import COLOURS, SCORES, TEMPLATE, elided, grid_height
 
 if TYPE_CHECKING:
     from lofit_lens.analysis.explorer.cards import HeadCards
@@ -43,6 +43,7 @@ def head_map(cards: HeadCards, task: str) -> go.Figure:
     return go.Figure(heat).update_layout(
         title={"text": f"Heads for {elided([task], 60)[task]}", "subtitle": {"text": subtitle}},
         template=TEMPLATE,
+        height=grid_height(cards.n_layers),
         xaxis={"title": "head", "dtick": max(1, cards.n_heads // 16), "showgrid": False},
         yaxis={"title": "layer", "dtick": max(1, cards.n_layers // 16), "showgrid": False},
         shapes=outlines(values, marked),

@@ -41,7 +41,7 @@ def forest(comparison: Comparison, *, base: str | None = None) -> go.Figure:
         row_heights=rows,
         vertical_spacing=gap / height if len(rows) > 1 else 0.0,
         subplot_titles=[
-            f"<b>{tasks[task]}</b>, {panel['metric'].iloc[0]}" for task, panel in panels
+            f"<b>{tasks[str(task)]}</b>, {panel['metric'].iloc[0]}" for task, panel in panels
         ],
     )
     figure.update_annotations(x=0, xanchor="left", font={"size": 13})

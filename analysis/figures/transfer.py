@@ -211,6 +211,7 @@ def _colours(cells: pd.DataFrame) -> dict[str, dict[str, Any]]:
 def _switched(figure: go.Figure, cells: pd.DataFrame, shown: _View) -> go.Figure:
     """The figure with titles and buttons, one view on."""
     layout: Any = figure.layout
+    traces: Any = figure.data
     captions = {view: _caption(cells, view, layout.width) for view in VIEWS}
     room = LINE * max(len(lines) for lines in captions.values())
     plot, above = layout.height - layout.margin.t - layout.margin.b, layout.margin.t - TOP + 8
@@ -223,7 +224,7 @@ def _switched(figure: go.Figure, cells: pd.DataFrame, shown: _View) -> go.Figure
         }
         for view, lines in captions.items()
     }
-    shows = {view: [trace.name == view.button for trace in figure.data] for view in VIEWS}
+    shows = {view: [trace.name == view.button for trace in traces] for view in VIEWS}
     menu = {
         "type": "buttons",
         "direction": "right",
@@ -238,7 +239,7 @@ def _switched(figure: go.Figure, cells: pd.DataFrame, shown: _View) -> go.Figure
         "y": 1 + above / plot,
         "yanchor": "bottom",
     }
-    for trace, visible in zip(figure.data, shows[shown], strict=True):
+    for trace, visible in zip(traces, shows[shown], strict=True):
         trace.visible = visible
     figure.update_layout(
         title={"x": 0.02, "yref": "container", "y": 1 - 24 / height},

@@ -139,8 +139,9 @@ def _own_choice(runs: Sequence[ComparisonRun]) -> list[ComparisonRun]:
 def _on_these(
     best: Mapping[str, Sequence[Heads]], runs: Sequence[ComparisonRun]
 ) -> list[ComparisonRun]:
-    """Of the methods in `best` the runs on these heads, in the order of the draws up to the first
-    that is missing; all runs of other methods.
+    """All runs of other methods, and of these the runs on the best heads, up to the first missing.
+
+    They come in the order of the draws, in which `compare` takes them.
     """
     kept = [run for run in runs if run.method not in best]
     for name, draws in best.items():
