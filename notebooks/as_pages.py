@@ -14,6 +14,7 @@ import nbformat
 from nbconvert import MarkdownExporter
 from plotly.offline import get_plotlyjs
 
+from lofit_lens.analysis.figures.files import CONFIG
 from lofit_lens.plotting import DARK, TEMPLATE
 
 PLOTLY = "application/vnd.plotly.v1+json"
@@ -92,7 +93,7 @@ def _figure_html(figure: dict[str, Any], name: str) -> str:
     layout = figure["layout"]
     height = layout.get("height", 450)
     width = f"; max-width: {layout.pop('width')}px" if "width" in layout else ""
-    call = f'"{name}", {_json(figure["data"])}, {_json(layout)}, {{"responsive": true, "displaylogo": false}}'
+    call = f'"{name}", {_json(figure["data"])}, {_json(layout)}, {_json(CONFIG)}'
     return (
         f'<div id="{name}" class="figure" style="height: {height}px{width}"></div>\n'
         f"<script>Plotly.newPlot({call})</script>"

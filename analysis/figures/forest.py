@@ -69,7 +69,7 @@ def forest(comparison: Comparison, *, base: str | None = None) -> go.Figure:
     )
     axis = {"text": f"difference to {against}, points", "standoff": 8}
     figure.update_xaxes(title=axis, row=len(panels), col=1)
-    figure.update_yaxes(**name_ticks(list(methods)), automargin=True, ticksuffix="  ")
+    figure.update_yaxes(**name_ticks(list(methods)), automargin=True, ticklabelstandoff=6)
     subtitle = (
         "95% intervals, paired by seed and item; filled: * p < 0.05, + p < 0.1,<br>Holm-corrected over "
         f"{len(frame)} comparisons"

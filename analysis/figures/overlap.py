@@ -84,7 +84,7 @@ def pair_maps(frame: pd.DataFrame, *, title: str) -> go.Figure:
         )
     figure.update_xaxes(**across, showgrid=False)
     figure.update_yaxes(
-        **name_ticks(rows, letters), showgrid=False, autorange="reversed", ticksuffix=" "
+        **name_ticks(rows, letters), showgrid=False, autorange="reversed", ticklabelstandoff=4
     )
     figure.update_annotations(font={"size": 14})
     below = 50 + SLANTED * max(map(len, across["ticktext"]))

@@ -156,7 +156,7 @@ def _panels(facets: Sequence[pd.DataFrame]) -> tuple[go.Figure, list[tuple[int, 
     figure.update_annotations(font={"size": 14})
     margin = {"l": left, "r": right, "t": TOP + (24 if any(titles) else 0), "b": below}
     figure.update_xaxes(showgrid=False)
-    figure.update_yaxes(showgrid=False, autorange="reversed", ticksuffix="  ")
+    figure.update_yaxes(showgrid=False, autorange="reversed", ticklabelstandoff=6)
     figure.update_layout(
         template=TEMPLATE,
         margin=margin,

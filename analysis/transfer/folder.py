@@ -9,7 +9,14 @@ from typing import Any
 
 import pandas as pd
 
-from lofit_lens.analysis.folders import Kind, check_folder, open_folder, records, write_json
+from lofit_lens.analysis.folders import (
+    Kind,
+    check_folder,
+    command_line,
+    open_folder,
+    records,
+    write_json,
+)
 from lofit_lens.analysis.pairing import plain
 from lofit_lens.analysis.transfer.earlier import AllScores
 from lofit_lens.analysis.transfer.results import TransferMatrix
@@ -100,6 +107,7 @@ class TransferFolder:
 
     def finish(self, matrix: TransferMatrix, model: str) -> tuple[pd.DataFrame, list[Path]]:
         """Write table and figure; returns the table and the files for people."""
+        from lofit_lens.analysis.figures.files import write_figure
         from lofit_lens.analysis.figures.transfer import transfer_heatmap
 
         for evaluation in matrix.zero_shot.values():
@@ -107,8 +115,9 @@ class TransferFolder:
         table = table_of(matrix, model)
         paths = [self.path / name for name in ("table.csv", "figure2.html", KIND.marker)]
         table.to_csv(paths[0], index=False)
-        transfer_heatmap(table).write_html(paths[1], include_plotlyjs="directory")
-        write_json(paths[2], {**self._request, "table": records(table)})
+        write_figure(transfer_heatmap(table), paths[1])
+        told = {**self._request, "command_line": command_line(), "table": records(table)}
+        write_json(paths[2], told)
         return table, paths
 
     def _check_request(self) -> None:
