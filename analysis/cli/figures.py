@@ -60,6 +60,7 @@ def figures(
         lofit-lens figures paper --format pdf --width wide --only paper-figure2 --out figures
     """
     with command(as_json, quiet) as report:
+        from lofit_lens.analysis.figures.captions import caption_of
         from lofit_lens.analysis.figures.drawing import check_names
         from lofit_lens.analysis.figures.files import check_formats, write_figures
         from lofit_lens.analysis.figures.presets import inches
@@ -83,9 +84,10 @@ def figures(
             )
         if not quiet:
             report.say(f"{what}: {len(names)} figures as {', '.join(suffixes)}")
-        drawn, left_out = {}, {}
+        drawn, left_out, captions = {}, {}, {}
         for name, paths in files.items():
             figure = drawings[name]()
+            captions[name] = caption_of(figure)
             for path in paths:
                 try:
                     drawn[path] = _made_for(path, figure, size, title=title)
@@ -98,6 +100,9 @@ def figures(
         for line in told:
             report.say(f"Left out {line}")
         report.add("\n".join(written), out=str(out), paths=written, left_out=left_out)
+        if any(path.suffix != ".html" for path in drawn) and not title:
+            lines = (f"{name}: {text}" for name, text in captions.items())
+            report.add("\nCaptions\n" + "\n".join(lines), captions=captions)
 
 
 def _drawings(run: str) -> tuple[Drawings, str]:

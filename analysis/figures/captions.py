@@ -8,7 +8,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-BREAK, TAG = re.compile(r"<br\s*/?>"), re.compile(r"</?[a-z][^>]*>")
+BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
+TAG = re.compile(r"</?(?:br|b|i|em|sup|sub|span|a)\b[^>]*>", re.IGNORECASE)
 """In the texts of plotly; a "<" that is no tag, as of p < 0.05, is neither."""
 
 
@@ -19,10 +20,10 @@ def caption_of(figure: go.Figure) -> str:
         figure: The figure, before `for_paper` takes its title.
     """
     title: Any = figure.layout["title"]
-    texts = [_plain(text) for text in (title.text, title.subtitle.text) if text]
+    texts = [plain_text(text) for text in (title.text, title.subtitle.text) if text]
     return " ".join(f"{text.rstrip('.')}." for text in texts if text)
 
 
-def _plain(text: str) -> str:
-    lines = [unescape(TAG.sub("", line)).strip() for line in BREAK.split(text)]
-    return " ".join(line for line in lines if line)
+def plain_text(text: str | None) -> str:
+    """A text of plotly without its marks."""
+    return " ".join(unescape(TAG.sub(" ", text or "")).split())

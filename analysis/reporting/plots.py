@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lofit_lens.analysis.figures.captions import plain_text
 from lofit_lens.analysis.reporting.markup import details, table
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ HEIGHT = 450
 """Plotly's own height of a figure that names none."""
 
 _KINDS = {"heatmap": "Heat map", "bar": "Bar chart"}
-_TAGS = re.compile(r"</?(?:br|b|i|em|sup|sub|span|a)\b[^>]*>", re.IGNORECASE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,11 +117,6 @@ def traces_frame(figure: go.Figure) -> pd.DataFrame:
             rows = {"x": list(trace.x), "y": list(trace.y)}
         parts.append(pd.DataFrame({"series": name} | rows))
     return pd.concat(parts, ignore_index=True)
-
-
-def plain_text(text: str | None) -> str:
-    """A text of plotly without its marks."""
-    return " ".join(_TAGS.sub(" ", text or "").split())
 
 
 def _numbers(trace: Any) -> np.ndarray:
