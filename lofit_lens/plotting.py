@@ -99,6 +99,18 @@ def name_ticks(names: Sequence[str], letters: int = LETTERS) -> dict[str, Any]:
     return {"type": "category", "tickvals": list(short), "ticktext": list(short.values())}
 
 
+def whiskers(value: np.ndarray, low: np.ndarray, high: np.ndarray) -> dict[str, Any]:
+    """The error bars of values with their intervals."""
+    return {
+        "type": "data",
+        "array": high - value,
+        "arrayminus": value - low,
+        "color": NEUTRAL,
+        "thickness": 1.5,
+        "width": 4,
+    }
+
+
 def head_grid(values: np.ndarray, *, label: str, title: str) -> go.Figure:
     """Layer x head heat map, layer 0 at the bottom; NaN cells stay empty."""
     n_layers, n_heads = values.shape

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from lofit_lens.analysis.figures.layouts import title_at_top
 from lofit_lens.errors import LofitLensError
-from lofit_lens.plotting import NEUTRAL, TEMPLATE, elided, name_ticks
+from lofit_lens.plotting import NEUTRAL, TEMPLATE, elided, name_ticks, whiskers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,14 +97,7 @@ def _forest_rows(panel: pd.DataFrame, base: str) -> go.Scatter:
         x=value,
         y=panel["method"].tolist(),
         mode="markers",
-        error_x={
-            "type": "data",
-            "array": high - value,
-            "arrayminus": value - low,
-            "color": NEUTRAL,
-            "thickness": 1.5,
-            "width": 4,
-        },
+        error_x=whiskers(value, low, high),
         marker={
             "size": 9,
             "color": [colours[direction] for direction in directions],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
-from lofit_lens.plotting import COLOURS, NEUTRAL, TEMPLATE
+from lofit_lens.plotting import COLOURS, NEUTRAL, TEMPLATE, whiskers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,15 +106,7 @@ def _dots(panel: pd.DataFrame, base: str) -> go.Scatter:
         x=value,
         y=panel["method"].tolist(),
         mode="markers",
-        error_x={
-            "type": "data",
-            "array": high - value,
-            "arrayminus": value - low,
-            "color": NEUTRAL,
-            "thickness": 1.5,
-            "width": 4,
-            "visible": not np.isnan(low).all(),
-        },
+        error_x=whiskers(value, low, high) | {"visible": not np.isnan(low).all()},
         marker={
             "size": 9,
             "symbol": [_symbol(row, base) for row in rows],
