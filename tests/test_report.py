@@ -20,7 +20,13 @@ from typer.testing import CliRunner
 from lofit_lens.analysis.cli.report import report as report_command
 from lofit_lens.analysis.comparison.results import Comparison
 from lofit_lens.analysis.figures.files import write_figure
-from lofit_lens.analysis.reporting.findings import ONE_SEED, findings, of_comparison, of_matrix
+from lofit_lens.analysis.reporting.findings import (
+    ONE_SEED,
+    findings,
+    of_comparison,
+    of_matrix,
+    of_run,
+)
 from lofit_lens.analysis.reporting.heads import Explorer
 from lofit_lens.analysis.reporting.markup import flat, in_line, number
 from lofit_lens.analysis.reporting.page import page, report
@@ -223,6 +229,8 @@ def test_a_run_is_told_before_and_after() -> None:
     before, after = (100 * found.main.value for found in (ran.zero_shot, ran.tuned))
     sentence = next(s for s in findings(study()) if "tuned heads" in s)
     assert f"MC1 with 2 tuned heads {after:.1f}%" in sentence
+    drawn = replace(ran, random={3: ran.zero_shot, 4: ran.tuned})
+    assert f"as many random heads {before:.1f}%, {after:.1f}%." in of_run("truth", drawn)
     assert f"zero-shot {before:.1f}%" in sentence
 
 

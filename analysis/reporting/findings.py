@@ -90,13 +90,15 @@ def of_layers(layers: LayerDistribution) -> Iterator[str]:
 
 
 def of_run(task: str, run: LofitRun) -> str:
-    """The main metric before and after."""
+    """The main metric before and after, beside random heads and the floor."""
     metric, tuned = run.tuned.metric_names[0], run.tuned.main
     floor = max(run.tuned.floors.values(), default=-1.0)
     below = f" It is not above the floor of {100 * floor:.1f}%." if floor >= tuned.value else ""
+    draws = [f"{100 * found.main.value:.1f}%" for found in run.random.values()]
+    beside = f", as many random heads {', '.join(draws)}" if draws else ""
     return (
         f"{task} (n = {tuned.n}): {metric} with {len(run.heads)} tuned heads {_estimate(tuned)}, "
-        f"zero-shot {_estimate(run.zero_shot.main)}.{below}"
+        f"zero-shot {_estimate(run.zero_shot.main)}{beside}.{below}"
     )
 
 
