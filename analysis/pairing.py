@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
+from jaxtyping import Float
+
 from lofit_lens.errors import LofitLensError
 from lofit_lens.scoring.evaluation import Evaluation
 
@@ -35,6 +38,12 @@ def check_paired(found: Evaluation, expected: Evaluation, *, what: str, base: st
 def item_groups(evaluation: Evaluation) -> list[str]:
     """The group of each item; an item without one is its own."""
     return [record["group"] or record["id"] for record in evaluation.records]
+
+
+def main_scores(evaluation: Evaluation) -> Float[np.ndarray, " item"]:
+    """The main metric of each item."""
+    metric = evaluation.metric_names[0]
+    return np.array([record[metric] for record in evaluation.records], dtype=np.float64)
 
 
 def plain(name: str) -> str:

@@ -168,16 +168,25 @@ def edited_plain(
             grid = grid.index_put(tuple(torch.tensor(list(heads)).T), rows)
         return grid[layer].flatten()
 
-    def pre_hook(layer: int) -> Callable[..., tuple[torch.Tensor]]:
-        def change(module: torch.nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-            z = args[0]
-            for edit in edits:
-                scale, bias = dense(edit, edit.scale, layer), dense(edit, edit.bias, layer)
-                after = (z.float() * (1 + scale) + bias).to(z.dtype)
-                z = after if where is None else torch.where(where(z.shape[1])[..., None], after, z)
-            return (z,)
+    def change(layer: int, z: torch.Tensor) -> torch.Tensor:
+        for edit in edits:
+            scale, bias = dense(edit, edit.scale, layer), dense(edit, edit.bias, layer)
+            after = (z.float() * (1 + scale) + bias).to(z.dtype)
+            z = after if where is None else torch.where(where(z.shape[1])[..., None], after, z)
+        return z
 
-        return change
+    with hooked_projections(plain, change):
+        yield
+
+
+@contextmanager
+def hooked_projections(
+    plain: Any, change: Callable[[int, torch.Tensor], torch.Tensor]
+) -> Iterator[None]:
+    """Put what enters each output projection of a plain model, all heads in one, through a function."""
+
+    def pre_hook(layer: int) -> Callable[..., tuple[torch.Tensor]]:
+        return lambda _module, args: (change(layer, args[0]),)
 
     handles = [
         projection.register_forward_pre_hook(pre_hook(layer))

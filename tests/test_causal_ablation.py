@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from tests.helpers import (
     count_hooks,
     draw_edit,
     draw_tokens,
+    hooked_projections,
     load_plain,
     plain_projections,
     save_tiny_model,
@@ -50,26 +51,11 @@ def some_heads(*heads: tuple[int, int]) -> HeadSet:
     return HeadSet(heads or SOME_HEADS, n_layers=N_LAYERS, n_heads=N_HEADS)
 
 
-@contextmanager
-def hooked_z(plain: Any, change: Callable[[int, Tensor], Tensor]) -> Iterator[None]:
+def hooked_z(plain: Any, change: Callable[[int, Tensor], Tensor]) -> AbstractContextManager[None]:
     """Put z of every layer of a plain model, as [batch, pos, head, d_head], through a function."""
-
-    def hook(layer: int) -> Callable[..., Any]:
-        def run(module: Any, args: tuple[Tensor]) -> tuple[Tensor]:
-            z = args[0].unflatten(-1, (N_HEADS, -1))
-            return (change(layer, z).flatten(-2),)
-
-        return run
-
-    handles = [
-        projection.register_forward_pre_hook(hook(layer))
-        for layer, projection in enumerate(plain_projections(plain))
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    return hooked_projections(
+        plain, lambda layer, z: change(layer, z.unflatten(-1, (N_HEADS, -1))).flatten(-2)
+    )
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from lofit_lens.analysis.causal.controls import others_like
 from lofit_lens.analysis.causal.patching import PatchIntervention, check_all_positions
 from lofit_lens.analysis.causal.results import ABLATIONS, CURVES, Ablation, CausalCurves, Curve
 from lofit_lens.analysis.causal.stacking import StackedEdits
-from lofit_lens.analysis.pairing import item_groups
+from lofit_lens.analysis.pairing import item_groups, main_scores
 from lofit_lens.edit import Edit
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import Head, HeadSet
@@ -118,7 +118,7 @@ def causal_curves(
     for curve, some in tqdm(plan, desc="causal", disable=not progress):
         key = curve, frozenset(some)
         if key not in found:  # no head and all heads of a layer are the same in every draw
-            found[key] = _main_scores(scored(make(curve, some)))
+            found[key] = main_scores(scored(make(curve, some)))
     unedited = scored(None)
     shape = len(CURVES), len(rankings), len(numbers), -1
     table = np.stack([found[curve, frozenset(some)] for curve, some in plan]).reshape(shape)
@@ -130,8 +130,8 @@ def causal_curves(
         ks=numbers,
         ablation=ablation,
         scores=dict(zip(CURVES, table, strict=True)),
-        unedited=_main_scores(unedited),
-        edited=None if edit is None else _main_scores(scored(edit)),
+        unedited=main_scores(unedited),
+        edited=None if edit is None else main_scores(scored(edit)),
         groups=tuple(item_groups(unedited)),
     )
 
@@ -179,9 +179,3 @@ def _checked_ks(ks: Sequence[SupportsIndex] | None, n: int) -> tuple[int, ...]:
             f"ks must be rising numbers of heads from 0 to {n}, such as (0, 1, {n}); got {numbers}."
         )
     return numbers
-
-
-def _main_scores(evaluation: Evaluation) -> np.ndarray:
-    """The main metric of each item."""
-    metric = evaluation.metric_names[0]
-    return np.array([record[metric] for record in evaluation.records], dtype=np.float64)

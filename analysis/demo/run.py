@@ -12,7 +12,7 @@ import numpy as np
 
 from lofit_lens.analysis.explorer.cards import head_cards
 from lofit_lens.analysis.layers import LayerDistribution, layer_distribution
-from lofit_lens.analysis.pairing import plain
+from lofit_lens.analysis.pairing import main_scores, plain
 from lofit_lens.analysis.runs import CARDS
 from lofit_lens.analysis.transfer.earlier import AllScores
 from lofit_lens.analysis.transfer.matrix import score_heads, transfer_matrix, tune_and_score
@@ -115,7 +115,7 @@ class Demo:
 
         for name, floor in untuned.floors.items():
             yield {"task": task, "method": f"{FLOOR}{name}", "metric": metric, "value": floor}
-        yield row("zero-shot", 0, np.array([[record[metric] for record in untuned.records]]))
+        yield row("zero-shot", 0, main_scores(untuned)[None])
         for fraction, matrix in self.matrices.items():
             scale, size = self.scale[fraction], len(matrix.runs[0].heads)
             yield row("LoFiT", size, matrix.draws(task, task))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lofit_lens.analysis.pairing import RESAMPLES, check_paired, item_groups
+from lofit_lens.analysis.pairing import RESAMPLES, check_paired, item_groups, main_scores
 from lofit_lens.analysis.transfer.run import TransferRun, is_untuned, untuned_file
 from lofit_lens.errors import LofitLensError
 from lofit_lens.scoring.evaluation import Evaluation
@@ -130,7 +130,7 @@ class TransferMatrix:
             return self._cells.copy()
         rows = []
         for task in self.tasks:
-            table = self._values(self._untuned(task))[None]
+            table = main_scores(self._untuned(task))[None]
             rows.append(self._row(ZERO_SHOT, task, table) | {"seeds": 0})
         return pd.concat([self._cells, pd.DataFrame(rows)], ignore_index=True)
 
@@ -232,12 +232,7 @@ class TransferMatrix:
     def _scores(self, run: TransferRun) -> np.ndarray:
         what = f"{run.task!r} with heads from {run.source!r}, seed {run.seed}"
         check_paired(run.evaluation, self._untuned(run.task), what=what, base="zero-shot")
-        return self._values(run.evaluation)
-
-    @staticmethod
-    def _values(evaluation: Evaluation) -> np.ndarray:
-        metric = evaluation.metric_names[0]
-        return np.array([record[metric] for record in evaluation.records], dtype=np.float64)
+        return main_scores(run.evaluation)
 
     def save(self, folder: str | Path) -> Path:
         """Write every run and the zero-shot scores, one gzipped JSON file each.
