@@ -6,6 +6,8 @@ from .errors import LofitLensError as LofitLensError
 from .errors import TrainingStopped as TrainingStopped
 from .export import ExportReport as ExportReport
 from .export import export_checkpoint as export_checkpoint
+from .fast.switches import Shortcuts as Shortcuts
+from .fast.switches import shortcuts as shortcuts
 from .folding import Folded as Folded
 from .folding import fold as fold
 from .head_scores import HeadScores as HeadScores
@@ -26,6 +28,7 @@ from .scoring.evaluate import evaluate as evaluate
 from .scoring.evaluation import Evaluation as Evaluation
 from .scoring.generation import generate_greedily as generate_greedily
 from .selection import select_heads as select_heads
+from .selection import select_together as select_together
 from .statistics import Estimate as Estimate
 from .tasks.task import Example as Example
 from .tasks.task import Task as Task
@@ -33,3 +36,4 @@ from .training.config import SelectionConfig as SelectionConfig
 from .training.config import TuningConfig as TuningConfig
 from .training.history import History as History
 from .tuning import tune_heads as tune_heads
+from .tuning import tune_together as tune_together

@@ -37,6 +37,9 @@ A forward pass on its own, outside `generate` and without prompt lengths, is one
 
 TOKEN_SCOPES: tuple[str, ...] = get_args(TokenScope)
 
+SPARE_PROMPTS: tuple[str, ...] = ("after_prompt", "iti_compat", "last")
+"""Scopes that leave alone all tokens of a prompt but the last."""
+
 Places = Callable[[Int[Tensor, "batch total"], Int[Tensor, "batch 1"]], Bool[Tensor, "batch total"]]
 """A scope of one's own: which tokens are edited, by their rank in the text, padding left out, and
 the number of tokens of the prompt."""
@@ -65,6 +68,7 @@ class PositionTracker:
         self._scope = scope
         self._pad_token_id = pad_token_id
         self._prompt_lengths: Int[Tensor, " batch"] | None = None
+        self._rank: Int[Tensor, "batch pos"] | None = None
         self._generating = False
         self._generation_prompts: Int[Tensor, " batch"] | None = None
 
@@ -85,9 +89,19 @@ class PositionTracker:
         mask = self.mask.to(before.device)
         return torch.where(mask.reshape(*mask.shape, *[1] * (before.ndim - 2)), after, before)
 
-    def set_prompt_lengths(self, lengths: Int[Tensor, " batch"] | None) -> None:
-        """Say how many real tokens of each row are prompt; None: each input is all prompt."""
-        self._prompt_lengths = lengths
+    def set_prompt_lengths(
+        self,
+        lengths: Int[Tensor, " batch"] | None,
+        rank: Int[Tensor, "batch pos"] | None = None,
+    ) -> None:
+        """Say how many real tokens of each row are prompt; None: each input is all prompt.
+
+        Args:
+            lengths: Tokens of the prompt in each row.
+            rank: Place of each token of the next inputs in its own text, where these do not simply
+                follow one another; None works it out from the attention mask.
+        """
+        self._prompt_lengths, self._rank = lengths, rank
 
     @contextmanager
     def generation(self) -> Iterator[None]:
@@ -105,6 +119,10 @@ class PositionTracker:
             tokens = kwargs.get("inputs_embeds")
         assert isinstance(tokens, Tensor)
         batch, length = tokens.shape[:2]
+        if self._rank is not None and not self._generating:
+            assert self._prompt_lengths is not None
+            self.mask = self._edited(self._rank, self._prompt_lengths.to(self._rank.device))
+            return
         cache = kwargs.get("past_key_values")
         past = int(cache.get_seq_length()) if cache is not None else 0
         attention = kwargs.get("attention_mask")
@@ -124,17 +142,21 @@ class PositionTracker:
             raise LofitLensError(
                 f"prompt_lengths has {lengths.shape[0]} entries, the batch {batch} rows."
             )
-        last = (lengths.to(rank.device) - 1)[:, None]
-        teacher_forced = self._prompt_lengths is not None and not self._generating
-        if callable(self._scope):
-            edited = self._scope(rank, last + 1)
-        elif self._scope == "last":
-            edited = rank == last
-        elif self._scope == "iti_compat" and teacher_forced:
-            edited = rank >= last + 2
-        else:
-            edited = rank >= last
+        edited = self._edited(rank, lengths.to(rank.device))
         self.mask = (edited & real)[:, past : past + length]
+
+    def _edited(
+        self, rank: Int[Tensor, "batch total"], lengths: Int[Tensor, " batch"]
+    ) -> Bool[Tensor, "batch total"]:
+        last = (lengths - 1)[:, None]
+        if callable(self._scope):
+            return self._scope(rank, last + 1)
+        teacher_forced = self._prompt_lengths is not None and not self._generating
+        if self._scope == "last":
+            return rank == last
+        if self._scope == "iti_compat" and teacher_forced:
+            return rank >= last + 2
+        return rank >= last
 
     @property
     def _name(self) -> str:
@@ -168,18 +190,20 @@ _ACTIVE: WeakKeyDictionary[Any, list[PositionTracker]] = WeakKeyDictionary()
 @contextmanager
 def known_prompts(
     model: TransformerBridge,
-) -> Iterator[Callable[[Int[Tensor, " batch"]], None]]:
+) -> Iterator[Callable[..., None]]:
     """Tell every edit in force on a model where the prompts end, inside the context.
 
     Yields:
-        A function to call with the prompt lengths of each batch before its forward pass.
+        A function to call before each forward pass, as `PositionTracker.set_prompt_lengths`.
     """
     trackers = list(_ACTIVE.get(model, ()))
     before = [tracker.prompt_lengths for tracker in trackers]
 
-    def announce(lengths: Int[Tensor, " batch"]) -> None:
+    def announce(
+        lengths: Int[Tensor, " batch"], rank: Int[Tensor, "batch pos"] | None = None
+    ) -> None:
         for tracker in trackers:
-            tracker.set_prompt_lengths(lengths)
+            tracker.set_prompt_lengths(lengths, rank)
 
     try:
         yield announce

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lofit_lens.errors import LofitLensError, TrainingStopped
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
+from lofit_lens.intervention import HeadIntervention
 from lofit_lens.tasks.task import Task
 from lofit_lens.training.config import SelectionConfig
-from lofit_lens.training.loop import train
+from lofit_lens.training.loop import train_together
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -41,10 +44,45 @@ def select_heads(
     Examples:
         >>> heads = select_heads(model, task).top(fraction=0.03)  # doctest: +SKIP
     """
-    config = config or SelectionConfig()
+    (found,) = select_together(model, task, [config or SelectionConfig()], progress=progress)
+    if isinstance(found, TrainingStopped):
+        raise found
+    return found
+
+
+def select_together(
+    model: TransformerBridge,
+    task: Task,
+    configs: Sequence[SelectionConfig],
+    *,
+    progress: bool = True,
+) -> list[HeadScores | TrainingStopped]:
+    """Score every head with several seeds in one forward pass; see `tune_together`.
+
+    Args:
+        model: A frozen bridge from `load_model`.
+        task: The task.
+        configs: How to train; they may differ in the seed.
+        progress: Whether to show a bar.
+
+    Returns:
+        The scores of each seed; for one that became unstable, the error that `select_heads` would
+        raise.
+
+    Raises:
+        LofitLensError: There are no configurations, or they differ in more than the seed.
+    """
+    if not configs:
+        raise LofitLensError("There is no configuration to select heads with. Give at least one.")
     cfg = model.cfg
     every = HeadSet.every(n_layers=cfg.n_layers, n_heads=cfg.n_heads)
-    trained = train(model, task, every, "scale", config, progress=progress)
-    assert trained.scale is not None
-    scores = trained.scale.norm(dim=-1).reshape(cfg.n_layers, cfg.n_heads)
-    return HeadScores(scores, method="lofit", provenance=trained.provenance)
+    runs = [(every, config) for config in configs]
+    found = train_together(model, task, runs, "scale", progress=progress)
+    return [edit if isinstance(edit, TrainingStopped) else _scores(edit) for edit in found]
+
+
+def _scores(edit: HeadIntervention) -> HeadScores:
+    """The norm of the scale of each head of an edit of all heads."""
+    assert edit.scale is not None
+    norms = edit.scale.norm(dim=-1).reshape(edit.heads.n_layers, edit.heads.n_heads)
+    return HeadScores(norms, method="lofit", provenance=edit.provenance)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Int
@@ -14,6 +15,13 @@ from lofit_lens.errors import LofitLensError, UnsupportedError
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
+
+
+MOST_KNOWN = 100_000
+"""Texts remembered with their tokens."""
+
+_KNOWN: WeakKeyDictionary[Any, dict[str, tuple[list[int], list[int]]]] = WeakKeyDictionary()
+"""Texts tokenised before, by tokenizer: a task is scored again for every edit."""
 
 
 @dataclass(frozen=True)
@@ -156,8 +164,13 @@ class Encoder:
 
     def _plain(self, text: str) -> tuple[list[int], list[int]]:
         """Token ids without special tokens, and the character at which each token ends."""
-        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        return encoded["input_ids"], [end for _, end in encoded["offset_mapping"]]
+        known = _KNOWN.setdefault(self._tokenizer, {})
+        if text not in known:
+            encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+            if len(known) >= MOST_KNOWN:
+                known.clear()
+            known[text] = (encoded["input_ids"], [end for _, end in encoded["offset_mapping"]])
+        return known[text]
 
     def _with_context(self, ids: list[int]) -> tuple[int, ...]:
         if self.bos is not None:

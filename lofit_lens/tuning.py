@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lofit_lens.errors import LofitLensError, TrainingStopped
 from lofit_lens.heads import HeadSet
 from lofit_lens.intervention import HeadIntervention
 from lofit_lens.tasks.task import Task
 from lofit_lens.training.config import TuningConfig
-from lofit_lens.training.loop import train
+from lofit_lens.training.loop import train, train_together
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -41,3 +43,39 @@ def tune_heads(
     """
     config = config or TuningConfig()
     return train(model, task, heads, config.component, config, progress=progress)
+
+
+def tune_together(
+    model: TransformerBridge,
+    task: Task,
+    runs: Sequence[tuple[HeadSet, TuningConfig]],
+    *,
+    progress: bool = True,
+) -> list[HeadIntervention | TrainingStopped]:
+    """Tune several head sets on one task in one forward pass.
+
+    Every row of a batch carries the numbers of its own run, so that R runs cost one run with
+    batches R times as large, which is what fills a GPU. Each run gives what `tune_heads` gives
+    alone, up to rounding.
+
+    Args:
+        model: A frozen bridge from `load_model`.
+        task: The task.
+        runs: The heads of each run, and how to tune them; configurations may differ in the seed.
+        progress: Whether to show a bar.
+
+    Returns:
+        What each run learned; for one that became unstable, the error that `tune_heads` would
+        raise, so that the others are not lost.
+
+    Raises:
+        LofitLensError: There are no runs, a run has no heads, or the configurations differ in more
+            than the seed.
+
+    Examples:
+        >>> runs = [(heads, TuningConfig(seed=seed)) for seed in (42, 43)]  # doctest: +SKIP
+        >>> first, second = tune_together(model, task, runs)  # doctest: +SKIP
+    """
+    if not runs:
+        raise LofitLensError("There are no runs to tune. Give at least one head set.")
+    return train_together(model, task, runs, runs[0][1].component, progress=progress)

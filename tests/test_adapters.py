@@ -241,9 +241,9 @@ def test_a_shared_prefix_gives_the_same_scores(llama: TransformerBridge) -> None
     start = "The colour of the house is red. The colour of the cat is"
     texts = [encoder.continuation(start, answer) for answer in (" grey.", " blue.", " red now.")]
     edit = finished(draw_adapter(llama, "lora"))
-    shared, whole = (
-        answer_logprobs(llama, texts, edit, share_prefix=share) for share in (True, False)
-    )
+    shared = answer_logprobs(llama, texts, edit)
+    with shortcuts(False):
+        whole = answer_logprobs(llama, texts, edit)
     assert torch.allclose(shared, whole, atol=1e-4)
     assert not torch.allclose(whole, answer_logprobs(llama, texts), atol=1e-2)
 

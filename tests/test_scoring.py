@@ -293,7 +293,7 @@ def test_padding_is_harmless_under_a_sliding_window(family: str, tiny_model: Mod
     model = tiny_model(family)
     encoder = Encoder(model)
     texts = [encoder.continuation(f"{i} {SHOTS}" * n, " The cat.") for i, n in enumerate((1, 2, 3))]
-    together = answer_logprobs(model, texts, share_prefix=False)
+    together = answer_logprobs(model, texts)
     alone = torch.cat([answer_logprobs(model, [text]) for text in texts])
     assert torch.allclose(together, alone, atol=1e-4)
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lofit_lens.errors import DataError, LofitLensError, TrainingStopped
+from lofit_lens.fast.switches import shortcuts
 from lofit_lens.heads import HeadSet
 from lofit_lens.intervention import HeadIntervention
 from lofit_lens.selection import select_heads
@@ -276,10 +277,11 @@ def test_gradient_checkpointing_really_recomputes_the_blocks(llama: TransformerB
     layer: Any = llama.blocks[1].original_component
     layer.mlp.register_forward_pre_hook(count)
     config = TuningConfig(epochs=1, batch_size=6, validate=False)
-    train(llama, colour_task(), every_head(), "bias", config, progress=False)
-    plain, calls = calls, 0
-    with_checkpoints = replace(config, gradient_checkpointing=True)
-    train(llama, colour_task(), every_head(), "bias", with_checkpoints, progress=False)
+    with shortcuts(False):
+        train(llama, colour_task(), every_head(), "bias", config, progress=False)
+        plain, calls = calls, 0
+        with_checkpoints = replace(config, gradient_checkpointing=True)
+        train(llama, colour_task(), every_head(), "bias", with_checkpoints, progress=False)
     assert calls == 2 * plain
 
 
@@ -360,6 +362,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_what_was_learned(
     config = TuningConfig(epochs=5, batch_size=2, validate=False)
     expected = tune_heads(llama, colour_task(), every_head(), config, progress=False)
     with (
+        shortcuts(replay=False),  # which passes the texts once more, beforehand
         final_residual_times(llama, lambda call: 1.0 if call < 3 else broken),
         pytest.raises(
             TrainingStopped, match=r"after 3 steps: the loss is .* below 0\.01"

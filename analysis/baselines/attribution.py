@@ -11,13 +11,17 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from lofit_lens.fast.direct import direct
+from lofit_lens.fast.passes import summed_logprobs
+from lofit_lens.fast.past import Announce
+from lofit_lens.fast.rows import lay_out, stack
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.positions import known_prompts
 from lofit_lens.provenance import learned_on
-from lofit_lens.scoring.logprobs import batch_logprobs, batches_by_length
+from lofit_lens.scoring.logprobs import batches_by_length
 from lofit_lens.tasks.task import Objective, Task
 from lofit_lens.tokens import Encoder
-from lofit_lens.training.loop import Announce, check_ready
+from lofit_lens.training.loop import check_ready
 from lofit_lens.training.objectives import Item, encode_items, summed_loss, total_weight
 
 if TYPE_CHECKING:
@@ -94,8 +98,9 @@ def _attributions(
         return edit
 
     hooks = [(f"blocks.{layer}.attn.hook_z", scaled(layer)) for layer in range(shape[1])]
-    with model.hooks(fwd_hooks=hooks):
-        logprobs = batch_logprobs(model, Encoder(model).batch(texts), announce)
+    rows = stack([lay_out([t]) for t in texts], pad=Encoder(model).pad, device=model.cfg.device)
+    with model.hooks(fwd_hooks=hooks), direct(model) as is_direct:
+        logprobs = summed_logprobs(model, rows, announce, direct=is_direct)
         reference = iter(logprobs.tolist())  # the unedited model is DPO's reference
         items = [
             replace(item, reference=tuple(next(reference) for _ in item.texts)) for item in items

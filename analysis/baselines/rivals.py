@@ -19,7 +19,8 @@ from lofit_lens.intervention import HeadIntervention
 from lofit_lens.provenance import Provenance
 from lofit_lens.tasks.task import Task
 from lofit_lens.training.config import TrainingConfig
-from lofit_lens.training.loop import Loss, check_ready, fit
+from lofit_lens.training.loop import check_ready, fit
+from lofit_lens.training.session import Loss
 
 if TYPE_CHECKING:
     from peft import PeftConfig

@@ -10,6 +10,7 @@ import torch
 from tqdm.auto import tqdm
 
 from lofit_lens.errors import LofitLensError, ScoringError
+from lofit_lens.fast.direct import direct
 from lofit_lens.scoring.logprobs import batches_by_length, edited
 from lofit_lens.tokens import Encoder
 
@@ -51,6 +52,7 @@ def generate_greedily(
     results = [""] * len(prompts)
     with (
         edited(model, intervention),
+        direct(model),
         _watched_for_nan(model),
         tqdm(total=len(prompts), desc="generate", leave=False, disable=not progress) as bar,
     ):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,14 +12,22 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lofit_lens.errors import LofitLensError, ScoringError
+from lofit_lens.fast.direct import direct
+from lofit_lens.fast.passes import summed_logprobs
+from lofit_lens.fast.past import Announce, Past, can_continue, run_past
+from lofit_lens.fast.rows import common_start, lay_out, stack
+from lofit_lens.fast.sharing import can_share
+from lofit_lens.fast.switches import taken
 from lofit_lens.positions import known_prompts
-from lofit_lens.scoring.prefix import Prefix, run_prefix
-from lofit_lens.tokens import Batch, EncodedText, Encoder
+from lofit_lens.tokens import EncodedText, Encoder
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
     from lofit_lens.edit import Edit
+
+SHORTEST = 8
+"""A shorter common start of all texts is not worth keeping."""
 
 
 def answer_logprobs(
@@ -29,18 +36,18 @@ def answer_logprobs(
     intervention: Edit | None = None,
     *,
     batch_size: int = 32,
-    share_prefix: bool = True,
     progress: bool = False,
 ) -> Float[Tensor, " text"]:
     """Sum of the log-probabilities of each answer's tokens, without length normalisation.
+
+    What texts have in common is run once: the tokens that all of them start with, such as a
+    few-shot primer, for the whole call, and the prompt of the candidates of an item with them.
 
     Args:
         model: A bridge, in eval mode.
         texts: Prompts with answers, from `Encoder.continuation`.
         intervention: The edit in force; None scores the model as it is.
-        batch_size: Sequences per forward pass; they are grouped by length.
-        share_prefix: Run the tokens that all texts start with, such as a few-shot primer, once,
-            and keep their keys and values.
+        batch_size: Texts per forward pass; they are grouped by length.
         progress: Whether to show a bar.
 
     Returns:
@@ -49,22 +56,29 @@ def answer_logprobs(
     Raises:
         ScoringError: A log-probability is NaN or infinite.
     """
+    check_batch_size(batch_size)
     scores = torch.full((len(texts),), torch.nan)
-    encoder = Encoder(model)
-    if intervention is not None and intervention.needs_whole_texts:
-        share_prefix = False
+    whole = intervention is not None and intervention.needs_whole_texts
+    pad, device = Encoder(model).pad, model.cfg.device
     with (
         torch.no_grad(),
         edited(model, intervention),
         known_prompts(model) as announce,
+        direct(model) as is_direct,
         tqdm(total=len(texts), desc="score", leave=False, disable=not progress) as bar,
     ):
-        prefix = run_prefix(model, texts, announce) if share_prefix else None
-        lengths = [len(text.ids) for text in texts]
-        # behind a prefix, padding would lie inside the text and use up a sliding window
-        for indices in batches_by_length(lengths, batch_size, equal=prefix is not None):
-            batch = encoder.batch([texts[i] for i in indices], skip=prefix.length if prefix else 0)
-            scores[indices] = batch_logprobs(model, batch, announce, prefix).cpu()
+        past = None if whole else _common_past(model, texts, announce, direct=is_direct)
+        skip = 0 if past is None else past.length
+        longest = max((len(text.ids) for text in texts), default=0)
+        shares = not whole and can_share(model, announce, longest, direct=is_direct)
+        groups = _alike(texts, batch_size) if shares else [[i] for i in range(len(texts))]
+        for some in _batches(texts, groups, batch_size):
+            rows = [lay_out([texts[i] for i in group], skip=skip) for group in some]
+            batch = stack(rows, pad=pad, device=device)
+            indices = [i for group in some for i in group]
+            scores[indices] = summed_logprobs(
+                model, batch, announce, direct=is_direct, past=past
+            ).cpu()
             bar.update(len(indices))
     if not torch.isfinite(scores).all():
         raise ScoringError(
@@ -75,59 +89,30 @@ def answer_logprobs(
     return scores
 
 
-def batch_logprobs(
-    model: TransformerBridge,
-    batch: Batch,
-    announce: Callable[[Tensor], None],
-    prefix: Prefix | None = None,
-) -> Float[Tensor, " batch"]:
-    """Summed answer log-probabilities of one batch; differentiable.
-
-    Only the positions that predict an answer token are unembedded.
-
-    Args:
-        model: A bridge.
-        batch: Encoded texts; without the prefix, if there is one.
-        announce: Where to say how long the prompts are; from `known_prompts`.
-        prefix: Keys and values that come before every row.
-    """
-    announce(batch.prompt_lengths)
-    kept = int(batch.answer_lengths.max())
-    mask, cache = batch.attention_mask, {"use_cache": False}
-    if prefix is not None:
-        rows = mask.shape[0]
-        mask = torch.cat([mask.new_ones(rows, prefix.length), mask], dim=1)
-        cache = {"past_key_values": prefix.repeated(rows)}
-    logits = model(batch.tokens, attention_mask=mask, logits_to_keep=kept + 1, **cache)
-    logits = logits[:, -(kept + 1) : -1]
-    targets = batch.tokens[:, -kept:].to(logits.device)
-    logprobs = torch.log_softmax(logits.float(), dim=-1)
-    picked = logprobs.gather(-1, targets[..., None]).squeeze(-1)
-    place = torch.arange(kept, device=logits.device)
-    is_answer = place >= kept - batch.answer_lengths.to(logits.device)[:, None]
-    return torch.where(is_answer, picked, 0.0).sum(-1)
-
-
-def batches_by_length(
-    lengths: Sequence[int], batch_size: int, *, equal: bool = False
-) -> Iterator[list[int]]:
+def batches_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
     """Indices in batches of like length, longest first, so that memory runs out at once or never.
 
     Args:
         lengths: Length of each text.
         batch_size: Largest batch.
-        equal: Whether all texts of a batch must have the same length.
 
     Raises:
         LofitLensError: `batch_size` is not a whole number of at least 1.
     """
+    check_batch_size(batch_size)
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Refuse a batch size that is not a whole number of at least 1.
+
+    Raises:
+        LofitLensError: It is not.
+    """
     if not isinstance(batch_size, int) or batch_size < 1:
         raise LofitLensError(f"batch_size must be a whole number of at least 1, got {batch_size}.")
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    groups = [list(g) for _, g in groupby(order, key=lengths.__getitem__)] if equal else [order]
-    for group in groups:
-        for start in range(0, len(group), batch_size):
-            yield group[start : start + batch_size]
 
 
 @contextmanager
@@ -135,3 +120,49 @@ def edited(model: TransformerBridge, intervention: Edit | None) -> Iterator[None
     """Apply an intervention, or none."""
     with nullcontext() if intervention is None else intervention.applied(model):
         yield
+
+
+def _common_past(
+    model: TransformerBridge, texts: Sequence[EncodedText], announce: Announce, *, direct: bool
+) -> Past | None:
+    """Keys and values of what all texts start with, if it is worth keeping.
+
+    The last token of each prompt is left out, as it predicts the first token of the answer.
+    """
+    if not taken().shared or len(texts) < 2 or not can_continue(model):
+        return None
+    limit = min(text.n_prompt for text in texts) - 1
+    length = common_start(texts, limit=limit)
+    if length < SHORTEST:
+        return None
+    tokens = torch.tensor([texts[0].ids[:length]], device=model.cfg.device)
+    return Past(run_past(model, tokens, announce, direct=direct))
+
+
+def _alike(texts: Sequence[EncodedText], batch_size: int) -> list[list[int]]:
+    """Indices of texts with the same prompt, at most a batch of them together."""
+    by_prompt: dict[tuple[int, ...], list[int]] = {}
+    for i, text in enumerate(texts):
+        by_prompt.setdefault(text.ids[: text.n_prompt], []).append(i)
+    return [
+        alike[start : start + batch_size]
+        for alike in by_prompt.values()
+        for start in range(0, len(alike), batch_size)
+    ]
+
+
+def _batches(
+    texts: Sequence[EncodedText], groups: Sequence[list[int]], batch_size: int
+) -> Iterator[list[list[int]]]:
+    """Groups of like length, together at most a batch of texts, longest first."""
+    sizes = [
+        sum(len(texts[i].ids) - texts[i].n_prompt for i in g) + texts[g[0]].n_prompt for g in groups
+    ]
+    batch: list[list[int]] = []
+    for place in sorted(range(len(groups)), key=lambda i: (-sizes[i], i)):
+        if batch and sum(map(len, batch)) + len(groups[place]) > batch_size:
+            yield batch
+            batch = []
+        batch.append(groups[place])
+    if batch:
+        yield batch

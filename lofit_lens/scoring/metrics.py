@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from scipy.special import logsumexp
 
 from lofit_lens.errors import ScoringError
 
@@ -33,7 +32,8 @@ def mc1(correct: Sequence[float], incorrect: Sequence[float]) -> float:
 def mc2(correct: Sequence[float], incorrect: Sequence[float]) -> float:
     """Share of the probability mass of all candidates that falls on correct ones."""
     check_scores(correct, incorrect)
-    return float(np.exp(logsumexp(correct) - logsumexp([*correct, *incorrect])))
+    mass = np.logaddexp.reduce
+    return float(np.exp(mass(correct) - mass([*correct, *incorrect])))
 
 
 def mc3(correct: Sequence[float], incorrect: Sequence[float]) -> float:

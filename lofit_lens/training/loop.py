@@ -1,4 +1,4 @@
-"""The training loop that both stages share, and every tuned rival."""
+"""Training that both stages share, and every tuned rival."""
 
 from __future__ import annotations
 
@@ -8,40 +8,34 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from lofit_lens.edit import Edit
 from lofit_lens.errors import LofitLensError, TrainingStopped
+from lofit_lens.fast.switches import taken
 from lofit_lens.heads import HeadSet
 from lofit_lens.intervention import HeadIntervention
 from lofit_lens.model import check_head_shape
-from lofit_lens.positions import known_prompts
 from lofit_lens.provenance import Provenance, learned_on
-from lofit_lens.scoring.logprobs import answer_logprobs, batch_logprobs
+from lofit_lens.scoring.logprobs import answer_logprobs
 from lofit_lens.tasks.task import Objective, Task
 from lofit_lens.tokens import Encoder
-from lofit_lens.training.checkpointing import checkpointing
 from lofit_lens.training.config import TrainingConfig
-from lofit_lens.training.history import History
-from lofit_lens.training.objectives import Item, encode_items, summed_loss, total_weight
+from lofit_lens.training.objectives import Item, encode_items
+from lofit_lens.training.session import Loss, Session, Trainee
+from lofit_lens.training.stacked import StackedHeads
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-Announce = Callable[[Tensor], None]
-Loss = Callable[[Sequence[Item]], Tensor]
 LearnedEdit = TypeVar("LearnedEdit", bound=Edit)
-
-DIVERGED_WINDOW = 10
-DIVERGED_FACTOR = 3.0
-DIVERGED_MARGIN = 3.0
+Component = Literal["scale", "bias"]
 
 
 def train(
     model: TransformerBridge,
     task: Task,
     heads: HeadSet,
-    component: Literal["scale", "bias"],
+    component: Component,
     config: TrainingConfig,
     *,
     progress: bool = True,
@@ -63,29 +57,78 @@ def train(
         TrainingStopped: Loss or gradient is not finite, or the loss diverged.
         LofitLensError: The model is not frozen or not in eval mode.
     """
+    (found,) = train_together(model, task, [(heads, config)], component, progress=progress)
+    if isinstance(found, TrainingStopped):
+        raise found
+    return found
+
+
+def train_together(
+    model: TransformerBridge,
+    task: Task,
+    runs: Sequence[tuple[HeadSet, TrainingConfig]],
+    component: Component,
+    *,
+    progress: bool = True,
+) -> list[HeadIntervention | TrainingStopped]:
+    """Train several head sets on one task in one forward pass, each as `train` trains it alone.
+
+    Every row of a batch carries the numbers of its own run, so a step of all runs is one large
+    forward and backward pass. Each keeps its own seed, order of examples, clipping and history.
+
+    Args:
+        model: A frozen bridge in eval mode.
+        task: The task; its training and validation examples are used.
+        runs: The heads of each run, and how to train them; only the seeds may differ.
+        component: What to train on them.
+        progress: Whether to show a bar.
+
+    Returns:
+        What each run learned; for one that became unstable, the error that `train` would raise.
+
+    Raises:
+        LofitLensError: The configurations differ in more than the seed, a run has no heads, or the
+            model is not frozen or not in eval mode.
+    """
     check_ready(model)
-    check_head_shape(model, heads)
-    if not len(heads):
-        raise LofitLensError("There are no heads to train. Choose at least one.")
-    generator = torch.Generator().manual_seed(config.seed)
-    initial = config.init_std * torch.randn(len(heads), model.cfg.d_head, generator=generator)
-    device = model.blocks[heads.layers()[0]].attn.o.original_component.weight.device
-    parameter = initial.to(device).requires_grad_(True)
-    edit = HeadIntervention(
-        heads,
-        scale=parameter if component == "scale" else None,
-        bias=parameter if component == "bias" else None,
-        scope=config.scope,
-    )
-
-    def learned(provenance: Provenance) -> HeadIntervention:
-        numbers = {component: parameter.detach().cpu().clone()}
-        return replace(edit, provenance=provenance, **numbers)
-
-    return fit(
-        model, task, edit, [parameter], learned, config,
-        generator=generator, what={"component": component}, progress=progress,
-    )  # fmt: skip
+    config = runs[0][1]
+    for heads, other in runs:
+        check_head_shape(model, heads)
+        if not len(heads):
+            raise LofitLensError("There are no heads to train. Choose at least one.")
+        if replace(other, seed=config.seed) != config:
+            raise LofitLensError(
+                "Runs trained together may differ in their heads and seeds only. Train those with "
+                "other settings in a call of their own."
+            )
+    if len(runs) > 1 and not taken().together:
+        return [train_together(model, task, [run], component, progress=progress)[0] for run in runs]
+    trainees = [_new(model, heads, own) for heads, own in runs]
+    parameters = [trainee.parameters[0] for trainee in trainees]
+    edits = [
+        HeadIntervention(
+            heads,
+            scale=parameter if component == "scale" else None,
+            bias=parameter if component == "bias" else None,
+            scope=config.scope,
+        )
+        for (heads, _), parameter in zip(runs, parameters, strict=True)
+    ]
+    together = StackedHeads([heads for heads, _ in runs], parameters, component, config.scope)
+    edit = edits[0] if len(runs) == 1 else together
+    objective = _objective(task, config)
+    session = Session(model, edit, trainees, config, objective)
+    _run(session, task, component, progress=progress)
+    found: list[HeadIntervention | TrainingStopped] = []
+    for (_, own), trainee, learned in zip(runs, trainees, edits, strict=True):
+        what = own.to_json() | {"objective": objective, "component": component}
+        numbers = {component: trainee.parameters[0].detach().cpu().clone()}
+        provenance = learned_on(model, task, what, trainee.history)
+        finished = replace(learned, provenance=provenance, **numbers)
+        found.append(
+            finished if trainee.stopped is None else _stop(task, config, trainee, finished)
+        )
+    return found
 
 
 def fit(
@@ -127,156 +170,17 @@ def fit(
         LofitLensError: The model is not frozen or not in eval mode.
     """
     check_ready(model)
-    objective = config.objective or task.objective
-    task.check_objective(objective)
-    run = _Run(model, edit, parameters, config, objective, generator, penalty, loss)
-    train_items = run.prepare(task, "train")
-    val_items = run.prepare(task, "val") if config.validate else []
+    objective = _objective(task, config)
+    trainee = Trainee(parameters, generator, penalty)
+    session = Session(model, edit, [trainee], config, objective, loss)
+    _run(session, task, str(what["component"]), progress=progress)
     provenance = learned_on(
-        model, task, config.to_json() | {"objective": objective} | dict(what), run.history
+        model, task, config.to_json() | {"objective": objective} | dict(what), trainee.history
     )
-    try:
-        run.fit(train_items, val_items, str(what["component"]), progress=progress)
-    except _Unstable as stop:
-        raise TrainingStopped(
-            f"Training on {task.name} stopped after {len(run.history.loss)} steps: {stop}. Try a "
-            f"learning rate below {config.learning_rate:g}. The last good parameters are in "
-            "`.learned` of this error.",
-            learned(provenance),
-        ) from None
-    return learned(provenance)
-
-
-class _Unstable(Exception):
-    """The next step would not be finite, or the loss diverged."""
-
-
-class _Run:
-    """The state of one training run."""
-
-    def __init__(
-        self,
-        model: TransformerBridge,
-        edit: Edit,
-        parameters: Sequence[Tensor],
-        config: TrainingConfig,
-        objective: Objective,
-        generator: torch.Generator,
-        penalty: Callable[[], Tensor] | None,
-        loss: Loss | None,
-    ) -> None:
-        self._model = model
-        self._encoder = Encoder(model)
-        self._edit = edit
-        self._parameters = list(parameters)
-        self._config = config
-        self._objective: Objective = objective
-        self._generator = generator
-        self._penalty = penalty
-        self._loss = loss
-        self.history = History()
-
-    def prepare(self, task: Task, split: Literal["train", "val"]) -> list[Item]:
-        """Encode a split; for DPO also measure the reference, with the edit off."""
-        examples = task.train if split == "train" else task.val
-        items = encode_items(self._encoder, examples, self._objective)
-        if self._objective != "dpo":
-            return items
-        texts = [text for item in items for text in item.texts]
-        size = self._config.micro_batch_size or self._config.batch_size
-        scores = iter(answer_logprobs(self._model, texts, batch_size=2 * size).tolist())
-        return [replace(item, reference=tuple(next(scores) for _ in item.texts)) for item in items]
-
-    def fit(self, train: list[Item], val: list[Item], label: str, *, progress: bool) -> None:
-        config = self._config
-        steps_per_epoch = -(-len(train) // config.batch_size)
-        total = config.epochs * steps_per_epoch
-        optimizer = torch.optim.AdamW(
-            self._parameters, lr=config.learning_rate, weight_decay=config.weight_decay
-        )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / total)
-        with (
-            self._edit.applied(self._model),
-            known_prompts(self._model) as announce,
-            checkpointing(self._model, config.gradient_checkpointing),
-            tqdm(total=total, desc=f"train {label}", disable=not progress) as bar,
-        ):
-            self._validate(val, announce)
-            for _ in range(config.epochs):
-                order = torch.randperm(len(train), generator=self._generator).tolist()
-                for start in range(0, len(order), config.batch_size):
-                    batch = [train[i] for i in order[start : start + config.batch_size]]
-                    optimizer.zero_grad()
-                    loss = self._backward(batch, announce)
-                    norm = float(
-                        torch.nn.utils.clip_grad_norm_(self._parameters, config.max_gradient_norm)
-                    )
-                    self._check_stable(loss, norm)
-                    self.history.loss.append(loss)
-                    self.history.gradient_norm.append(norm)
-                    self.history.learning_rate.append(float(schedule.get_last_lr()[0]))
-                    self._step(optimizer)
-                    schedule.step()
-                    bar.update()
-                    bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-                self._validate(val, announce)
-
-    def _step(self, optimizer: torch.optim.Optimizer) -> None:
-        before = [parameter.detach().clone() for parameter in self._parameters]
-        optimizer.step()
-        if not all(torch.isfinite(parameter).all() for parameter in self._parameters):
-            for parameter, good in zip(self._parameters, before, strict=True):
-                parameter.data.copy_(good)
-            raise _Unstable("the step led to parameters that are not finite")
-
-    def _backward(self, batch: Sequence[Item], announce: Announce) -> float:
-        """Accumulate the gradient of the mean loss of a batch; returns the loss alone."""
-        weight = total_weight(self._objective, batch)
-        size = self._config.micro_batch_size or len(batch)
-        loss = 0.0
-        for start in range(0, len(batch), size):
-            part = self._summed_loss(batch[start : start + size], announce) / weight
-            part.backward()
-            loss += part.item()
-        if self._config.l1:
-            for parameter in self._parameters:
-                (self._config.l1 * parameter.abs().sum()).backward()
-        if self._penalty is not None:
-            self._penalty().backward()
-        return loss
-
-    def _summed_loss(self, items: Sequence[Item], announce: Announce) -> Tensor:
-        if self._loss is not None:
-            return self._loss(items)
-        encoded = self._encoder.batch([text for item in items for text in item.texts])
-        logprobs = batch_logprobs(self._model, encoded, announce)
-        return summed_loss(self._objective, logprobs, items, beta=self._config.beta)
-
-    def _validate(self, items: list[Item], announce: Announce) -> None:
-        if not items:
-            return
-        size = self._config.micro_batch_size or self._config.batch_size
-        with torch.no_grad():
-            parts = [
-                self._summed_loss(items[start : start + size], announce).item()
-                for start in range(0, len(items), size)
-            ]
-        self.history.val_loss.append(sum(parts) / total_weight(self._objective, items))
-        self.history.val_step.append(len(self.history.loss))
-
-    def _check_stable(self, loss: float, gradient_norm: float) -> None:
-        """Refuse a step that would destroy what was learned."""
-        for name, value in (("loss", loss), ("gradient", gradient_norm)):
-            if not torch.isfinite(torch.tensor(value)):
-                raise _Unstable(f"the {name} is {value}")
-        recent = self.history.loss[-DIVERGED_WINDOW:]
-        if len(recent) == DIVERGED_WINDOW:
-            mean, first = sum(recent) / DIVERGED_WINDOW, self.history.loss[0]
-            if mean > DIVERGED_FACTOR * first + DIVERGED_MARGIN:
-                raise _Unstable(
-                    f"the loss diverged, from {first:.3g} to {mean:.3g} over the last "
-                    f"{DIVERGED_WINDOW} steps"
-                )
+    finished = learned(provenance)
+    if trainee.stopped is not None:
+        raise _stop(task, config, trainee, finished)
+    return finished
 
 
 def check_ready(model: TransformerBridge) -> None:
@@ -292,3 +196,44 @@ def check_ready(model: TransformerBridge) -> None:
         )
     if model.training:
         raise LofitLensError("The model is in training mode. Call `model.eval()`.")
+
+
+def _new(model: TransformerBridge, heads: HeadSet, config: TrainingConfig) -> Trainee:
+    """Fresh parameters for some heads, and the order of the examples, from the seed."""
+    generator = torch.Generator().manual_seed(config.seed)
+    initial = config.init_std * torch.randn(len(heads), model.cfg.d_head, generator=generator)
+    device = model.blocks[heads.layers()[0]].attn.o.original_component.weight.device
+    return Trainee([initial.to(device).requires_grad_(True)], generator)
+
+
+def _objective(task: Task, config: TrainingConfig) -> Objective:
+    objective = config.objective or task.objective
+    task.check_objective(objective)
+    return objective
+
+
+def _run(session: Session, task: Task, label: str, *, progress: bool) -> None:
+    train = _items(session, task, "train")
+    val = _items(session, task, "val") if session.config.validate else []
+    session.run(train, val, label, progress=progress)
+
+
+def _items(session: Session, task: Task, split: Literal["train", "val"]) -> list[Item]:
+    """Encode a split; for DPO also measure the reference, with the edit off."""
+    examples = task.train if split == "train" else task.val
+    items = encode_items(Encoder(session.model), examples, session.objective)
+    if session.objective != "dpo":
+        return items
+    texts = [text for item in items for text in item.texts]
+    size = session.config.micro_batch_size or session.config.batch_size
+    scores = iter(answer_logprobs(session.model, texts, batch_size=2 * size).tolist())
+    return [replace(item, reference=tuple(next(scores) for _ in item.texts)) for item in items]
+
+
+def _stop(task: Task, config: TrainingConfig, trainee: Trainee, learned: Edit) -> TrainingStopped:
+    return TrainingStopped(
+        f"Training on {task.name} stopped after {len(trainee.history.loss)} steps: "
+        f"{trainee.stopped}. Try a learning rate below {config.learning_rate:g}. The last good "
+        "parameters are in `.learned` of this error.",
+        learned,
+    )

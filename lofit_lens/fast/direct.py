@@ -1,0 +1,94 @@
+"""Going past the parts of a bridge that nobody listens to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from lofit_lens.fast.switches import taken
+from lofit_lens.model import weights_processed
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+_PLUMBING = (
+    "transformer_lens.model_bridge.generalized_components.block",
+    "transformers.utils.output_capturing",
+)
+"""Modules whose own hooks change nothing, as long as the settings below are off."""
+
+_FORKS = ("use_attn_result", "use_split_qkv_input", "use_attn_in", "use_hook_mlp_in")
+"""Settings under which TransformerLens computes by a way of its own."""
+
+
+@contextmanager
+def direct(model: TransformerBridge) -> Iterator[bool]:
+    """Run the Hugging Face modules themselves inside the context, wherever nothing listens.
+
+    A bridge wraps every module of the model in one with hook points, and computes attention step
+    by step. Here each wrapper without a listener, itself or inside, is replaced by the module that
+    it wraps, and attention by PyTorch's scaled-dot-product attention; a family that caps its
+    attention scores keeps the eager one of Hugging Face. Hooks that are there work as before. Hooks
+    added inside the context may not be called, so edits must be in force before it is entered.
+
+    Yields:
+        Whether this was done. It is not if the switch `direct` is off, TransformerLens has
+        processed the weights, or one of its settings asks for another computation.
+    """
+    if not taken().direct or not _plain_native(model):
+        yield False
+        return
+    passed = list(_unheard(model))
+    config: Any = model.original_model.config
+    before = config._attn_implementation, config.output_attentions
+    for parent, name, wrapper in passed:
+        parent._modules[name] = wrapper.original_component
+    config.output_attentions = False
+    if getattr(config, "attn_logit_softcapping", None) is None:
+        config._attn_implementation = "sdpa"
+    try:
+        yield True
+    finally:
+        for parent, name, wrapper in passed:
+            parent._modules[name] = wrapper
+        config._attn_implementation, config.output_attentions = before
+
+
+def listens(module: nn.Module) -> bool:
+    """Whether something watches or changes what a module computes."""
+    hooks = (
+        *module._forward_hooks.values(),
+        *module._forward_pre_hooks.values(),
+        *module._backward_hooks.values(),
+        *module._backward_pre_hooks.values(),
+    )
+    return "forward" in module.__dict__ or any(
+        getattr(hook, "__module__", "") not in _PLUMBING for hook in hooks
+    )
+
+
+def _plain_native(model: TransformerBridge) -> bool:
+    if weights_processed(model) or getattr(model, "compatibility_mode", False):
+        return False
+    return not any(getattr(model.cfg, setting, False) for setting in _FORKS)
+
+
+def _unheard(model: TransformerBridge) -> Iterator[tuple[nn.Module, str, Any]]:
+    """Wrappers that can be passed, with the module they lie in and their name there."""
+    from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
+
+    for parent in list(model.original_model.modules()):
+        if isinstance(parent, GeneralizedComponent):
+            continue
+        for name, child in parent.named_children():
+            if isinstance(child, GeneralizedComponent) and _silent(child):
+                yield parent, name, child
+
+
+def _silent(wrapper: Any) -> bool:
+    """Whether nothing listens to what only the wrapper has."""
+    inside = set(wrapper.original_component.modules())
+    return not any(listens(module) for module in wrapper.modules() if module not in inside)

@@ -1,0 +1,102 @@
+"""Keys and values of tokens that have been run already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+Announce = Callable[[Tensor, Tensor], None]
+"""Told the prompt lengths of a batch, and the place of each of its tokens in its own text."""
+
+KeysValues = tuple[Float[Tensor, "_ _ _ _"], Float[Tensor, "_ _ _ _"]]
+
+
+@dataclass(frozen=True, eq=False)
+class Past:
+    """Keys and values that come before every row of a batch.
+
+    Attributes:
+        layers: Keys and values of each layer; one row stands for all rows of the batch.
+        real: Which of the tokens are there in each row, padded on the left; None if all are.
+    """
+
+    layers: Sequence[KeysValues]
+    real: Bool[Tensor, "row past"] | None = None
+
+    @property
+    def length(self) -> int:
+        """Tokens, padding included."""
+        return self.layers[-1][0].shape[-2]
+
+    def cache(self, n_rows: int) -> DynamicCache:
+        """As the cache of `transformers` for a batch; the model adds to it, not to this."""
+        cache = DynamicCache()
+        for keys, values in self.layers:
+            layer: Any = DynamicLayer()
+            layer.lazy_initialization(keys, values)
+            layer.keys, layer.values = (x.expand(n_rows, -1, -1, -1) for x in (keys, values))
+            cache.layers.append(layer)
+        return cache
+
+
+def can_continue(model: TransformerBridge) -> bool:
+    """Whether a text can go on behind keys and values; recurrent families keep a state instead."""
+    return not getattr(model.original_model, "_is_stateful", False)
+
+
+def run_past(
+    model: TransformerBridge,
+    tokens: Int[Tensor, "row pos"],
+    announce: Announce,
+    *,
+    direct: bool,
+) -> list[KeysValues]:
+    """Run tokens whose prompts go on behind them, and keep their keys and values by layer.
+
+    Args:
+        model: A bridge.
+        tokens: Token ids, padded on the right if need be.
+        announce: From `known_prompts`.
+        direct: Whether the context `direct` is open.
+    """
+    n_rows, width = tokens.shape
+    rank = torch.arange(width, device=tokens.device).expand(n_rows, -1)
+    announce(torch.full((n_rows,), width + 1, device=tokens.device), rank)
+    cache = DynamicCache()
+    run: Any = model.original_model if direct else model
+    with torch.no_grad():
+        run(tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    layers: list[Any] = cache.layers
+    return [(layer.keys, layer.values) for layer in layers]
+
+
+def joined(texts: Sequence[Sequence[KeysValues]]) -> Past:
+    """Keys and values of several texts of one row each, padded on the left into one batch."""
+    lengths = [layers[-1][0].shape[-2] for layers in texts]
+    longest = max(lengths)
+    first = texts[0][-1][0]
+    place = torch.arange(longest, device=first.device)
+    real = place >= torch.tensor([[longest - n] for n in lengths], device=first.device)
+
+    def batch(parts: Sequence[Tensor]) -> Tensor:
+        _, heads, _, d_head = parts[0].shape
+        out = parts[0].new_zeros(len(parts), heads, longest, d_head)
+        for row, part in zip(out, parts, strict=True):
+            row[:, longest - part.shape[-2] :] = part[0]
+        return out
+
+    layers = [
+        (batch([keys for keys, _ in layer]), batch([values for _, values in layer]))
+        for layer in zip(*texts, strict=True)
+    ]
+    return Past(layers, None if min(lengths) == longest else real)

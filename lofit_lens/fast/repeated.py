@@ -1,0 +1,178 @@
+"""Texts that go through the model again and again, as those of a training set."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lofit_lens.fast.direct import direct
+from lofit_lens.fast.memory import free_memory
+from lofit_lens.fast.passes import summed_logprobs
+from lofit_lens.fast.past import Announce, KeysValues, joined, run_past
+from lofit_lens.fast.replay import Replay
+from lofit_lens.fast.rows import Row, common_start, lay_out, stack
+from lofit_lens.fast.sharing import can_share
+from lofit_lens.fast.switches import taken
+from lofit_lens.positions import SPARE_PROMPTS, known_prompts
+from lofit_lens.tokens import EncodedText, Encoder
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    from lofit_lens.edit import Edit
+
+AT_ONCE = 32
+"""Rows per forward pass where no gradient is needed."""
+
+_LOG = logging.getLogger(__name__)
+
+Group = Sequence[EncodedText]
+
+Passes = Callable[[Sequence[int], Sequence[int]], Tensor]
+"""From numbers of groups, and of the run that each belongs to, to summed log-probabilities."""
+
+
+@contextmanager
+def repeated_passes(
+    model: TransformerBridge, groups: Sequence[Group], edit: Edit
+) -> Iterator[Passes]:
+    """Prepare texts that go through the model again and again under an edit in training.
+
+    What the edit does not change is computed here, once: the keys and values of prompts that its
+    scope leaves alone, and everything below the lowest layer it acts on. Both are held to a share
+    of the free memory (`Shortcuts.memory`), beyond which every pass computes them anew.
+
+    Args:
+        model: A bridge, with the edit already in force. Hooks must not change inside the context.
+        groups: Texts that belong together and have the same number of prompt tokens, such as the
+            candidates of an item.
+        edit: The edit in training.
+
+    Yields:
+        A function from numbers of groups, and of the run each of them belongs to where `edit` is a
+        `StackedHeads`, to the summed log-probabilities of the answers of their texts, in order;
+        differentiable. Run `backward` inside the context.
+    """
+    with known_prompts(model) as announce, ExitStack() as contexts:
+        replay = Replay(model) if taken().replay else None
+        is_direct = contexts.enter_context(direct(model))
+        longest = max(len(text.ids) for group in groups for text in group)
+        shares = not edit.needs_whole_texts and can_share(
+            model, announce, longest, direct=is_direct
+        )
+        passes = _Passes(model, announce, groups, edit, is_direct=is_direct, shares=shares)
+        if shares and taken().prompts and getattr(edit, "scope", "all") in SPARE_PROMPTS:
+            passes.keep_prompts()
+        if is_direct and replay is not None and replay.saves:
+            passes.keep_below(replay, contexts)
+        yield passes.logprobs
+
+
+class _Passes:
+    """Groups of texts, ready to go through the model."""
+
+    def __init__(
+        self,
+        model: TransformerBridge,
+        announce: Announce,
+        groups: Sequence[Group],
+        edit: Edit,
+        *,
+        is_direct: bool,
+        shares: bool,
+    ) -> None:
+        self._model = model
+        self._announce = announce
+        self._groups = groups
+        self._own = getattr(edit, "own", None)
+        self._direct = is_direct
+        self._pad = Encoder(model).pad
+        self._prompts: list[list[KeysValues]] | None = None
+        self._replay: Replay | None = None
+        self._layout: list[list[Row]] = [
+            [lay_out(group)] if shares else [lay_out([text]) for text in group] for group in groups
+        ]
+
+    def logprobs(self, groups: Sequence[int], runs: Sequence[int] | None = None) -> Tensor:
+        """Summed log-probabilities of the answers of some groups."""
+        if self._own is not None:
+            self._own(
+                runs and [r for i, r in zip(groups, runs, strict=True) for _ in self._layout[i]]
+            )
+        if self._replay is not None:
+            self._replay.choose([row for i in groups for row in self._numbers[i]])
+        past = None
+        if self._prompts is not None:
+            past = joined([self._prompts[i] for i in groups])
+        rows = [row for i in groups for row in self._layout[i]]
+        batch = stack(rows, pad=self._pad, device=self._model.cfg.device)
+        return summed_logprobs(self._model, batch, self._announce, direct=self._direct, past=past)
+
+    def keep_prompts(self) -> None:
+        """Run the prompts, all but their last token, and keep their keys and values."""
+        lengths = [min(common_start(group), group[0].n_prompt) - 1 for group in self._groups]
+        cfg = self._model.cfg
+        heads = getattr(cfg, "n_key_value_heads", None) or cfg.n_heads
+        size = 2 * cfg.n_layers * heads * cfg.d_head * self._bytes * sum(lengths)
+        if min(lengths) < 1 or not self._fits(size, "the keys and values of prompts"):
+            return
+        kept: dict[int, list[KeysValues]] = {}
+        for some in _by_length(lengths):
+            longest = max(lengths[i] for i in some)
+            tokens = torch.full((len(some), longest), self._pad)
+            for row, i in zip(tokens, some, strict=True):
+                row[: lengths[i]] = torch.tensor(self._groups[i][0].ids[: lengths[i]])
+            layers = run_past(
+                self._model, tokens.to(cfg.device), self._announce, direct=self._direct
+            )
+            for row, i in enumerate(some):
+                kept[i] = [
+                    (
+                        k[row : row + 1, :, : lengths[i]].clone(),
+                        v[row : row + 1, :, : lengths[i]].clone(),
+                    )
+                    for k, v in layers
+                ]
+        self._prompts = [kept[i] for i in range(len(lengths))]
+        self._layout = [
+            [lay_out(group, skip=n)] for group, n in zip(self._groups, lengths, strict=True)
+        ]
+
+    def keep_below(self, replay: Replay, contexts: ExitStack) -> None:
+        """Run all texts once, and keep what lies below the edit."""
+        lengths = [sum(len(row.tokens) for row in rows) for rows in self._layout]
+        size = replay.bytes_per_token(self._model) * sum(lengths)
+        if not self._fits(size, "what lies below the edit"):
+            return
+        order = [i for some in _by_length(lengths) for i in some]
+        with torch.no_grad():
+            for some in _by_length(lengths):
+                rows = [len(row.tokens) for i in some for row in self._layout[i]]
+                with replay.recorded(rows):
+                    self.logprobs(some)
+        numbers = iter(range(sum(map(len, self._layout))))
+        recorded = {i: [next(numbers) for _ in self._layout[i]] for i in order}
+        self._numbers = [recorded[i] for i in range(len(lengths))]
+        contexts.enter_context(replay.put_in())
+        self._replay = replay
+
+    @property
+    def _bytes(self) -> int:
+        return next(self._model.original_model.parameters()).element_size()
+
+    def _fits(self, size: int, what: str) -> bool:
+        limit = taken().memory * free_memory(next(self._model.original_model.parameters()).device)
+        if size > limit:
+            _LOG.info("Not kept: %s, %.1f GB of %.1f GB.", what, size / 1e9, limit / 1e9)
+        return size <= limit
+
+
+def _by_length(lengths: Sequence[int]) -> Iterator[list[int]]:
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    for start in range(0, len(order), AT_ONCE):
+        yield order[start : start + AT_ONCE]

@@ -1,0 +1,127 @@
+"""Computing what lies below the lowest edit once per data set.
+
+Up to the outputs of the heads of the first edited layer, a frozen model computes the same in every
+step. Here these are kept, row by row, and put in again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from lofit_lens.fast.direct import listens
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+
+class Replay:
+    """What lies below the lowest edit in force on a model.
+
+    Make it before the context `direct` is entered, record inside, and then put in again.
+
+    Attributes:
+        n_blocks: Blocks that nothing listens to, counted from the first.
+        with_z: Whether the outputs of the heads of the block above are kept too, because its edit
+            leaves alone what comes before the output projection.
+    """
+
+    def __init__(self, model: TransformerBridge) -> None:
+        blocks: list[Any] = list(model.blocks)
+        heard = [{m for m in block.modules() if listens(m)} for block in blocks]
+        self.n_blocks = next((i for i, found in enumerate(heard) if found), 0)
+        edited = blocks[self.n_blocks]
+        self.with_z = _spares_z(edited, heard[self.n_blocks])
+        if heard[self.n_blocks] == {edited.hook_out}:
+            self.n_blocks, self.with_z = self.n_blocks + 1, False
+        self._below = [block.original_component for block in blocks[: self.n_blocks]]
+        self._attention, self._projection = (
+            (edited.attn.original_component, edited.attn.o) if self.with_z else (None, None)
+        )
+        self._residual: list[Tensor] = []
+        self._z: list[Tensor] = []
+        self._now: dict[str, Tensor] = {}
+
+    @property
+    def saves(self) -> bool:
+        """Whether there is anything to keep."""
+        return self.n_blocks > 0 or self.with_z
+
+    def bytes_per_token(self, model: TransformerBridge) -> int:
+        """What is kept of a token."""
+        cfg = model.cfg
+        numbers = cfg.d_model * bool(self._below) + cfg.n_heads * cfg.d_head * self.with_z
+        return numbers * next(model.original_model.parameters()).element_size()
+
+    @contextmanager
+    def recorded(self, lengths: Sequence[int]) -> Iterator[None]:
+        """Keep what the next forward pass computes.
+
+        Args:
+            lengths: Tokens of each row of its batch, padding left out.
+        """
+
+        def keep(kept: list[Tensor], x: Tensor) -> None:
+            kept += [row[:n].clone() for row, n in zip(x, lengths, strict=True)]
+
+        with ExitStack() as stack:
+            if self._below:
+                hook = self._below[-1].register_forward_hook(
+                    lambda _module, _args, out: keep(self._residual, out)
+                )
+                stack.callback(hook.remove)
+            if self._projection is not None:
+                hook = self._projection.register_forward_pre_hook(
+                    lambda _module, args: keep(self._z, args[0])
+                )
+                stack.callback(hook.remove)
+            yield
+
+    @contextmanager
+    def put_in(self) -> Iterator[None]:
+        """Let forward passes, and their backward passes, take what `choose` has chosen."""
+        with ExitStack() as stack:
+            for block in self._below[:-1]:
+                stack.enter_context(_computing(block, _first))
+            if self._below:
+                last = self._below[-1]
+                stack.enter_context(_computing(last, lambda *_, **__: self._now["residual"]))
+            if self._attention is not None and self._projection is not None:
+                project = self._projection
+                stack.enter_context(
+                    _computing(self._attention, lambda *_, **__: (project(self._now["z"]), None))
+                )
+            yield
+
+    def choose(self, rows: Sequence[int]) -> None:
+        """Take some rows, by their number in the order of recording, for the next forward pass."""
+        if self._below:
+            self._now["residual"] = pad_sequence([self._residual[i] for i in rows], True)
+        if self.with_z:
+            self._now["z"] = pad_sequence([self._z[i] for i in rows], True)
+
+
+def _spares_z(block: Any, heard: set[nn.Module]) -> bool:
+    """Whether an edited block computes the outputs of its heads as without the edit."""
+    attention = getattr(block, "attn", None)
+    if attention is None or getattr(attention, "o", None) is None:
+        return False
+    return heard <= {*attention.o.modules(), attention.hook_out, block.hook_out}
+
+
+def _first(hidden_states: Tensor, *_: object, **__: object) -> Tensor:
+    return hidden_states
+
+
+@contextmanager
+def _computing(module: nn.Module, compute: Callable[..., Any]) -> Iterator[None]:
+    """Let a module compute something else."""
+    module.__dict__["forward"] = compute
+    try:
+        yield
+    finally:
+        del module.__dict__["forward"]

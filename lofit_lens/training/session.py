@@ -1,0 +1,250 @@
+"""The steps of training: one loop for one edit, or for several in one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from lofit_lens.edit import Edit
+from lofit_lens.fast.repeated import AT_ONCE, Passes, repeated_passes
+from lofit_lens.tasks.task import Objective
+from lofit_lens.training.checkpointing import checkpointing
+from lofit_lens.training.config import TrainingConfig
+from lofit_lens.training.history import History
+from lofit_lens.training.objectives import Item, summed_loss, total_weight
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+Loss = Callable[[Sequence[Item]], Tensor]
+
+DIVERGED_WINDOW = 10
+DIVERGED_FACTOR = 3.0
+DIVERGED_MARGIN = 3.0
+
+
+@dataclass(eq=False)
+class Trainee:
+    """What belongs to one edit in training, beside others in the same forward pass.
+
+    Attributes:
+        parameters: What is trained, in place.
+        generator: Draws the order of the examples.
+        penalty: Added to the loss of each step, beside the L1 term of the configuration.
+        history: What has happened so far.
+        stopped: Why its training was stopped, if it was.
+    """
+
+    parameters: Sequence[Tensor]
+    generator: torch.Generator
+    penalty: Callable[[], Tensor] | None = None
+    history: History = field(default_factory=History)
+    stopped: str | None = None
+
+    def backward_of_penalties(self, l1: float) -> None:
+        """Add the gradients of the penalties."""
+        if l1:
+            for parameter in self.parameters:
+                (l1 * parameter.abs().sum()).backward()
+        if self.penalty is not None:
+            self.penalty().backward()
+
+    def unstable(self, loss: float, gradient_norm: float) -> str | None:
+        """Why a step would destroy what was learned, if it would."""
+        for name, value in (("loss", loss), ("gradient", gradient_norm)):
+            if not torch.isfinite(torch.tensor(value)):
+                return f"the {name} is {value}"
+        recent = self.history.loss[-DIVERGED_WINDOW:]
+        if len(recent) == DIVERGED_WINDOW:
+            mean, first = sum(recent) / DIVERGED_WINDOW, self.history.loss[0]
+            if mean > DIVERGED_FACTOR * first + DIVERGED_MARGIN:
+                return (
+                    f"the loss diverged, from {first:.3g} to {mean:.3g} over the last "
+                    f"{DIVERGED_WINDOW} steps"
+                )
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """Edits trained side by side on the same examples.
+
+    Each has its own parameters, order of examples, clipping and history; a step of all of them is
+    one forward and one backward pass. One that becomes unstable is stopped, the others go on.
+
+    Attributes:
+        model: A frozen bridge in eval mode.
+        edit: What edits the model; its numbers come from the parameters of the trainees.
+        trainees: The edits in training.
+        config: How all of them are trained.
+        objective: The loss.
+        loss: Takes the place of the loss of the objective; for one trainee only.
+    """
+
+    model: TransformerBridge
+    edit: Edit
+    trainees: Sequence[Trainee]
+    config: TrainingConfig
+    objective: Objective
+    loss: Loss | None = None
+
+    def run(
+        self, train: Sequence[Item], val: Sequence[Item], label: str, *, progress: bool
+    ) -> None:
+        """Train for all epochs, or until every edit has become unstable.
+
+        Args:
+            train: Training items.
+            val: Validation items; none measures no validation loss.
+            label: What stands beside the bar.
+            progress: Whether to show a bar.
+        """
+        config, items = self.config, [*train, *val]
+        steps_per_epoch = -(-len(train) // config.batch_size)
+        total = config.epochs * steps_per_epoch
+        optimizer = torch.optim.AdamW(
+            [{"params": list(trainee.parameters)} for trainee in self.trainees],
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / total)
+        with (
+            self.edit.applied(self.model),
+            ExitStack() as contexts,
+            checkpointing(self.model, config.gradient_checkpointing),
+            tqdm(total=total, desc=f"train {label}", disable=not progress) as bar,
+        ):
+            passes = None
+            if self.loss is None:  # a loss of one's own runs the model, and may attach hooks
+                groups = [item.texts for item in items]
+                passes = contexts.enter_context(repeated_passes(self.model, groups, self.edit))
+            work = _Work(self, items, passes)
+            validated = range(len(train), len(items))
+            self._validate(work, validated)
+            for _ in range(config.epochs):
+                orders = {
+                    i: torch.randperm(len(train), generator=trainee.generator).tolist()
+                    for i, trainee in self._alive()
+                }
+                for start in range(0, len(train), config.batch_size):
+                    batches = {
+                        i: orders[i][start : start + config.batch_size] for i, _ in self._alive()
+                    }
+                    if not batches:
+                        return
+                    optimizer.zero_grad()
+                    self._step(work, batches, optimizer, float(schedule.get_last_lr()[0]))
+                    schedule.step()
+                    bar.update()
+                self._validate(work, validated)
+
+    def _alive(self) -> list[tuple[int, Trainee]]:
+        return [(i, t) for i, t in enumerate(self.trainees) if t.stopped is None]
+
+    def _step(
+        self,
+        work: _Work,
+        batches: dict[int, list[int]],
+        optimizer: torch.optim.Optimizer,
+        learning_rate: float,
+    ) -> None:
+        """One step of every trainee that can make one."""
+        losses = work.backward(batches)
+        norms = {}
+        for i in batches:
+            trainee = self.trainees[i]
+            trainee.backward_of_penalties(self.config.l1)
+            norms[i] = torch.nn.utils.clip_grad_norm_(
+                list(trainee.parameters), self.config.max_gradient_norm
+            )
+        before = {}
+        for i, loss in losses.items():
+            trainee, norm = self.trainees[i], float(norms[i])
+            trainee.stopped = trainee.unstable(loss, norm)
+            if trainee.stopped is not None:
+                for parameter in trainee.parameters:
+                    parameter.grad = None
+                continue
+            trainee.history.loss.append(loss)
+            trainee.history.gradient_norm.append(norm)
+            trainee.history.learning_rate.append(learning_rate)
+            before[i] = [parameter.detach().clone() for parameter in trainee.parameters]
+        optimizer.step()
+        for i, good in before.items():
+            trainee = self.trainees[i]
+            if not all(bool(torch.isfinite(p).all()) for p in trainee.parameters):
+                for parameter, kept in zip(trainee.parameters, good, strict=True):
+                    parameter.data.copy_(kept)
+                trainee.stopped = "the step led to parameters that are not finite"
+
+    def _validate(self, work: _Work, items: Sequence[int]) -> None:
+        if not items:
+            return
+        size = self.config.micro_batch_size or max(self.config.batch_size, AT_ONCE)
+        alive = [i for i, _ in self._alive()]
+        totals = dict.fromkeys(alive, 0.0)
+        with torch.no_grad():
+            for start in range(0, len(items), size):
+                some = list(items[start : start + size])
+                for i, loss in work.losses(dict.fromkeys(alive, some)).items():
+                    totals[i] += loss.item()
+        weight = work.weight(items)
+        for i in alive:
+            history = self.trainees[i].history
+            history.val_loss.append(totals[i] / weight)
+            history.val_step.append(len(history.loss))
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """Losses of items, by their numbers, for several trainees at once."""
+
+    session: Session
+    items: Sequence[Item]
+    passes: Passes | None
+
+    def weight(self, numbers: Sequence[int]) -> int:
+        """What the summed loss of some items is divided by."""
+        return total_weight(self.session.objective, [self.items[i] for i in numbers])
+
+    def losses(self, batches: dict[int, list[int]]) -> dict[int, Tensor]:
+        """The summed loss of each trainee's items."""
+        if self.passes is None:
+            assert self.session.loss is not None
+            return {
+                trainee: self.session.loss([self.items[i] for i in numbers])
+                for trainee, numbers in batches.items()
+            }
+        logprobs = self.passes(
+            [i for numbers in batches.values() for i in numbers],
+            [trainee for trainee, numbers in batches.items() for _ in numbers],
+        )
+        chosen = {t: [self.items[i] for i in numbers] for t, numbers in batches.items()}
+        parts = logprobs.split([sum(len(item.texts) for item in c) for c in chosen.values()])
+        beta = self.session.config.beta
+        return {
+            trainee: summed_loss(self.session.objective, part, some, beta=beta)
+            for (trainee, some), part in zip(chosen.items(), parts, strict=True)
+        }
+
+    def backward(self, batches: dict[int, list[int]]) -> dict[int, float]:
+        """Accumulate the gradient of the mean loss of each trainee's batch; the losses alone."""
+        longest = max(map(len, batches.values()))
+        size = self.session.config.micro_batch_size or longest
+        weights = {trainee: self.weight(numbers) for trainee, numbers in batches.items()}
+        found = dict.fromkeys(batches, 0.0)
+        for start in range(0, longest, size):
+            parts = self.losses(
+                {t: numbers[start : start + size] for t, numbers in batches.items()}
+            )
+            means = [part / weights[trainee] for trainee, part in parts.items()]
+            torch.stack(means).sum().backward()
+            for trainee, mean in zip(parts, torch.stack(means).tolist(), strict=True):
+                found[trainee] += mean
+        return found

@@ -1,0 +1,332 @@
+"""Every fast path gives what the plain path gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import lofit_lens as ll
+from lofit_lens.errors import LofitLensError
+from lofit_lens.fast.direct import direct
+from lofit_lens.fast.past import joined, run_past
+from lofit_lens.fast.repeated import repeated_passes
+from lofit_lens.fast.replay import Replay
+from lofit_lens.fast.rows import lay_out, stack
+from lofit_lens.fast.switches import taken
+from lofit_lens.intervention import HeadIntervention
+from lofit_lens.residual import ResidualIntervention
+from lofit_lens.scoring.logprobs import answer_logprobs
+from lofit_lens.tokens import EncodedText, Encoder
+from tests.helpers import CONFIGS, FAMILIES, N_LAYERS, draw_edit, load_plain
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from transformer_lens.model_bridge import TransformerBridge
+
+    ModelBuilder = Callable[[str], TransformerBridge]
+
+SCOPES = ("all", "after_prompt", "iti_compat", "last")
+STARTS = ((0, 30, 31, 32, 33, 34, 35, 36, 37), (0, 50, 51), (0, 60, 61, 62, 63))
+ENDS = (((70, 71, 72), (70, 80), (90,)), ((75, 76), (77, 78, 79)), ((81, 82), (83, 84, 85)))
+GROUPS = [
+    [EncodedText((*start, *end), len(start)) for end in ends]
+    for start, ends in zip(STARTS, ENDS, strict=True)
+]
+TEXTS = [text for group in GROUPS for text in group]
+
+
+def plain_logprob(model: Any, text: EncodedText) -> float:
+    """The sum of log-probabilities of an answer, by plain Hugging Face, one text at a time."""
+    ids = torch.tensor([text.ids])
+    with torch.no_grad():
+        logprobs = torch.log_softmax(model(ids).logits[0].double(), -1)
+    return float(
+        sum(logprobs[i, text.ids[i + 1]] for i in range(text.n_prompt - 1, ids.shape[1] - 1))
+    )
+
+
+def trained(edit: HeadIntervention) -> tuple[HeadIntervention, list[Tensor]]:
+    """The edit with parameters that take gradients."""
+    numbers = {
+        name: getattr(edit, name).clone().requires_grad_(True)
+        for name in ("scale", "bias")
+        if getattr(edit, name) is not None
+    }
+    return HeadIntervention(edit.heads, **numbers, scope=edit.scope), list(numbers.values())
+
+
+def gradients(
+    model: TransformerBridge, edit: HeadIntervention, groups: list[int], **switches: Any
+) -> tuple[Tensor, list[Tensor]]:
+    """Summed log-probabilities of the texts of some groups, and the gradients of their sum."""
+    edit, parameters = trained(edit)
+    with (
+        ll.shortcuts(**switches),
+        edit.applied(model),
+        repeated_passes(model, GROUPS, edit) as logprobs,
+    ):
+        found = logprobs(groups, [0] * len(groups))
+        found.sum().backward()
+    return found.detach(), [p.grad for p in parameters if p.grad is not None]
+
+
+def assert_near(one: Tensor, other: Tensor, *, relative: float = 1e-5) -> None:
+    assert float((one - other).abs().max()) <= relative * max(1.0, float(other.abs().max()))
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_going_past_silent_hook_points_gives_the_logits_of_plain_hugging_face(
+    family: str, tiny_model: ModelBuilder, tiny_folder: Callable[[str], Path]
+) -> None:
+    model, tokens = tiny_model(family), torch.tensor([TEXTS[0].ids, TEXTS[0].ids])
+    wrappers = list(model.original_model.modules())
+    settings = str(model.original_model.config)
+    with torch.no_grad(), direct(model) as is_direct:
+        assert is_direct
+        kinds = {type(module).__name__ for module in model.original_model.modules()}
+        assert not any("Bridge" in kind for kind in kinds)
+        found = model.original_model(tokens).logits
+    with torch.no_grad():
+        assert torch.allclose(found, load_plain(tiny_folder(family))(tokens).logits, atol=1e-4)
+    assert list(model.original_model.modules()) == wrappers
+    assert str(model.original_model.config) == settings
+
+
+def test_a_hook_on_any_point_is_still_called_and_the_others_are_passed(
+    llama: TransformerBridge,
+) -> None:
+    tokens = torch.tensor([TEXTS[0].ids])
+    llama(tokens)  # hook points get their shapes in the first pass
+    for name in ("blocks.1.attn.hook_pattern", "blocks.0.attn.hook_q", "blocks.2.hook_out",
+                 "blocks.1.mlp.hook_post", "ln_final.hook_normalized", "unembed.hook_out"):  # fmt: skip
+        seen = []
+        with llama.hooks(fwd_hooks=[(name, lambda x, hook, seen=seen: seen.append(x))]):
+            llama(tokens)
+            with direct(llama) as is_direct:
+                assert is_direct
+                llama.original_model(tokens)
+        assert len(seen) == 2, name
+        assert torch.allclose(seen[0], seen[1], atol=1e-5), name
+
+
+def test_an_exception_puts_everything_back(llama: TransformerBridge) -> None:
+    before = list(llama.original_model.modules())
+    with pytest.raises(KeyboardInterrupt), direct(llama):
+        raise KeyboardInterrupt
+    assert list(llama.original_model.modules()) == before
+    assert llama.original_model.config._attn_implementation == "eager"
+
+
+def test_processed_weights_and_forks_of_attention_inputs_keep_the_plain_path(
+    tiny_model: ModelBuilder,
+) -> None:
+    model = tiny_model("llama")
+    model.set_use_attn_result(True)
+    with direct(model) as is_direct:
+        assert not is_direct
+    model.set_use_attn_result(False)
+    with direct(model) as is_direct:
+        assert is_direct
+    model.enable_compatibility_mode(disable_warnings=True)
+    with direct(model) as is_direct:
+        assert not is_direct
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_scores_of_packed_candidates_are_those_of_single_texts_on_plain_modules(
+    family: str, scope: Any, tiny_model: ModelBuilder
+) -> None:
+    model = tiny_model(family)
+    edit = draw_edit(model, scope=scope)
+    fast = answer_logprobs(model, TEXTS, edit)
+    with ll.shortcuts(False):
+        plain = torch.cat([answer_logprobs(model, [text], edit) for text in TEXTS])
+    assert_near(fast, plain, relative=2e-6)
+    assert not torch.allclose(plain, answer_logprobs(model, TEXTS), atol=1e-2)
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_scores_without_an_edit_are_those_of_plain_hugging_face(
+    family: str, tiny_model: ModelBuilder, tiny_folder: Callable[[str], Path]
+) -> None:
+    plain = load_plain(tiny_folder(family))
+    expected = torch.tensor([plain_logprob(plain, text) for text in TEXTS])
+    assert torch.allclose(answer_logprobs(tiny_model(family), TEXTS), expected, atol=1e-4)
+    with ll.shortcuts(False):
+        assert torch.allclose(answer_logprobs(tiny_model(family), TEXTS), expected, atol=1e-4)
+
+
+def test_candidates_of_one_prompt_share_a_row(llama: TransformerBridge) -> None:
+    sizes = []
+
+    def note(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        sizes.append((args[0] if args else kwargs["input_ids"]).shape)
+
+    answer_logprobs(llama, TEXTS)  # the first call tries sharing out
+    with llama.original_model.register_forward_pre_hook(note, with_kwargs=True):
+        answer_logprobs(llama, TEXTS)
+    assert sizes == [(3, len(STARTS[0]) + sum(map(len, ENDS[0])))]
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_losses_and_gradients_of_all_shortcuts_are_those_of_the_plain_path(
+    family: str, scope: Any, tiny_model: ModelBuilder
+) -> None:
+    model = tiny_model(family)
+    for heads in ([(0, 3), (2, 1)], [(1, 0), (1, 2), (2, 2)], [(2, 3)]):
+        edit = draw_edit(model, scope=scope, heads=heads)
+        plain, slow = gradients(model, edit, [2, 0], enabled=False)
+        found, fast = gradients(model, edit, [2, 0])
+        assert_near(found, plain)
+        for one, other in zip(fast, slow, strict=True):
+            assert_near(one, other)
+
+
+@pytest.mark.parametrize("switch", ["direct", "answers_only", "shared", "replay", "prompts"])
+def test_each_switch_alone_changes_nothing(llama: TransformerBridge, switch: str) -> None:
+    edit = draw_edit(llama, scope="after_prompt", heads=[(1, 1), (2, 0)])
+    found, fast = gradients(llama, edit, [0, 1, 2])
+    without, slow = gradients(llama, edit, [0, 1, 2], **{switch: False})
+    assert_near(found, without)
+    for one, other in zip(fast, slow, strict=True):
+        assert_near(one, other)
+
+
+@pytest.mark.parametrize("layer", range(N_LAYERS))
+def test_what_is_kept_reaches_up_to_the_heads_of_the_lowest_edited_layer(
+    llama: TransformerBridge, layer: int
+) -> None:
+    edit, _ = trained(draw_edit(llama, heads=[(layer, 0), (N_LAYERS - 1, 1)]))
+    with edit.applied(llama):
+        replay = Replay(llama)
+    assert (replay.n_blocks, replay.with_z) == (layer, True)
+
+
+def test_an_edit_of_the_residual_stream_keeps_what_lies_up_to_its_block(
+    llama: TransformerBridge,
+) -> None:
+    vectors = torch.randn(1, llama.cfg.d_model, generator=torch.Generator().manual_seed(0))
+    for layer in range(N_LAYERS):
+        edit = ResidualIntervention(vectors.requires_grad_(True), (layer,), n_layers=N_LAYERS)
+        found = []
+        for switches in ({}, {"enabled": False}):
+            with (
+                ll.shortcuts(**switches),
+                edit.applied(llama),
+                repeated_passes(llama, GROUPS, edit) as logprobs,
+            ):
+                scores = logprobs([0, 1, 2], [0, 0, 0])
+                (gradient,) = torch.autograd.grad(scores.sum(), vectors)
+            found.append((scores.detach(), gradient))
+        assert_near(found[0][0], found[1][0])
+        assert_near(found[0][1], found[1][1])
+        with edit.applied(llama):
+            assert Replay(llama).n_blocks == layer + 1
+
+
+def test_a_hook_below_the_edit_is_heard_at_every_step(llama: TransformerBridge) -> None:
+    edit, _ = trained(draw_edit(llama, heads=[(2, 0)]))
+    calls = []
+    with (
+        llama.hooks(fwd_hooks=[("blocks.0.hook_out", lambda _x, hook: calls.append(hook.name))]),
+        edit.applied(llama),
+        repeated_passes(llama, GROUPS, edit) as logprobs,
+    ):
+        before = len(calls)
+        logprobs([0], [0])
+        logprobs([1], [0])
+    assert len(calls) == before + 2
+
+
+def test_beyond_the_memory_bound_nothing_is_kept_and_the_result_is_the_same(
+    llama: TransformerBridge, caplog: pytest.LogCaptureFixture
+) -> None:
+    edit = draw_edit(llama, scope="after_prompt", heads=[(1, 1)])
+    found, fast = gradients(llama, edit, [0, 1])
+    with caplog.at_level("INFO", "lofit_lens"):
+        without, slow = gradients(llama, edit, [0, 1], memory=0.0)
+    assert_near(found, without)
+    assert_near(fast[0], slow[0])
+    assert "the keys and values of prompts" in caplog.text
+    assert "what lies below the edit" in caplog.text
+
+
+def test_keys_and_values_of_unequal_length_are_padded_on_the_left(
+    llama: TransformerBridge,
+) -> None:
+    with direct(llama):
+        pasts = [
+            run_past(llama, torch.tensor([start[:-1]]), lambda *_: None, direct=True)
+            for start in STARTS
+        ]
+    past = joined(pasts)
+    assert past.real is not None
+    assert past.real.sum(1).tolist() == [len(start) - 1 for start in STARTS]
+    for layer in range(N_LAYERS):
+        for row, (keys, _) in enumerate(p[layer] for p in pasts):
+            assert torch.equal(past.layers[layer][0][row, :, past.real[row]], keys[0])
+
+
+def test_a_family_that_limits_sight_shares_nothing_beyond_its_window(
+    tiny_model: ModelBuilder,
+) -> None:
+    model = tiny_model("mistral-window")
+    long = [EncodedText((*range(2, 40), i, i + 1), 38) for i in (50, 60, 70)]
+    alone = torch.cat([answer_logprobs(model, [text]) for text in long])
+    assert torch.allclose(answer_logprobs(model, long), alone, atol=1e-4)
+
+
+def test_rows_say_where_each_token_stands_and_which_it_sees() -> None:
+    rows = stack([lay_out(GROUPS[0]), lay_out(GROUPS[1])], pad=9, device=None)
+    assert rows.tokens[0].tolist() == [*STARTS[0], 70, 71, 72, 70, 80, 90]
+    assert rows.rank[0, -6:].tolist() == [9, 10, 11, 9, 10, 9]
+    assert rows.tokens[1, len(STARTS[1]) + 5 :].unique().tolist() == [9]
+    assert rows.sees is not None
+    first, second = len(STARTS[0]), len(STARTS[0]) + 3
+    assert rows.sees[0, second, :first].all()
+    assert not rows.sees[0, second, first:second].any()
+    assert rows.is_answer.sum(1).tolist() == [len(end) for ends in ENDS[:2] for end in ends]
+    assert rows.targets[rows.is_answer].tolist() == [t for e in ENDS[:2] for end in e for t in end]
+    places = rows.places[rows.picks[rows.is_answer]]
+    assert len(places) > len(rows.places)  # the last prompt token predicts all first tokens
+
+
+def test_switches_are_as_said_inside_the_context_only() -> None:
+    assert taken() == ll.Shortcuts()
+    with ll.shortcuts(False):
+        assert not taken().direct
+        with ll.shortcuts(shared=False) as inner:
+            assert inner.direct
+            assert not inner.shared
+        assert not taken().shared
+    with pytest.raises(LofitLensError, match=r"0 to 1, got 2"), ll.shortcuts(memory=2.0):
+        pass
+    assert taken() == ll.Shortcuts()
+
+
+def test_the_environment_can_turn_every_shortcut_off() -> None:
+    import os
+    import subprocess
+    import sys
+
+    code = "from lofit_lens.fast.switches import taken; print(taken().direct)"
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | extra, capture_output=True, text=True
+        ).stdout.strip()
+        for extra in ({}, {"LOFIT_LENS_PLAIN": "1"})
+    ]
+    assert found == ["True", "False"]
+
+
+def test_an_encoder_meets_each_text_once(llama: TransformerBridge, monkeypatch: Any) -> None:
+    first = Encoder(llama).prompt("The colour of a new house")
+    monkeypatch.setattr(type(llama.tokenizer), "__call__", lambda *_, **__: pytest.fail("again"))
+    assert Encoder(llama).prompt("The colour of a new house") == first
