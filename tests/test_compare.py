@@ -23,6 +23,7 @@ from lofit_lens.analysis.recipes import RIVALS
 from lofit_lens.embedded.settings import SELECTION, TUNING
 from lofit_lens.embedded.world import Ability
 from lofit_lens.errors import LeakError, LofitLensError, ScoringError
+from lofit_lens.fast.switches import shortcuts
 from lofit_lens.heads import HeadSet
 from lofit_lens.intervention import HeadIntervention
 from lofit_lens.model import load_model
@@ -276,11 +277,13 @@ def test_finished_runs_are_not_run_again_and_must_be_of_the_same_protocol(
     assert [(r.method, r.seed) for r in more.runs] == [("zero-shot", 42), ("shift", 7)]
 
 
-def test_tokens_are_counted_as_they_enter_the_first_block(
+def test_tokens_are_counted_as_they_enter_the_model(
     model: TransformerBridge, texts: Sequence[EncodedText]
 ) -> None:
     task = small("truth")
     (run,) = compare(model, [task], [], settings=SETTINGS, texts=texts, progress=False).runs
+    with shortcuts(False):
+        (plain,) = compare(model, [task], [], settings=SETTINGS, texts=texts, progress=False).runs
     encoder = Encoder(model)
     lengths = [
         len(text.ids)
@@ -288,7 +291,8 @@ def test_tokens_are_counted_as_they_enter_the_first_block(
         for text in encoder.candidates(example.prompt, (*example.correct, *example.incorrect))
     ]
     assert run.cost.fit_tokens == 0
-    assert max(lengths) * len(lengths) >= run.cost.score_tokens >= sum(lengths)
+    assert max(lengths) * len(lengths) >= plain.cost.score_tokens >= sum(lengths)
+    assert 0 < run.cost.score_tokens < 0.6 * sum(lengths)  # candidates share their prompts
 
 
 def test_open_answers_are_kept_and_refusals_counted_for_multiple_choice(

@@ -105,7 +105,7 @@ def test_a_hook_on_any_point_is_still_called_and_the_others_are_passed(
     for name in ("blocks.1.attn.hook_pattern", "blocks.0.attn.hook_q", "blocks.2.hook_out",
                  "blocks.1.mlp.hook_post", "ln_final.hook_normalized", "unembed.hook_out"):  # fmt: skip
         seen = []
-        with llama.hooks(fwd_hooks=[(name, lambda x, hook, seen=seen: seen.append(x))]):
+        with llama.hooks(fwd_hooks=[(name, lambda x, hook, seen=seen: seen.append(x))]):  # noqa: ARG005
             llama(tokens)
             with direct(llama) as is_direct:
                 assert is_direct

@@ -158,14 +158,14 @@ class _Measured:
 
 @contextmanager
 def _measured(model: TransformerBridge) -> Iterator[_Measured]:
-    """Count the seconds, and the tokens that enter the first block, padding included."""
+    """Count the seconds, and the tokens that are embedded, padding included."""
     measured = _Measured()
 
     def count(h: Any, hook: object = None) -> None:  # noqa: ARG001
         measured.tokens += h.shape[0] * h.shape[1]
 
     try:
-        with model.hooks(fwd_hooks=[("blocks.0.hook_in", count)]):
+        with model.hooks(fwd_hooks=[("embed.hook_out", count)]):
             yield measured
     finally:
         measured.seconds = time.perf_counter() - measured.started

@@ -22,8 +22,9 @@ class Cost:
         parameters: Learned numbers of the edit.
         fit_seconds: Seconds of fitting, with every choice made on validation data.
         score_seconds: Seconds of scoring the test split.
-        fit_tokens: Tokens that entered the first block while fitting, padding included.
-        score_tokens: Tokens that entered the first block while scoring the test split.
+        fit_tokens: Tokens that entered the model while fitting, padding included; a token that
+            several texts share counts once where it was run once.
+        score_tokens: Tokens that entered the model while scoring the test split, likewise.
     """
 
     parameters: int = 0

@@ -36,7 +36,8 @@ def direct(model: TransformerBridge) -> Iterator[bool]:
 
     Yields:
         Whether this was done. It is not if the switch `direct` is off, TransformerLens has
-        processed the weights, or one of its settings asks for another computation.
+        processed the weights or has a setting that asks for another computation, or an edit has
+        put a forward pass of its own in the place of the model's.
     """
     if not taken().direct or not _plain_native(model):
         yield False
@@ -72,6 +73,9 @@ def listens(module: nn.Module) -> bool:
 
 def _plain_native(model: TransformerBridge) -> bool:
     if weights_processed(model) or getattr(model, "compatibility_mode", False):
+        return False
+    own = model.original_model.__dict__
+    if "forward" in own and "_hf_hook" not in own:  # the latter is how accelerate places a model
         return False
     return not any(getattr(model.cfg, setting, False) for setting in _FORKS)
 
