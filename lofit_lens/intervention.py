@@ -237,21 +237,29 @@ class HeadIntervention:
         ranked = self.heads.in_layer(layer)
         rows = torch.tensor([rank for rank, _ in ranked])
         heads = torch.tensor([head for _, head in ranked])
+        # Adding a row of zeros to the other heads is cheaper than picking some out and putting
+        # them back. A scale would have z of all heads kept for the backward pass, so it picks.
+        dense = self.scale is None or len(heads) == self.heads.n_heads
         learning = self._some_tensor.requires_grad
 
+        def placed(tensor: Tensor | None, device: torch.device) -> Tensor | None:
+            """The rows of this layer on the device of its activations, one for every head if dense."""
+            if tensor is None:
+                return None
+            here = tensor[rows.to(tensor.device)].to(device)
+            if not dense:
+                return here
+            shape = (self.heads.n_heads, self.d_head)
+            return here.new_zeros(shape).index_copy(0, heads.to(device), here)
+
         def parts(device: torch.device) -> tuple[Tensor, Tensor | None, Tensor | None]:
-            """Index, scale and bias of this layer on the device of its activations."""
-            scale, bias = (
-                None if t is None else t[rows.to(t.device)].to(device)
-                for t in (self.scale, self.bias)
-            )
-            return heads.to(device), scale, bias
+            return heads.to(device), placed(self.scale, device), placed(self.bias, device)
 
         kept = cache(parts)  # a learned edit is copied to each device once
 
         def edit(z: Float[Tensor, "batch pos head d_head"], hook: object = None) -> Tensor:  # noqa: ARG001
             index, scale, bias = parts(z.device) if learning else kept(z.device)
-            before = z.index_select(-2, index)
+            before = z if dense else z.index_select(-2, index)
             after = before.float()
             if scale is not None:
                 after = after * (1 + scale)
@@ -260,6 +268,6 @@ class HeadIntervention:
             after = after.to(z.dtype)
             if positions is not None:
                 after = positions.limit(after, before)
-            return z.index_copy(-2, index, after)
+            return after if dense else z.index_copy(-2, index, after)
 
         return edit

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from lofit_lens.analysis.baselines import logistic
 from lofit_lens.analysis.baselines import probes as module
 from lofit_lens.analysis.baselines.directions import (
     Moments,
@@ -51,6 +52,14 @@ def standardised(probes: Any, z: torch.Tensor, place: tuple[int, int]) -> np.nda
     return features.float().double().numpy()
 
 
+@pytest.fixture(params=["double", "single"])
+def precision(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Solve all probes in this precision, whatever their size."""
+    monkeypatch.setattr(module, "SINGLE_SIZE", 0 if request.param == "single" else 2**60)
+    return request.param
+
+
+@pytest.mark.usefixtures("precision")
 @pytest.mark.parametrize("kind", ["well-conditioned", "ill-conditioned", "separable"])
 @pytest.mark.parametrize(("n", "d"), [(400, 24), (60, 48)], ids=["many texts", "few texts"])
 def test_probes_agree_with_scikit_learn(kind: str, n: int, d: int) -> None:
@@ -81,7 +90,7 @@ def test_the_statistics_come_from_the_training_texts_alone() -> None:
     assert torch.equal(probes.decision(z), before)
 
 
-def test_a_constant_feature_has_coefficient_zero_and_no_nan() -> None:
+def test_a_constant_feature_has_coefficient_zero_and_no_nan(precision: str) -> None:
     z, right = draw("well-conditioned", 80, 5)
     z[..., 2] = 0.1
     z[:, 1, 1] = -7.3  # a head that is constant altogether
@@ -89,10 +98,13 @@ def test_a_constant_feature_has_coefficient_zero_and_no_nan() -> None:
     assert torch.equal(probes.weight[..., 2], torch.zeros(SHAPE).double())
     share = right.mean()
     assert probes.intercept[1, 1] == pytest.approx(np.log(share / (1 - share)), rel=1e-6)
+    close = 1e-7 if precision == "double" else 1e-4
     for tensor in (probes.weight, probes.intercept, probes.decision(z), probes.directions()):
         assert torch.isfinite(tensor).all()
     with_others = fit_probes(z[..., [0, 1, 3, 4]], right)
-    torch.testing.assert_close(probes.weight[..., [0, 1, 3, 4]], with_others.weight)
+    torch.testing.assert_close(
+        probes.weight[..., [0, 1, 3, 4]], with_others.weight, rtol=close, atol=close
+    )
 
 
 @pytest.mark.parametrize("kind", ["ill-conditioned", "separable"])
@@ -105,13 +117,43 @@ def test_heads_solved_in_chunks_or_together_are_the_same(
     torch.testing.assert_close(fit_probes(z, right).weight, together.weight)
 
 
-def test_features_too_many_for_a_rough_hessian_give_the_same_probe(
+@pytest.mark.parametrize("kind", ["well-conditioned", "ill-conditioned", "separable"])
+@pytest.mark.parametrize(("n", "d"), [(70, 9), (300, 128), (2350, 128)])
+def test_single_precision_gives_the_probe_of_double(
+    kind: str, n: int, d: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    z, right = draw(kind, n, d)
+    found = []
+    for size in (2**60, 0):
+        monkeypatch.setattr(module, "SINGLE_SIZE", size)
+        found.append(fit_probes(z[:, :1], right).weight)
+    double, single = found
+    error = (single - double).norm(dim=-1) / double.norm(dim=-1)
+    assert not torch.equal(single, double)
+    assert (error <= 2e-4).all()
+
+
+def test_heads_that_single_precision_cannot_finish_are_done_in_double(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     z, right = draw("ill-conditioned", 70, 9)
-    rough = fit_probes(z, right)
-    monkeypatch.setattr(module, "ROUGH_SIZE", 0)
-    torch.testing.assert_close(fit_probes(z, right).weight, rough.weight, rtol=1e-6, atol=1e-8)
+    double = fit_probes(z, right)
+    monkeypatch.setattr(module, "SINGLE_SIZE", 0)
+    monkeypatch.setitem(logistic.TOLERANCE, torch.float32, 0.0)
+    assert torch.equal(fit_probes(z, right).weight, double.weight)
+    monkeypatch.setitem(logistic.TOLERANCE, torch.float64, 0.0)
+    with pytest.raises(LofitLensError, match="6 of 6 probes did not converge"):
+        fit_probes(z, right)
+
+
+@pytest.mark.usefixtures("precision")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_the_activations_are_left_as_they_were(dtype: torch.dtype) -> None:
+    z, right = draw("well-conditioned", 40, 5)
+    only = z[:, :1, :1].to(dtype, copy=True)  # one head: nothing has to be moved to split it off
+    before = only.clone()
+    fit_probes(only, right)
+    assert torch.equal(only, before)
 
 
 def test_the_direction_is_the_gradient_of_the_log_odds() -> None:
@@ -132,6 +174,7 @@ def test_one_kind_of_text_is_refused() -> None:
             stored_contrast(z, labels)
 
 
+@pytest.mark.usefixtures("precision")
 def test_activations_that_are_not_finite_are_refused() -> None:
     z, right = draw("well-conditioned", 20, 4)
     z[3, 1, 0, 2] = torch.inf
