@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lofit_lens.errors import LofitLensError
+from lofit_lens.errors import LofitLensError, TrainingStopped
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet, number_of_heads
 from lofit_lens.intervention import HeadIntervention
@@ -16,7 +16,8 @@ from lofit_lens.scoring.evaluation import Evaluation
 from lofit_lens.selection import select_heads
 from lofit_lens.tasks.task import Task
 from lofit_lens.training.config import SelectionConfig, TuningConfig
-from lofit_lens.tuning import tune_heads
+from lofit_lens.training.together import check_together, grouped
+from lofit_lens.tuning import tune_together
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -121,6 +122,7 @@ def lofit(
     random_draws: int = 0,
     out: str | Path | None = None,
     batch_size: int = 32,
+    together: int = 8,
     progress: bool = True,
 ) -> LofitRun:
     """Select heads, tune them, and score the model before and after.
@@ -137,15 +139,18 @@ def lofit(
         out: Folder to write each result to as soon as it is there, in the format of
             `LofitRun.save`.
         batch_size: Sequences per forward pass in scoring.
+        together: How many head sets are tuned in one forward pass. Activations of a step take so
+            many times the memory of one; results do not depend on it, up to rounding.
         progress: Whether to show bars.
 
     Raises:
-        LofitLensError: Not exactly one of `fraction` and `k` is given.
+        LofitLensError: Not exactly one of `fraction` and `k` is given, or `together` is below 1.
         TrainingStopped: Training became unstable.
     """
     tuning = tuning or TuningConfig()
     if out is not None and Path(out).is_file():
         raise LofitLensError(f"{out} is a file; name a folder.")
+    check_together(together)
     number_of_heads(model.cfg.n_layers * model.cfg.n_heads, k=k, fraction=fraction)
     folder = Path(out) if out is not None else None
 
@@ -159,7 +164,15 @@ def lofit(
     heads = scores.top(k=k, fraction=fraction)
     if folder is not None:
         _save_scores(folder, scores, heads)
-    tuned = tune_heads(model, task, heads, tuning, progress=progress)
+    shape = {"n_layers": heads.n_layers, "n_heads": heads.n_heads}
+    drawn = {
+        seed: HeadSet.random(len(heads), seed=seed, **shape)
+        for seed in range(tuning.seed, tuning.seed + random_draws)
+    }
+    edits = _tuned(
+        model, task, [heads, *drawn.values()], tuning, together=together, progress=progress
+    )
+    tuned = next(edits)
     if folder is not None:
         tuned.save(folder)
     zero_shot_result = score(None, "zero_shot")
@@ -167,14 +180,26 @@ def lofit(
     tuned = _with_metrics(tuned, {"zero_shot": zero_shot_result, "tuned": tuned_result})
     if folder is not None:
         tuned.save(folder)
-    random = {}
-    for seed in range(tuning.seed, tuning.seed + random_draws):
-        drawn = HeadSet.random(
-            len(heads), n_layers=heads.n_layers, n_heads=heads.n_heads, seed=seed
-        )
-        edit = tune_heads(model, task, drawn, tuning, progress=progress)
-        random[seed] = score(edit, f"random_{seed}")
+    random = {seed: score(edit, f"random_{seed}") for seed, edit in zip(drawn, edits, strict=True)}
     return LofitRun(scores, tuned, zero_shot_result, tuned_result, random)
+
+
+def _tuned(
+    model: TransformerBridge,
+    task: Task,
+    sets: Sequence[HeadSet],
+    tuning: TuningConfig,
+    *,
+    together: int,
+    progress: bool,
+) -> Iterator[HeadIntervention]:
+    """Stage 2 on several head sets with the same settings."""
+    for some in grouped(sets, together):
+        runs = [(heads, tuning) for heads in some]
+        for edit in tune_together(model, task, runs, progress=progress):
+            if isinstance(edit, TrainingStopped):
+                raise edit
+            yield edit
 
 
 def _with_metrics(

@@ -43,7 +43,7 @@ def command(as_json: bool, quiet: bool = False) -> Iterator[Report]:
     except RuntimeError as error:
         if "out of memory" not in str(error):
             raise
-        _fail(f"{error}\nGive a smaller --batch-size; in training, --micro-batch-size 1.")
+        _fail(f"{error}\nGive a smaller --batch-size; in training, --micro-batch-size auto.")
     except KeyboardInterrupt:
         typer.echo("Interrupted.", err=True)
         raise typer.Exit(INTERRUPTED) from None

@@ -167,7 +167,8 @@ class TrainingOptions:
         int | None, _option("Examples per optimiser step. (default: 8)", TRAINING)
     ] = None
     micro_batch_size: Annotated[
-        int | None, _option("Examples per forward pass; saves memory.", TRAINING)
+        str | None,
+        _option("Examples per forward pass, or auto: the most that fit into memory.", TRAINING),
     ] = None
     weight_decay: Annotated[float | None, _option("AdamW's. (default: 0.0)", TRAINING)] = None
     gradient_checkpointing: Annotated[
@@ -229,12 +230,17 @@ class TrainingOptions:
             "scope": self.scope,
             "epochs": self.epochs,
             "batch_size": self.train_batch_size,
-            "micro_batch_size": self.micro_batch_size,
+            "micro_batch_size": _number_or_auto(self.micro_batch_size),
             "weight_decay": self.weight_decay,
             "gradient_checkpointing": self.gradient_checkpointing,
             "seed": self.seed,
         }
         return {name: value for name, value in (shared | dict(own)).items() if value is not None}
+
+
+def _number_or_auto(text: str | None) -> int | str | None:
+    """A batch size as typed; what is no number is left to the check of the configuration."""
+    return int(text) if text is not None and text.isdecimal() else text
 
 
 EMBEDDED_TASKS = "embedded:truth,embedded:kinship,embedded:edit"

@@ -2,8 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal, TypeVar
+
 import psutil
 import torch
+
+from lofit_lens.errors import LofitLensError
+
+T = TypeVar("T")
+
+BatchSize = int | Literal["auto"]
+"""A number of texts, or the largest that fits into memory."""
+
+LARGEST = {"cuda": 256}
+"""What "auto" starts from, by the kind of device; on others larger batches gain nothing."""
+ELSEWHERE = 32
+
+
+def check_batch_size(batch_size: object, name: str = "batch_size") -> None:
+    """Refuse a batch size that is neither a whole number of at least 1 nor "auto".
+
+    Raises:
+        LofitLensError: It is not.
+    """
+    if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
+        raise LofitLensError(
+            f'{name} must be a whole number of at least 1, or "auto", got {batch_size!r}.'
+        )
 
 
 def free_memory(device: torch.device) -> int:
@@ -11,3 +38,52 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return psutil.virtual_memory().available
+
+
+def within_memory(run: Callable[[int], T], batch_size: BatchSize, device: torch.device) -> T:
+    """Run with a batch size; under "auto" with half of it again whenever memory runs out.
+
+    Args:
+        run: Does the work with a batch size, the largest batch first, so that it fails early.
+        batch_size: The size, or "auto".
+        device: Where the model is.
+    """
+    if batch_size != "auto":
+        return run(batch_size)
+    size = LARGEST.get(device.type, ELSEWHERE)
+    while True:
+        try:
+            return run(size)
+        except RuntimeError as error:
+            if size == 1 or not ran_out(error):
+                raise
+        size //= 2
+
+
+def ran_out(error: RuntimeError) -> bool:
+    """Whether memory ran out; then what is no longer needed is let go."""
+    from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+
+    out = should_reduce_batch_size(error)
+    if out:
+        clear_device_cache(garbage_collection=True)
+    return out
+
+
+class Peak:
+    """The most memory that tensors took on a GPU, in bytes; None elsewhere."""
+
+    bytes: int | None = None
+
+
+@contextmanager
+def peak_memory(device: torch.device) -> Iterator[Peak]:
+    """Measure the peak inside the context; it resets PyTorch's own record of the peak."""
+    peak = Peak()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    try:
+        yield peak
+    finally:
+        if device.type == "cuda":
+            peak.bytes = torch.cuda.max_memory_allocated(device)

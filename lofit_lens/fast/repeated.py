@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from lofit_lens.edit import Edit
 
-AT_ONCE = 32
-"""Rows per forward pass where no gradient is needed."""
+AT_ONCE, TOKENS_AT_ONCE = 32, 16_384
+"""Rows per forward pass where no gradient is needed, and tokens of its preparations."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -174,5 +174,7 @@ class _Passes:
 
 def _by_length(lengths: Sequence[int]) -> Iterator[list[int]]:
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    for start in range(0, len(order), AT_ONCE):
-        yield order[start : start + AT_ONCE]
+    while order:
+        fitting = min(AT_ONCE, max(1, TOKENS_AT_ONCE // max(1, lengths[order[0]])))
+        yield order[:fitting]
+        order = order[fitting:]

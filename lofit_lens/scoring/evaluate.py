@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from lofit_lens.errors import LofitLensError
+from lofit_lens.fast.memory import BatchSize
 from lofit_lens.scoring.evaluation import Evaluation
 from lofit_lens.scoring.generation import generate_greedily
 from lofit_lens.scoring.logprobs import answer_logprobs
@@ -29,7 +30,7 @@ def evaluate(
     *,
     split: Literal["test", "val"] = "test",
     compat: str | None = None,
-    batch_size: int = 32,
+    batch_size: BatchSize = 32,
     progress: bool = True,
 ) -> Evaluation:
     """Score a task, with or without an edit of the model.
@@ -43,7 +44,7 @@ def evaluate(
         intervention: The edit; None scores the model as it is.
         split: "test", or "val" in the format of the test, for choosing settings.
         compat: A scoring rule of the task by name, such as "paper-code".
-        batch_size: Sequences per forward pass.
+        batch_size: Texts per forward pass; "auto" takes the largest that fits into memory.
         progress: Whether to show a bar.
 
     Raises:
@@ -77,7 +78,7 @@ def _multiple_choice(
     rule: MultipleChoice,
     intervention: Edit | None,
     *,
-    batch_size: int,
+    batch_size: BatchSize,
     progress: bool,
 ) -> list[Record]:
     encoder = Encoder(model)
@@ -117,7 +118,7 @@ def _exact_match(
     rule: ExactMatch,
     intervention: Edit | None,
     *,
-    batch_size: int,
+    batch_size: BatchSize,
     progress: bool,
 ) -> list[Record]:
     generated = generate_greedily(

@@ -11,8 +11,9 @@ from tqdm.auto import tqdm
 
 from lofit_lens.errors import LofitLensError, ScoringError
 from lofit_lens.fast.direct import direct
+from lofit_lens.fast.memory import BatchSize, check_batch_size, within_memory
 from lofit_lens.scoring.logprobs import batches_by_length, edited
-from lofit_lens.tokens import Encoder
+from lofit_lens.tokens import EncodedText, Encoder
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -26,7 +27,7 @@ def generate_greedily(
     intervention: Edit | None = None,
     *,
     max_new_tokens: int = 16,
-    batch_size: int = 32,
+    batch_size: BatchSize = 32,
     progress: bool = False,
 ) -> list[str]:
     """Continue each prompt with the likeliest tokens, up to EOS.
@@ -36,7 +37,8 @@ def generate_greedily(
         prompts: Texts to continue; BOS as the model's family wants it.
         intervention: The edit in force; None generates with the model as it is.
         max_new_tokens: Tokens per continuation.
-        batch_size: Prompts per batch; they are padded on the left.
+        batch_size: Prompts per batch; they are padded on the left. "auto" takes the largest that
+            fits into memory.
         progress: Whether to show a bar.
 
     Returns:
@@ -47,31 +49,48 @@ def generate_greedily(
     """
     if max_new_tokens < 1:
         raise LofitLensError(f"max_new_tokens must be at least 1, got {max_new_tokens}.")
+    check_batch_size(batch_size)
     encoder = Encoder(model)
     encoded = [encoder.prompt(prompt) for prompt in prompts]
-    results = [""] * len(prompts)
     with (
         edited(model, intervention),
         direct(model),
         _watched_for_nan(model),
         tqdm(total=len(prompts), desc="generate", leave=False, disable=not progress) as bar,
     ):
-        for indices in batches_by_length([len(text.ids) for text in encoded], batch_size):
-            batch = encoder.batch([encoded[i] for i in indices])
-            produced = model.generate(
-                batch.tokens,
-                attention_mask=batch.attention_mask,
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                stop_at_eos=encoder.eos is not None,
-                eos_token_id=encoder.eos,
-                return_type="tokens",
-                verbose=False,
-            )
-            assert isinstance(produced, torch.Tensor)
-            for i, new in zip(indices, produced[:, batch.tokens.shape[1] :].tolist(), strict=True):
-                results[i] = _continuation(encoder, encoded[i].ids, new)
-            bar.update(len(indices))
+        return within_memory(
+            lambda size: _continuations(model, encoder, encoded, max_new_tokens, size, bar),
+            batch_size,
+            next(model.original_model.parameters()).device,
+        )
+
+
+def _continuations(
+    model: TransformerBridge,
+    encoder: Encoder,
+    encoded: Sequence[EncodedText],
+    max_new_tokens: int,
+    batch_size: int,
+    bar: tqdm[Any],
+) -> list[str]:
+    bar.reset()
+    results = [""] * len(encoded)
+    for indices in batches_by_length([len(text.ids) for text in encoded], batch_size):
+        batch = encoder.batch([encoded[i] for i in indices])
+        produced = model.generate(
+            batch.tokens,
+            attention_mask=batch.attention_mask,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            stop_at_eos=encoder.eos is not None,
+            eos_token_id=encoder.eos,
+            return_type="tokens",
+            verbose=False,
+        )
+        assert isinstance(produced, torch.Tensor)
+        for i, new in zip(indices, produced[:, batch.tokens.shape[1] :].tolist(), strict=True):
+            results[i] = _continuation(encoder, encoded[i].ids, new)
+        bar.update(len(indices))
     return results
 
 

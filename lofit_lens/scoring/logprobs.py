@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from lofit_lens.errors import LofitLensError, ScoringError
 from lofit_lens.fast.direct import direct
+from lofit_lens.fast.memory import BatchSize, check_batch_size, within_memory
 from lofit_lens.fast.passes import summed_logprobs
 from lofit_lens.fast.past import Announce, Past, can_continue, run_past
 from lofit_lens.fast.rows import common_start, lay_out, stack
@@ -35,7 +36,7 @@ def answer_logprobs(
     texts: Sequence[EncodedText],
     intervention: Edit | None = None,
     *,
-    batch_size: int = 32,
+    batch_size: BatchSize = 32,
     progress: bool = False,
 ) -> Float[Tensor, " text"]:
     """Sum of the log-probabilities of each answer's tokens, without length normalisation.
@@ -47,7 +48,8 @@ def answer_logprobs(
         model: A bridge, in eval mode.
         texts: Prompts with answers, from `Encoder.continuation`.
         intervention: The edit in force; None scores the model as it is.
-        batch_size: Texts per forward pass; they are grouped by length.
+        batch_size: Texts per forward pass; they are grouped by length. "auto" takes the largest
+            that fits into memory.
         progress: Whether to show a bar.
 
     Returns:
@@ -57,6 +59,22 @@ def answer_logprobs(
         ScoringError: A log-probability is NaN or infinite.
     """
     check_batch_size(batch_size)
+    device = next(model.original_model.parameters()).device
+    return within_memory(
+        lambda size: _answer_logprobs(model, texts, intervention, size, progress=progress),
+        batch_size,
+        device,
+    )
+
+
+def _answer_logprobs(
+    model: TransformerBridge,
+    texts: Sequence[EncodedText],
+    intervention: Edit | None,
+    batch_size: int,
+    *,
+    progress: bool,
+) -> Float[Tensor, " text"]:
     scores = torch.full((len(texts),), torch.nan)
     whole = intervention is not None and intervention.needs_whole_texts
     pad, device = Encoder(model).pad, model.cfg.device
@@ -99,20 +117,11 @@ def batches_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[
     Raises:
         LofitLensError: `batch_size` is not a whole number of at least 1.
     """
-    check_batch_size(batch_size)
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise LofitLensError(f"batch_size must be a whole number of at least 1, got {batch_size}.")
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
-
-
-def check_batch_size(batch_size: int) -> None:
-    """Refuse a batch size that is not a whole number of at least 1.
-
-    Raises:
-        LofitLensError: It is not.
-    """
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise LofitLensError(f"batch_size must be a whole number of at least 1, got {batch_size}.")
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from lofit_lens.errors import LofitLensError
+from lofit_lens.fast.memory import BatchSize, check_batch_size
 from lofit_lens.positions import TOKEN_SCOPES, TokenScope
 from lofit_lens.tasks.task import OBJECTIVES, Objective
 
@@ -40,8 +41,9 @@ class TrainingConfig:
     """Passes over the training examples."""
     batch_size: int = 8
     """Examples per optimiser step."""
-    micro_batch_size: int | None = None
-    """Examples per forward pass; the gradient does not depend on it. None: the whole batch."""
+    micro_batch_size: BatchSize | None = None
+    """Examples per forward pass; the gradient does not depend on it. None: the whole batch; "auto":
+    the whole batch, and half of it again whenever memory runs out."""
     weight_decay: float = 0.0
     """AdamW's decoupled weight decay. The paper says 0.01, its code runs with 0.0."""
     max_gradient_norm: float = 1.0
@@ -69,10 +71,8 @@ class TrainingConfig:
             if not math.isfinite(value) or value < 0 or (name in positive and value == 0):
                 valid = "greater than 0" if name in positive else "0 or greater"
                 raise LofitLensError(f"{name} must be {valid}, got {value}.")
-        if self.micro_batch_size is not None and self.micro_batch_size < 1:
-            raise LofitLensError(
-                f"micro_batch_size must be 1 or more, got {self.micro_batch_size}."
-            )
+        if self.micro_batch_size is not None:
+            check_batch_size(self.micro_batch_size, "micro_batch_size")
         for name, valid in (("objective", (None, *OBJECTIVES)), ("scope", TOKEN_SCOPES)):
             if getattr(self, name) not in valid:
                 raise LofitLensError(

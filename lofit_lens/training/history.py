@@ -20,6 +20,8 @@ class History:
         learning_rate: Learning rate of each step.
         val_loss: Validation loss before training and after each epoch.
         val_step: Steps made when it was measured.
+        peak_memory: The most memory that tensors took on the GPU, in bytes, everything trained in
+            the same forward pass together; None on a CPU.
     """
 
     loss: list[float] = field(default_factory=list)
@@ -27,6 +29,7 @@ class History:
     learning_rate: list[float] = field(default_factory=list)
     val_loss: list[float] = field(default_factory=list)
     val_step: list[int] = field(default_factory=list)
+    peak_memory: int | None = None
 
     def frame(self) -> pd.DataFrame:
         """Columns `step` (from 1), `loss`, `gradient_norm`, `learning_rate`, `val_loss`."""
@@ -57,6 +60,6 @@ class History:
             if self.val_loss
             else ""
         )
-        return (
-            f"History({len(self.loss)} steps, loss {self.loss[0]:.4g} -> {self.loss[-1]:.4g}{val})"
-        )
+        peak = "" if self.peak_memory is None else f", peak {self.peak_memory / 1e9:.1f} GB"
+        ends = f"loss {self.loss[0]:.4g} -> {self.loss[-1]:.4g}"
+        return f"History({len(self.loss)} steps, {ends}{val}{peak})"

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lofit_lens.edit import Edit
 from lofit_lens.errors import LofitLensError, TrainingStopped
+from lofit_lens.fast.repeated import AT_ONCE
 from lofit_lens.fast.switches import taken
 from lofit_lens.heads import HeadSet
 from lofit_lens.intervention import HeadIntervention
@@ -225,8 +226,9 @@ def _items(session: Session, task: Task, split: Literal["train", "val"]) -> list
     if session.objective != "dpo":
         return items
     texts = [text for item in items for text in item.texts]
-    size = session.config.micro_batch_size or session.config.batch_size
-    scores = iter(answer_logprobs(session.model, texts, batch_size=2 * size).tolist())
+    limit = session.config.micro_batch_size
+    size = limit if limit == "auto" else max(2 * (limit or session.config.batch_size), AT_ONCE)
+    scores = iter(answer_logprobs(session.model, texts, batch_size=size).tolist())
     return [replace(item, reference=tuple(next(scores) for _ in item.texts)) for item in items]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lofit_lens.edit import Edit
+from lofit_lens.fast.memory import peak_memory, ran_out
 from lofit_lens.fast.repeated import AT_ONCE, Passes, repeated_passes
 from lofit_lens.tasks.task import Objective
 from lofit_lens.training.checkpointing import checkpointing
@@ -105,8 +106,14 @@ class Session:
             label: What stands beside the bar.
             progress: Whether to show a bar.
         """
-        config, items = self.config, [*train, *val]
-        steps_per_epoch = -(-len(train) // config.batch_size)
+        with peak_memory(next(self.model.original_model.parameters()).device) as peak:
+            self._train([*train, *val], len(train), label, progress=progress)
+        for trainee in self.trainees:
+            trainee.history = replace(trainee.history, peak_memory=peak.bytes)
+
+    def _train(self, items: Sequence[Item], n_train: int, label: str, *, progress: bool) -> None:
+        config = self.config
+        steps_per_epoch = -(-n_train // config.batch_size)
         total = config.epochs * steps_per_epoch
         optimizer = torch.optim.AdamW(
             [{"params": list(trainee.parameters)} for trainee in self.trainees],
@@ -124,15 +131,17 @@ class Session:
             if self.loss is None:  # a loss of one's own runs the model, and may attach hooks
                 groups = [item.texts for item in items]
                 passes = contexts.enter_context(repeated_passes(self.model, groups, self.edit))
-            work = _Work(self, items, passes)
-            validated = range(len(train), len(items))
+            limit = config.micro_batch_size
+            part = limit if isinstance(limit, int) else config.batch_size
+            work = _Work(self, items, passes, part)
+            validated = range(n_train, len(items))
             self._validate(work, validated)
             for _ in range(config.epochs):
                 orders = {
-                    i: torch.randperm(len(train), generator=trainee.generator).tolist()
+                    i: torch.randperm(n_train, generator=trainee.generator).tolist()
                     for i, trainee in self._alive()
                 }
-                for start in range(0, len(train), config.batch_size):
+                for start in range(0, n_train, config.batch_size):
                     batches = {
                         i: orders[i][start : start + config.batch_size] for i, _ in self._alive()
                     }
@@ -186,7 +195,11 @@ class Session:
     def _validate(self, work: _Work, items: Sequence[int]) -> None:
         if not items:
             return
-        size = self.config.micro_batch_size or max(self.config.batch_size, AT_ONCE)
+        size = (
+            max(self.config.batch_size, AT_ONCE)
+            if self.config.micro_batch_size is None
+            else work.part
+        )
         alive = [i for i, _ in self._alive()]
         totals = dict.fromkeys(alive, 0.0)
         with torch.no_grad():
@@ -201,13 +214,21 @@ class Session:
             history.val_step.append(len(history.loss))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Work:
-    """Losses of items, by their numbers, for several trainees at once."""
+    """Losses of items, by their numbers, for several trainees at once.
+
+    Attributes:
+        session: What is trained, and how.
+        items: Training and validation items.
+        passes: Runs the model; None where the session has a loss of its own.
+        part: Items of each trainee in one forward pass.
+    """
 
     session: Session
     items: Sequence[Item]
     passes: Passes | None
+    part: int
 
     def weight(self, numbers: Sequence[int]) -> int:
         """What the summed loss of some items is divided by."""
@@ -235,13 +256,24 @@ class _Work:
 
     def backward(self, batches: dict[int, list[int]]) -> dict[int, float]:
         """Accumulate the gradient of the mean loss of each trainee's batch; the losses alone."""
-        longest = max(map(len, batches.values()))
-        size = self.session.config.micro_batch_size or longest
+        while True:
+            try:
+                return self._backward(batches)
+            except RuntimeError as error:
+                automatic = self.session.config.micro_batch_size == "auto"
+                if not automatic or self.part == 1 or not ran_out(error):
+                    raise
+            self.part = max(1, min(self.part, *map(len, batches.values())) // 2)
+            for trainee in batches:
+                for parameter in self.session.trainees[trainee].parameters:
+                    parameter.grad = None
+
+    def _backward(self, batches: dict[int, list[int]]) -> dict[int, float]:
         weights = {trainee: self.weight(numbers) for trainee, numbers in batches.items()}
         found = dict.fromkeys(batches, 0.0)
-        for start in range(0, longest, size):
+        for start in range(0, max(map(len, batches.values())), self.part):
             parts = self.losses(
-                {t: numbers[start : start + size] for t, numbers in batches.items()}
+                {t: numbers[start : start + self.part] for t, numbers in batches.items()}
             )
             means = [part / weights[trainee] for trainee, part in parts.items()]
             torch.stack(means).sum().backward()

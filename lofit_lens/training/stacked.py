@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from lofit_lens.heads import HeadSet
@@ -44,6 +45,14 @@ class StackedHeads:
         self._parameters = parameters
         self._component = component
         self._owners: Tensor | None = None
+        self._layers = sorted({layer for some in heads for layer in some.layers()})
+        self._by_layer: Sequence[Tensor] = ()
+        places = [
+            (self._layers.index(layer), owner, head)
+            for owner, some in enumerate(heads)
+            for layer, head in some
+        ]
+        self._places = torch.tensor(places, device=parameters[0].device).unbind(-1)
 
     @property
     def n_parameters(self) -> int:
@@ -52,40 +61,36 @@ class StackedHeads:
 
     def own(self, owners: Sequence[int] | None) -> None:
         """Say whose each row of the next batches is; None: all are the first one's."""
-        self._owners = None if owners is None else torch.tensor(owners)
+        device = self._parameters[0].device
+        self._owners = None if owners is None else torch.tensor(owners, device=device)
 
     @contextmanager
     def applied(self, model: TransformerBridge) -> Iterator[PositionTracker]:
         """Edit every forward pass of `model` inside the context."""
         for heads in self._heads:
             check_head_shape(model, heads)
-        layers = sorted({layer for heads in self._heads for layer in heads.layers()})
         with tracked_positions(model, self.scope) as positions:
-            hooks = [(f"blocks.{i}.attn.hook_z", self._hook(i, positions)) for i in layers]
+            hooks = [
+                (f"blocks.{layer}.attn.hook_z", self._hook(place, positions))
+                for place, layer in enumerate(self._layers)
+            ]
             with model.hooks(fwd_hooks=hooks):
                 yield positions
 
-    def _hook(self, layer: int, positions: PositionTracker) -> Any:
-        ranked = [
-            (owner, rank, head)
-            for owner, heads in enumerate(self._heads)
-            for rank, head in heads.in_layer(layer)
-        ]
-        owners, _, heads_here = torch.tensor(ranked).T
-
-        def numbers(z: Tensor) -> Tensor:
-            """`[row, 1, head, d_head]`, zero for heads that the owner of a row does not edit."""
-            rows = torch.stack([self._parameters[owner][rank] for owner, rank, _ in ranked])
-            shape = (len(self._heads), *z.shape[-2:])
-            index = (owners.to(z.device), heads_here.to(z.device))
-            dense = torch.zeros(shape, device=z.device).index_put(index, rows.to(z.device))
-            if self._owners is None:
-                return dense[0]
-            return dense[self._owners.to(z.device)][:, None]
-
+    def _hook(self, place: int, positions: PositionTracker) -> Any:
         def edit(z: Tensor, hook: object = None) -> Tensor:  # noqa: ARG001
-            change = numbers(z)
+            if place == 0:  # once for all layers, as each forward pass meets this one first
+                self._by_layer = self._laid_out()
+            numbers = self._by_layer[place].to(z.device)
+            owned = numbers[:1] if self._owners is None else numbers[self._owners.to(z.device)]
+            change = owned[:, None]
             after = z * (1 + change) if self._component == "scale" else z + change
             return positions.limit(after.to(z.dtype), z)
 
         return edit
+
+    def _laid_out(self) -> tuple[Float[Tensor, "run head d_head"], ...]:
+        """The numbers by layer, zero for heads that a run does not edit."""
+        rows = torch.cat(list(self._parameters))
+        shape = (len(self._layers), len(self._heads), self._heads[0].n_heads, rows.shape[-1])
+        return rows.new_zeros(shape).index_put(self._places, rows).unbind()
