@@ -61,8 +61,8 @@ $(RAN)/%.ipynb: notebooks/%.ipynb $(CODE) | $(VENV)/.notebooks
 	PLOTLY_RENDERER=plotly_mimetype $(BIN)/jupyter nbconvert --log-level WARN --to notebook --execute \
 	  --ExecutePreprocessor.timeout=300 --ExecutePreprocessor.store_widget_state=False --output-dir $(RAN) $<
 
-bench: $(VENV)/.core
-	$(BIN)/python benchmarks/step.py
+bench: $(VENV)/.test
+	$(BIN)/python benchmarks/run.py
 
 # The wheel, by way of the sdist, must hold lofit_lens.analysis and import from anywhere.
 dist: $(VENV)/.dist

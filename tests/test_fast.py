@@ -137,6 +137,21 @@ def test_processed_weights_and_forks_of_attention_inputs_keep_the_plain_path(
         assert not is_direct
 
 
+@pytest.mark.parametrize("family", ["gpt2", "neox"])
+def test_a_changed_weight_of_a_split_projection_is_not_passed_by(
+    family: str, tiny_model: ModelBuilder
+) -> None:
+    model, tokens = tiny_model(family), torch.tensor([TEXTS[0].ids])
+    before = answer_logprobs(model, TEXTS)
+    with torch.no_grad():
+        model.blocks[1].attn.v.original_component.weight.mul_(2)
+        expected = model(tokens)
+        with direct(model) as is_direct:
+            assert is_direct
+            assert torch.allclose(model.original_model(tokens).logits, expected, atol=1e-5)
+    assert not torch.allclose(answer_logprobs(model, TEXTS), before, atol=1e-2)
+
+
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_scores_of_packed_candidates_are_those_of_single_texts_on_plain_modules(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from lofit_lens.fast.switches import taken
@@ -31,7 +32,7 @@ def direct(model: TransformerBridge) -> Iterator[bool]:
     A bridge wraps every module of the model in one with hook points, and computes attention step
     by step. Here each wrapper without a listener, itself or inside, is replaced by the module that
     it wraps, and attention by PyTorch's scaled-dot-product attention; a family that caps its
-    attention scores keeps the eager one of Hugging Face. Hooks that are there work as before. Hooks
+    attention scores or does not support it keeps the eager one of Hugging Face. Hooks that are there work as before. Hooks
     added inside the context may not be called, so edits must be in force before it is entered.
 
     Yields:
@@ -43,12 +44,14 @@ def direct(model: TransformerBridge) -> Iterator[bool]:
         yield False
         return
     passed = list(_unheard(model))
-    config: Any = model.original_model.config
+    hf_model: Any = model.original_model
+    config = hf_model.config
     before = config._attn_implementation, config.output_attentions
     for parent, name, wrapper in passed:
         parent._modules[name] = wrapper.original_component
     config.output_attentions = False
-    if getattr(config, "attn_logit_softcapping", None) is None:
+    capped = getattr(config.get_text_config(), "attn_logit_softcapping", None)
+    if capped is None and hf_model._supports_sdpa:
         config._attn_implementation = "sdpa"
     try:
         yield True
@@ -93,6 +96,18 @@ def _unheard(model: TransformerBridge) -> Iterator[tuple[nn.Module, str, Any]]:
 
 
 def _silent(wrapper: Any) -> bool:
-    """Whether nothing listens to what only the wrapper has."""
+    """Whether nothing listens to what only the wrapper has, and its own weights are unchanged."""
     inside = set(wrapper.original_component.modules())
-    return not any(listens(module) for module in wrapper.modules() if module not in inside)
+    if any(listens(module) for module in wrapper.modules() if module not in inside):
+        return False
+    split = getattr(wrapper, "split_qkv_matrix", None)
+    return split is None or _as_split(wrapper, split(wrapper.original_component))
+
+
+def _as_split(wrapper: Any, fused: tuple[nn.Module, ...]) -> bool:
+    """Whether the query, key and value weights of a wrapper are still those of the fused ones."""
+    return all(
+        torch.equal(mine, theirs)
+        for own, part in zip((wrapper.q, wrapper.k, wrapper.v), fused, strict=True)
+        for mine, theirs in zip(own.original_component.parameters(), part.parameters(), strict=True)
+    )

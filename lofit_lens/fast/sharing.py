@@ -38,7 +38,8 @@ def can_share(model: TransformerBridge, announce: Announce, longest: int, *, dir
         direct: Whether the context `direct` is open; without it nothing is shared.
     """
     hf_model: Any = model.original_model
-    windows = (getattr(hf_model.config, name, None) for name in _WINDOWS)
+    text = hf_model.config.get_text_config()
+    windows = (getattr(text, name, None) for name in _WINDOWS)
     if (
         not taken().shared
         or not direct
