@@ -40,7 +40,7 @@ TOKEN_SCOPES: tuple[str, ...] = get_args(TokenScope)
 SPARE_PROMPTS: tuple[str, ...] = ("after_prompt", "iti_compat", "last")
 """Scopes that leave alone all tokens of a prompt but the last."""
 
-Places = Callable[[Int[Tensor, "batch total"], Int[Tensor, "batch 1"]], Bool[Tensor, "batch total"]]
+Places = Callable[[Int[Tensor, "batch total"], Int[Tensor, "batch _"]], Bool[Tensor, "batch total"]]
 """A scope of one's own: which tokens are edited, by their rank in the text, padding left out, and
 the number of tokens of the prompt."""
 
@@ -67,13 +67,13 @@ class PositionTracker:
         self.mask: Bool[Tensor, "batch pos"] | None = None
         self._scope = scope
         self._pad_token_id = pad_token_id
-        self._prompt_lengths: Int[Tensor, " batch"] | None = None
+        self._prompt_lengths: Tensor | None = None
         self._rank: Int[Tensor, "batch pos"] | None = None
         self._generating = False
         self._generation_prompts: Int[Tensor, " batch"] | None = None
 
     @property
-    def prompt_lengths(self) -> Int[Tensor, " batch"] | None:
+    def prompt_lengths(self) -> Tensor | None:
         """What `set_prompt_lengths` said last."""
         return self._prompt_lengths
 
@@ -91,13 +91,13 @@ class PositionTracker:
 
     def set_prompt_lengths(
         self,
-        lengths: Int[Tensor, " batch"] | None,
+        lengths: Int[Tensor, " batch"] | Int[Tensor, "batch pos"] | None,
         rank: Int[Tensor, "batch pos"] | None = None,
     ) -> None:
         """Say how many real tokens of each row are prompt; None: each input is all prompt.
 
         Args:
-            lengths: Tokens of the prompt in each row.
+            lengths: Tokens of the prompt in each row; with `rank`, of each token's own text.
             rank: Place of each token of the next inputs in its own text, where these do not simply
                 follow one another; None works it out from the attention mask.
         """
@@ -142,13 +142,20 @@ class PositionTracker:
             raise LofitLensError(
                 f"prompt_lengths has {lengths.shape[0]} entries, the batch {batch} rows."
             )
-        edited = self._edited(rank, lengths.to(rank.device))
+        edited = self._edited(rank, lengths.to(rank.device)[:, None])
         self.mask = (edited & real)[:, past : past + length]
 
     def _edited(
-        self, rank: Int[Tensor, "batch total"], lengths: Int[Tensor, " batch"]
+        self,
+        rank: Int[Tensor, "batch total"],
+        lengths: Int[
+            Tensor,
+            (
+                batch  # total
+            ),
+        ],
     ) -> Bool[Tensor, "batch total"]:
-        last = (lengths - 1)[:, None]
+        last = lengths - 1
         if callable(self._scope):
             return self._scope(rank, last + 1)
         teacher_forced = self._prompt_lengths is not None and not self._generating
@@ -199,9 +206,7 @@ def known_prompts(
     trackers = list(_ACTIVE.get(model, ()))
     before = [tracker.prompt_lengths for tracker in trackers]
 
-    def announce(
-        lengths: Int[Tensor, " batch"], rank: Int[Tensor, "batch pos"] | None = None
-    ) -> None:
+    def announce(lengths: Tensor, rank: Int[Tensor, "batch pos"] | None = None) -> None:
         for tracker in trackers:
             tracker.set_prompt_lengths(lengths, rank)
 

@@ -12,10 +12,11 @@ from torch import Tensor
 import lofit_lens as ll
 from lofit_lens.errors import LofitLensError
 from lofit_lens.fast.direct import direct
+from lofit_lens.fast.passes import summed_logprobs
 from lofit_lens.fast.past import joined, run_past
 from lofit_lens.fast.repeated import repeated_passes
 from lofit_lens.fast.replay import Replay
-from lofit_lens.fast.rows import lay_out, stack
+from lofit_lens.fast.rows import lay_out, side_by_side, stack
 from lofit_lens.fast.switches import taken
 from lofit_lens.intervention import HeadIntervention
 from lofit_lens.residual import ResidualIntervention
@@ -311,6 +312,31 @@ def test_rows_say_where_each_token_stands_and_which_it_sees() -> None:
     assert rows.targets[rows.is_answer].tolist() == [t for e in ENDS[:2] for end in e for t in end]
     places = rows.places[rows.picks[rows.is_answer]]
     assert len(places) > len(rows.places)  # the last prompt token predicts all first tokens
+
+
+def test_bundles_lie_side_by_side_where_that_saves_tokens() -> None:
+    assert side_by_side([40, 9, 8, 7]) == [[0, 1, 2, 3]]
+    assert side_by_side([30, 30, 30]) == [[0], [1], [2]]  # nothing to save
+    assert side_by_side([300, 150, 140, 10]) == [[0], [1, 2, 3]]
+    for lengths in ([300, 150, 140, 20], [200, 100, 100, 60, 50], [500, 10, 10]):
+        rows = side_by_side(lengths)
+        assert sorted(i for row in rows for i in row) == list(range(len(lengths)))
+        assert all(sum(lengths[i] for i in row) <= max(256, *lengths) for row in rows)
+
+
+def test_texts_in_one_row_do_not_see_one_another(llama: TransformerBridge) -> None:
+    bundles = [lay_out(group) for group in GROUPS]
+    rows = stack(bundles, [[2, 0], [1]], pad=9, device=None)
+    assert rows.tokens.shape[0] == 2
+    assert rows.tokens[0].tolist() == [*bundles[2].tokens.tolist(), *bundles[0].tokens.tolist()]
+    assert rows.sees is not None
+    first = len(bundles[2].tokens)
+    assert not rows.sees[0, first:, :first].any()
+    assert rows.prompt_lengths[0, :first].unique().tolist() == [len(STARTS[2])]
+    assert rows.prompt_lengths[0, first:].unique().tolist() == [len(STARTS[0])]
+    with direct(llama), torch.no_grad():
+        found = summed_logprobs(llama, rows, lambda *_: None, direct=True)
+    assert torch.allclose(found, answer_logprobs(llama, TEXTS), atol=1e-4)
 
 
 def test_switches_are_as_said_inside_the_context_only() -> None:

@@ -14,9 +14,9 @@ from lofit_lens.fast.memory import free_memory, within_memory
 from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.scoring.generation import generate_greedily
 from lofit_lens.scoring.logprobs import answer_logprobs
+from lofit_lens.tokens import EncodedText
 from lofit_lens.training.config import TuningConfig
 from lofit_lens.tuning import tune_heads, tune_together
-from lofit_lens.tokens import EncodedText
 from tests.helpers import N_HEADS, N_LAYERS, type_checks_off
 from tests.test_fast import TEXTS
 from tests.test_training import colour_task
@@ -70,7 +70,7 @@ def test_training_goes_on_with_smaller_parts_and_the_same_gradient(
     config = TuningConfig(epochs=2, batch_size=4, validate=False, objective="sft")
     whole = tune_heads(llama, colour_task(), every, config, progress=False)
     part = TuningConfig(**config.to_json() | {"micro_batch_size": "auto"})
-    with room_for(llama, room) as sizes, ll_without_replay():
+    with room_for(llama, room) as sizes, one_text_a_row():
         found = tune_heads(llama, colour_task(), every, part, progress=False)
     assert max(sizes) > room
     assert whole.provenance is not None
@@ -85,7 +85,7 @@ def test_runs_trained_together_halve_their_parts_too(llama: TransformerBridge, e
     config = TuningConfig(epochs=1, batch_size=4, validate=False, objective="sft")
     auto = TuningConfig(**config.to_json() | {"micro_batch_size": "auto"})
     whole = tune_together(llama, colour_task(), [(every, config)] * 2, progress=False)
-    with room_for(llama, 4), ll_without_replay():
+    with room_for(llama, 4), one_text_a_row():
         found = tune_together(llama, colour_task(), [(every, auto)] * 2, progress=False)
     for one, other in zip(whole, found, strict=True):
         assert torch.allclose(one.bias, other.bias, atol=1e-5)  # pyright: ignore
@@ -136,9 +136,9 @@ def every() -> Any:
 
 
 @contextmanager
-def ll_without_replay() -> Iterator[None]:
-    """The preparation of a training set runs without gradients, in larger batches."""
+def one_text_a_row() -> Iterator[None]:
+    """So that the size of a forward pass is its number of texts, and nothing runs beforehand."""
     from lofit_lens.fast.switches import shortcuts
 
-    with shortcuts(replay=False):
+    with shortcuts(replay=False, shared=False):
         yield

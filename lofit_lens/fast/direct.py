@@ -32,8 +32,9 @@ def direct(model: TransformerBridge) -> Iterator[bool]:
     A bridge wraps every module of the model in one with hook points, and computes attention step
     by step. Here each wrapper without a listener, itself or inside, is replaced by the module that
     it wraps, and attention by PyTorch's scaled-dot-product attention; a family that caps its
-    attention scores or does not support it keeps the eager one of Hugging Face. Hooks that are there work as before. Hooks
-    added inside the context may not be called, so edits must be in force before it is entered.
+    attention scores or does not support it keeps the eager one of Hugging Face. Hooks that are there
+    work as before. Hooks added inside the context may not be called, so edits must be in force
+    before it is entered.
 
     Yields:
         Whether this was done. It is not if the switch `direct` is off, TransformerLens has

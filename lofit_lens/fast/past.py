@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 Announce = Callable[[Tensor, Tensor], None]
-"""Told the prompt lengths of a batch, and the place of each of its tokens in its own text."""
+"""Told, for each token of a batch, the prompt length and the place in its own text."""
 
 KeysValues = tuple[Float[Tensor, "_ _ _ _"], Float[Tensor, "_ _ _ _"]]
 
@@ -71,7 +71,7 @@ def run_past(
     """
     n_rows, width = tokens.shape
     rank = torch.arange(width, device=tokens.device).expand(n_rows, -1)
-    announce(torch.full((n_rows,), width + 1, device=tokens.device), rank)
+    announce(torch.full_like(rank, width + 1), rank)
     cache = DynamicCache()
     run: Any = model.original_model if direct else model
     with torch.no_grad():

@@ -15,7 +15,7 @@ from lofit_lens.fast.memory import free_memory
 from lofit_lens.fast.passes import summed_logprobs
 from lofit_lens.fast.past import Announce, KeysValues, joined, run_past
 from lofit_lens.fast.replay import Replay
-from lofit_lens.fast.rows import Row, common_start, lay_out, stack
+from lofit_lens.fast.rows import Bundle, common_start, lay_out, side_by_side, stack
 from lofit_lens.fast.sharing import can_share
 from lofit_lens.fast.switches import taken
 from lofit_lens.positions import SPARE_PROMPTS, known_prompts
@@ -33,7 +33,7 @@ _LOG = logging.getLogger(__name__)
 
 Group = Sequence[EncodedText]
 
-Passes = Callable[[Sequence[int], Sequence[int]], Tensor]
+Passes = Callable[..., Tensor]
 """From numbers of groups, and of the run that each belongs to, to summed log-probabilities."""
 
 
@@ -94,24 +94,41 @@ class _Passes:
         self._pad = Encoder(model).pad
         self._prompts: list[list[KeysValues]] | None = None
         self._replay: Replay | None = None
-        self._layout: list[list[Row]] = [
+        self._recording = False
+        self._recorded: dict[tuple[int, int], int] = {}
+        self._shares = shares
+        self._layout: list[list[Bundle]] = [
             [lay_out(group)] if shares else [lay_out([text]) for text in group] for group in groups
         ]
 
     def logprobs(self, groups: Sequence[int], runs: Sequence[int] | None = None) -> Tensor:
         """Summed log-probabilities of the answers of some groups."""
+        numbers = [(i, part) for i in groups for part in range(len(self._layout[i]))]
+        bundles = [self._layout[i][part] for i, part in numbers]
+        runs = runs or [0] * len(groups)
+        owners = [run for i, run in zip(groups, runs, strict=True) for _ in self._layout[i]]
+        rows = self._rows(bundles, owners)
         if self._own is not None:
-            self._own(
-                runs and [r for i, r in zip(groups, runs, strict=True) for _ in self._layout[i]]
-            )
+            self._own([owners[row[0]] for row in rows])
         if self._replay is not None:
-            self._replay.choose([row for i in groups for row in self._numbers[i]])
+            self._replay.choose([[self._recorded[numbers[i]] for i in row] for row in rows])
         past = None
         if self._prompts is not None:
             past = joined([self._prompts[i] for i in groups])
-        rows = [row for i in groups for row in self._layout[i]]
-        batch = stack(rows, pad=self._pad, device=self._model.cfg.device)
+        batch = stack(bundles, rows, pad=self._pad, device=self._model.cfg.device)
         return summed_logprobs(self._model, batch, self._announce, direct=self._direct, past=past)
+
+    def _rows(self, bundles: Sequence[Bundle], owners: Sequence[int]) -> list[list[int]]:
+        """Which bundles share a row: only those of one run, and none behind a past of its own."""
+        apart = [[i] for i in range(len(bundles))]
+        if not self._shares or self._prompts is not None or self._recording:
+            return apart
+        found = []
+        for owner in dict.fromkeys(owners):
+            own = [i for i, other in enumerate(owners) if other == owner]
+            lengths = [len(bundles[i].tokens) for i in own]
+            found += [[own[i] for i in row] for row in side_by_side(lengths)]
+        return found
 
     def keep_prompts(self) -> None:
         """Run the prompts, all but their last token, and keep their keys and values."""
@@ -145,19 +162,20 @@ class _Passes:
 
     def keep_below(self, replay: Replay, contexts: ExitStack) -> None:
         """Run all texts once, and keep what lies below the edit."""
-        lengths = [sum(len(row.tokens) for row in rows) for rows in self._layout]
+        lengths = [sum(len(bundle.tokens) for bundle in bundles) for bundles in self._layout]
         size = replay.bytes_per_token(self._model) * sum(lengths)
         if not self._fits(size, "what lies below the edit"):
             return
-        order = [i for some in _by_length(lengths) for i in some]
+        self._recording = True
         with torch.no_grad():
             for some in _by_length(lengths):
-                rows = [len(row.tokens) for i in some for row in self._layout[i]]
+                for i in some:
+                    for part in range(len(self._layout[i])):
+                        self._recorded[i, part] = len(self._recorded)
+                rows = [len(bundle.tokens) for i in some for bundle in self._layout[i]]
                 with replay.recorded(rows):
                     self.logprobs(some)
-        numbers = iter(range(sum(map(len, self._layout))))
-        recorded = {i: [next(numbers) for _ in self._layout[i]] for i in order}
-        self._numbers = [recorded[i] for i in range(len(lengths))]
+        self._recording = False
         contexts.enter_context(replay.put_in())
         self._replay = replay
 

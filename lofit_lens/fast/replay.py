@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
@@ -97,12 +98,12 @@ class Replay:
                 )
             yield
 
-    def choose(self, rows: Sequence[int]) -> None:
-        """Take some rows, by their number in the order of recording, for the next forward pass."""
-        if self._below:
-            self._now["residual"] = pad_sequence([self._residual[i] for i in rows], True)
-        if self.with_z:
-            self._now["z"] = pad_sequence([self._z[i] for i in rows], True)
+    def choose(self, rows: Sequence[Sequence[int]]) -> None:
+        """Say what the rows of the next forward pass hold, by numbers in the order of recording."""
+        for name, kept in (("residual", self._residual), ("z", self._z)):
+            if kept:
+                lines = [torch.cat([kept[i] for i in row]) for row in rows]
+                self._now[name] = pad_sequence(lines, batch_first=True)
 
 
 def _spares_z(block: Any, heard: set[nn.Module]) -> bool:

@@ -1,14 +1,15 @@
 """How texts lie in the batch that goes through the model.
 
-A row holds one text, or several that start alike: their common tokens once, then the rest of each,
-hidden from one another. Rows are padded on the right, where a causal model does not see it.
+A bundle holds one text, or several that start alike: their common tokens once, then the rest of each,
+hidden from one another. A row holds one bundle or several, hidden from one another too. Rows are
+padded on the right, where a causal model does not see it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import accumulate, takewhile
 
 import torch
 from jaxtyping import Bool, Int
@@ -19,9 +20,14 @@ from lofit_lens.tokens import EncodedText
 
 PADDING = -1
 
+WIDTH = 256
+"""Tokens up to which bundles are put into one row; in longer rows attention costs too much."""
+WORTH = 0.95
+"""Share of the tokens, padding included, below which putting bundles into one row pays."""
+
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class Bundle:
     """Texts that share their first tokens.
 
     Attributes:
@@ -50,7 +56,8 @@ class Rows:
     Attributes:
         tokens: Token ids, padded on the right.
         rank: Place of each token in its own text.
-        prompt_lengths: Tokens before the answers, the left-out ones in front included.
+        prompt_lengths: Tokens before the answer of its text, for each token; left-out ones in
+            front count.
         sees: Which tokens of its row each token attends to; None if it is all before it.
         places: Positions that predict a token of an answer, in the flattened batch.
         picks: For each text and token of its answer, the index into `places`, padded with 0.
@@ -60,7 +67,7 @@ class Rows:
 
     tokens: Int[Tensor, "row pos"]
     rank: Int[Tensor, "row pos"]
-    prompt_lengths: Int[Tensor, " row"]
+    prompt_lengths: Int[Tensor, "row pos"]
     sees: Bool[Tensor, "row pos pos"] | None
     places: Int[Tensor, " place"]
     picks: Int[Tensor, "text answer"]
@@ -74,8 +81,8 @@ def common_start(texts: Sequence[EncodedText], *, limit: int | None = None) -> i
     return sum(1 for _ in takewhile(lambda ids: len(set(ids)) == 1, columns))
 
 
-def lay_out(texts: Sequence[EncodedText], *, skip: int = 0) -> Row:
-    """Put texts with the same number of prompt tokens into one row.
+def lay_out(texts: Sequence[EncodedText], *, skip: int = 0) -> Bundle:
+    """Put texts with the same number of prompt tokens into one bundle.
 
     Args:
         texts: One text, or several that start alike.
@@ -96,7 +103,7 @@ def lay_out(texts: Sequence[EncodedText], *, skip: int = 0) -> Row:
         tokens += text.ids[common:]
         rank += range(common, len(text.ids))
         branch += [number] * (len(text.ids) - common)
-    return Row(
+    return Bundle(
         torch.tensor(tokens),
         torch.tensor(rank),
         torch.tensor(branch),
@@ -107,30 +114,79 @@ def lay_out(texts: Sequence[EncodedText], *, skip: int = 0) -> Row:
     )
 
 
-def stack(rows: Sequence[Row], *, pad: int, device: torch.device | str | None) -> Rows:
-    """Pad rows into one batch."""
-    tokens = pad_sequence([row.tokens for row in rows], batch_first=True, padding_value=pad)
-    width = tokens.shape[1]
-    before = torch.cat([row.before + i * width for i, row in enumerate(rows)])
+def side_by_side(lengths: Sequence[int]) -> list[list[int]]:
+    """Which bundles to put into one row, by their numbers: the longest first, each where it fits.
+
+    Returns:
+        One list a row; one bundle a row where more would not save tokens.
+    """
+    width = max(WIDTH, *lengths)
+    rows: list[list[int]] = []
+    used: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        row = next((r for r, n in enumerate(used) if n + lengths[i] <= width), len(rows))
+        if row == len(rows):
+            rows.append([])
+            used.append(0)
+        rows[row].append(i)
+        used[row] += lengths[i]
+    if len(rows) * max(used) < WORTH * len(lengths) * max(lengths):
+        return rows
+    return [[i] for i in range(len(lengths))]
+
+
+def stack(
+    bundles: Sequence[Bundle],
+    rows: Sequence[Sequence[int]] | None = None,
+    *,
+    pad: int,
+    device: torch.device | str | None,
+) -> Rows:
+    """Pad bundles into one batch.
+
+    Args:
+        bundles: The bundles; the texts of the batch are in their order.
+        rows: Numbers of the bundles in each row; None: one bundle a row.
+        pad: Token id of padding.
+        device: Where to put the batch.
+    """
+    rows = rows or [[i] for i in range(len(bundles))]
+
+    def padded(parts: Sequence[Tensor], value: int = 0) -> Tensor:
+        lines = [torch.cat([parts[i] for i in row]) for row in rows]
+        return pad_sequence(lines, batch_first=True, padding_value=value)
+
+    tokens = padded([bundle.tokens for bundle in bundles], pad)
+    width, starts = tokens.shape[1], [0] * len(bundles)
+    for line, row in enumerate(rows):
+        lengths = [len(bundles[i].tokens) for i in row]
+        for i, start in zip(row, accumulate([0, *lengths]), strict=False):
+            starts[i] = line * width + start
+    before = torch.cat([b.before + start for b, start in zip(bundles, starts, strict=True)])
     places, index = before.unique(return_inverse=True)
-    lengths = [n for row in rows for n in row.n_answer]
-    answers = torch.cat([row.answer for row in rows]).split(lengths)
+    n_answer = [n for bundle in bundles for n in bundle.n_answer]
+    answers = torch.cat([bundle.answer for bundle in bundles]).split(n_answer)
+    prompts = [torch.full_like(bundle.tokens, bundle.n_prompt) for bundle in bundles]
     sees = None
-    if any(len(row.n_answer) > 1 for row in rows):
-        branch = pad_sequence(
-            [row.branch for row in rows], batch_first=True, padding_value=PADDING
-        ).to(device)
-        same = branch[:, :, None] == branch[:, None, :]
-        sees = torch.tril(same | (branch == 0)[:, None, :])
+    if len(rows) < len(bundles) or any(len(bundle.n_answer) > 1 for bundle in bundles):
+        branch = padded([bundle.branch for bundle in bundles]).to(device)
+        number = [torch.full_like(bundle.tokens, i) for i, bundle in enumerate(bundles)]
+        sees = _sees(padded(number, PADDING).to(device), branch)
     return Rows(
         tokens.to(device),
-        pad_sequence([row.rank for row in rows], batch_first=True).to(device),
-        torch.tensor([row.n_prompt for row in rows], device=device),
+        padded([bundle.rank for bundle in bundles]).to(device),
+        padded(prompts, 1).to(device),
         sees,
         places.to(device),
-        pad_sequence(list(index.split(lengths)), batch_first=True).to(device),
+        pad_sequence(list(index.split(n_answer)), batch_first=True).to(device),
         pad_sequence(list(answers), batch_first=True).to(device),
-        pad_sequence([torch.ones(n, dtype=torch.bool) for n in lengths], batch_first=True).to(
-            device
-        ),
+        (torch.arange(max(n_answer)) < torch.tensor(n_answer)[:, None]).to(device),
     )
+
+
+def _sees(
+    bundle: Int[Tensor, "row pos"], branch: Int[Tensor, "row pos"]
+) -> Bool[Tensor, "row pos pos"]:
+    """Each token sees those before it in its own bundle, common ones and those of its own text."""
+    own_text = (branch[:, :, None] == branch[:, None, :]) | (branch == 0)[:, None, :]
+    return torch.tril(own_text & (bundle[:, :, None] == bundle[:, None, :]))

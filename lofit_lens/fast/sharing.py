@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lofit_lens.fast.passes import summed_logprobs, takes_positions
 from lofit_lens.fast.past import Announce, Past, can_continue, joined, run_past
-from lofit_lens.fast.rows import Row, lay_out, stack
+from lofit_lens.fast.rows import Bundle, lay_out, stack
 from lofit_lens.fast.switches import taken
 from lofit_lens.tokens import EncodedText
 
@@ -60,13 +60,17 @@ def _gives_the_same(model: TransformerBridge, announce: Announce) -> bool:
     groups = [[EncodedText((*start, *end), len(start)) for end in ends] for start in starts]
     skips = [len(start) - 1 for start in starts]
 
-    def scores(rows: Sequence[Row], past: Past | None = None) -> Tensor:
-        batch = stack(rows, pad=0, device=device)
+    def scores(
+        bundles: Sequence[Bundle],
+        past: Past | None = None,
+        rows: Sequence[Sequence[int]] | None = None,
+    ) -> Tensor:
+        batch = stack(bundles, rows, pad=0, device=device)
         return summed_logprobs(model, batch, announce, direct=True, past=past)
 
     with torch.no_grad():
         apart = scores([lay_out([text]) for group in groups for text in group])
-        packed = scores([lay_out(group) for group in groups])
+        packed = scores([lay_out(group) for group in groups], rows=[[1, 0]])
         pasts = [
             run_past(model, torch.tensor([start[:-1]], device=device), announce, direct=True)
             for start in starts

@@ -44,7 +44,7 @@ class StackedHeads:
         self._heads = heads
         self._parameters = parameters
         self._component = component
-        self._owners: Tensor | None = None
+        self.own(None)
         self._layers = sorted({layer for some in heads for layer in some.layers()})
         self._by_layer: Sequence[Tensor] = ()
         places = [
@@ -61,8 +61,8 @@ class StackedHeads:
 
     def own(self, owners: Sequence[int] | None) -> None:
         """Say whose each row of the next batches is; None: all are the first one's."""
-        device = self._parameters[0].device
-        self._owners = None if owners is None else torch.tensor(owners, device=device)
+        self._present = {0} if owners is None else set(owners)
+        self._owners = torch.tensor(owners or [0], device=self._parameters[0].device)
 
     @contextmanager
     def applied(self, model: TransformerBridge) -> Iterator[PositionTracker]:
@@ -82,15 +82,21 @@ class StackedHeads:
             if place == 0:  # once for all layers, as each forward pass meets this one first
                 self._by_layer = self._laid_out()
             numbers = self._by_layer[place].to(z.device)
-            owned = numbers[:1] if self._owners is None else numbers[self._owners.to(z.device)]
-            change = owned[:, None]
+            change = numbers[self._owners.to(z.device)][:, None]
             after = z * (1 + change) if self._component == "scale" else z + change
             return positions.limit(after.to(z.dtype), z)
 
         return edit
 
     def _laid_out(self) -> tuple[Float[Tensor, "run head d_head"], ...]:
-        """The numbers by layer, zero for heads that a run does not edit."""
-        rows = torch.cat(list(self._parameters))
+        """The numbers by layer, zero for heads that a run does not edit.
+
+        A run without rows in the batch gets no gradient, as one of zeros would be stepped on.
+        """
+        numbers = [
+            parameter if run in self._present else parameter.detach()
+            for run, parameter in enumerate(self._parameters)
+        ]
+        rows = torch.cat([parameter.to(self._owners.device) for parameter in numbers])
         shape = (len(self._layers), len(self._heads), self._heads[0].n_heads, rows.shape[-1])
         return rows.new_zeros(shape).index_put(self._places, rows).unbind()
