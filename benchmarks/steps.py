@@ -31,7 +31,7 @@ INIT = 1e-3
 OURS, PLAIN = "ours", "ours, shortcuts off"
 LORA, LORA_ANSWERS = "LoRA by peft, q and v, r = 8", "LoRA by peft, logits of answers only"
 LOOP = "loop over heads, slice writes"
-LOOP_AS_RUN = "loop over heads, anomaly detection on"
+LOOP_AS_RUN = "loop over heads, anomaly detection on"  # which LoFiT's code leaves on
 UPPER, UPPER_PLAIN = "ours, heads in the upper half", "upper half, shortcuts off"
 QUARTER = "ours, lowest head at a quarter of the depth"
 ALL, AFTER, AFTER_PLAIN = (
@@ -98,7 +98,6 @@ def stage_two(subject: Subject, texts: Texts) -> Iterator[Part]:
                 Claim(OURS, LORA, 0.75),
                 Claim(OURS, LORA, 0.8, of="saved"),
                 Claim(OURS, LORA_ANSWERS, 0.85),
-                Claim(OURS, LOOP, 0.4),
                 Claim(OURS, LOOP_AS_RUN, 0.4),
                 Claim(UPPER, UPPER_PLAIN, 0.6),
             ],

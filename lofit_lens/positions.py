@@ -148,12 +148,7 @@ class PositionTracker:
     def _edited(
         self,
         rank: Int[Tensor, "batch total"],
-        lengths: Int[
-            Tensor,
-            (
-                batch  # total
-            ),
-        ],
+        lengths: Tensor,
     ) -> Bool[Tensor, "batch total"]:
         last = lengths - 1
         if callable(self._scope):
