@@ -37,7 +37,7 @@ def passes(
     model = subject.bridge()
     start = time.perf_counter()
     groups = [(text,) for text in texts]
-    with edit.applied(model), ExitStack() as stack:
+    with ExitStack() as stack:
         with shortcuts(fast):
             context = repeated_passes(model, groups, edit)
             run: Callable[..., Tensor] = stack.enter_context(context)

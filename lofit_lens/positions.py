@@ -61,6 +61,7 @@ class PositionTracker:
 
     Attributes:
         mask: Positions to edit in this forward pass; None means all of them.
+        rank: Place of each token in its own text, as `set_prompt_lengths` said last.
     """
 
     def __init__(self, scope: TokenScope | Places, pad_token_id: int | None) -> None:
@@ -68,7 +69,7 @@ class PositionTracker:
         self._scope = scope
         self._pad_token_id = pad_token_id
         self._prompt_lengths: Tensor | None = None
-        self._rank: Int[Tensor, "batch pos"] | None = None
+        self.rank: Int[Tensor, "batch pos"] | None = None
         self._generating = False
         self._generation_prompts: Int[Tensor, " batch"] | None = None
 
@@ -101,7 +102,7 @@ class PositionTracker:
             rank: Place of each token of the next inputs in its own text, where these do not simply
                 follow one another; None works it out from the attention mask.
         """
-        self._prompt_lengths, self._rank = lengths, rank
+        self._prompt_lengths, self.rank = lengths, rank
 
     @contextmanager
     def generation(self) -> Iterator[None]:
@@ -119,9 +120,9 @@ class PositionTracker:
             tokens = kwargs.get("inputs_embeds")
         assert isinstance(tokens, Tensor)
         batch, length = tokens.shape[:2]
-        if self._rank is not None and not self._generating:
+        if self.rank is not None and not self._generating:
             assert self._prompt_lengths is not None
-            self.mask = self._edited(self._rank, self._prompt_lengths.to(self._rank.device))
+            self.mask = self._edited(self.rank, self._prompt_lengths.to(self.rank.device))
             return
         cache = kwargs.get("past_key_values")
         past = int(cache.get_seq_length()) if cache is not None else 0
@@ -189,6 +190,11 @@ _ACTIVE: WeakKeyDictionary[Any, list[PositionTracker]] = WeakKeyDictionary()
 """The trackers attached to each model at this moment."""
 
 
+def is_tracked(model: TransformerBridge) -> bool:
+    """Whether an edit in force on a model follows token positions."""
+    return bool(_ACTIVE.get(model))
+
+
 @contextmanager
 def known_prompts(
     model: TransformerBridge,
@@ -199,7 +205,7 @@ def known_prompts(
         A function to call before each forward pass, as `PositionTracker.set_prompt_lengths`.
     """
     trackers = list(_ACTIVE.get(model, ()))
-    before = [tracker.prompt_lengths for tracker in trackers]
+    before = [(tracker.prompt_lengths, tracker.rank) for tracker in trackers]
 
     def announce(lengths: Tensor, rank: Int[Tensor, "batch pos"] | None = None) -> None:
         for tracker in trackers:
@@ -208,8 +214,8 @@ def known_prompts(
     try:
         yield announce
     finally:
-        for tracker, lengths in zip(trackers, before, strict=True):
-            tracker.set_prompt_lengths(lengths)
+        for tracker, (lengths, rank) in zip(trackers, before, strict=True):
+            tracker.set_prompt_lengths(lengths, rank)
 
 
 @contextmanager

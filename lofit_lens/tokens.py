@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 
-MOST_KNOWN = 100_000
-"""Texts remembered with their tokens."""
+MOST_KNOWN, LONGEST_KNOWN = 20_000, 128
+"""Texts remembered with their tokens, and tokens of the longest of them: 200 MB at most."""
 
-_KNOWN: WeakKeyDictionary[Any, dict[str, tuple[list[int], list[int]]]] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[Any, dict[tuple[str, int], tuple[list[int], list[int]]]] = (
+    WeakKeyDictionary()
+)
 """Texts tokenised before, by tokenizer: a task is scored again for every edit."""
 
 
@@ -141,14 +143,9 @@ class Encoder:
             list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
 
-    def batch(self, texts: Sequence[EncodedText], *, skip: int = 0) -> Batch:
-        """Pad on the left into one batch, on the device of the model.
-
-        Args:
-            texts: The rows.
-            skip: Leave out this many tokens at the start of each; prompt lengths still count them.
-        """
-        rows = [torch.tensor(text.ids[skip:]) for text in texts]
+    def batch(self, texts: Sequence[EncodedText]) -> Batch:
+        """Pad on the left into one batch, on the device of the model."""
+        rows = [torch.tensor(text.ids) for text in texts]
         longest = max(map(len, rows))
         tokens = torch.full((len(rows), longest), self.pad)
         mask = torch.zeros_like(tokens)
@@ -165,12 +162,16 @@ class Encoder:
     def _plain(self, text: str) -> tuple[list[int], list[int]]:
         """Token ids without special tokens, and the character at which each token ends."""
         known = _KNOWN.setdefault(self._tokenizer, {})
-        if text not in known:
-            encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        key = text, len(self._tokenizer)  # tokens may be added
+        if key in known:
+            return known[key]
+        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        found = encoded["input_ids"], [end for _, end in encoded["offset_mapping"]]
+        if len(found[0]) <= LONGEST_KNOWN:
             if len(known) >= MOST_KNOWN:
                 known.clear()
-            known[text] = (encoded["input_ids"], [end for _, end in encoded["offset_mapping"]])
-        return known[text]
+            known[key] = found
+        return found
 
     def _with_context(self, ids: list[int]) -> tuple[int, ...]:
         if self.bos is not None:

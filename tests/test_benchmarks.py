@@ -34,7 +34,7 @@ def results() -> Iterator[dict[str, Result]]:
     ("part", "rivals", "claims"),
     [
         ("scoring", 4, 2),
-        ("steps", 9, 6),
+        ("steps", 9, 5),
         ("after_prompt", 2, 1),
         ("every_layer", 2, 1),
         ("together", 2, 1),

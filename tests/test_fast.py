@@ -8,21 +8,37 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import BloomConfig, FalconConfig, GPTJConfig, GPTNeoConfig, OPTConfig
 
 import lofit_lens as ll
+from lofit_lens.analysis.baselines.loreft import LoReFT
 from lofit_lens.errors import LofitLensError
-from lofit_lens.fast.direct import direct
+from lofit_lens.fast.direct import COUNTS, direct
 from lofit_lens.fast.passes import summed_logprobs
 from lofit_lens.fast.past import joined, run_past
 from lofit_lens.fast.repeated import repeated_passes
 from lofit_lens.fast.replay import Replay
 from lofit_lens.fast.rows import lay_out, side_by_side, stack
 from lofit_lens.fast.switches import taken
+from lofit_lens.fast.trust import standing
 from lofit_lens.intervention import HeadIntervention
 from lofit_lens.residual import ResidualIntervention
 from lofit_lens.scoring.logprobs import answer_logprobs
 from lofit_lens.tokens import EncodedText, Encoder
-from tests.helpers import CONFIGS, FAMILIES, N_LAYERS, draw_edit, load_plain
+from lofit_lens.training.config import TuningConfig
+from tests.helpers import (
+    CONFIGS,
+    CONTEXT,
+    D_MODEL,
+    FAMILIES,
+    N_HEADS,
+    N_LAYERS,
+    VOCAB,
+    draw_edit,
+    load_plain,
+    save_tiny_model,
+)
+from tests.test_training import colour_task
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,7 +84,6 @@ def gradients(
     edit, parameters = trained(edit)
     with (
         ll.shortcuts(**switches),
-        edit.applied(model),
         repeated_passes(model, GROUPS, edit) as logprobs,
     ):
         found = logprobs(groups, [0] * len(groups))
@@ -85,6 +100,7 @@ def test_going_past_silent_hook_points_gives_the_logits_of_plain_hugging_face(
     family: str, tiny_model: ModelBuilder, tiny_folder: Callable[[str], Path]
 ) -> None:
     model, tokens = tiny_model(family), torch.tensor([TEXTS[0].ids, TEXTS[0].ids])
+    standing(model)
     wrappers = list(model.original_model.modules())
     settings = str(model.original_model.config)
     with torch.no_grad(), direct(model) as is_direct:
@@ -102,7 +118,7 @@ def test_a_hook_on_any_point_is_still_called_and_the_others_are_passed(
     llama: TransformerBridge,
 ) -> None:
     tokens = torch.tensor([TEXTS[0].ids])
-    llama(tokens)  # hook points get their shapes in the first pass
+    standing(llama)
     for name in ("blocks.1.attn.hook_pattern", "blocks.0.attn.hook_q", "blocks.2.hook_out",
                  "blocks.1.mlp.hook_post", "ln_final.hook_normalized", "unembed.hook_out"):  # fmt: skip
         seen = []
@@ -116,6 +132,7 @@ def test_a_hook_on_any_point_is_still_called_and_the_others_are_passed(
 
 
 def test_an_exception_puts_everything_back(llama: TransformerBridge) -> None:
+    standing(llama)
     before = list(llama.original_model.modules())
     with pytest.raises(KeyboardInterrupt), direct(llama):
         raise KeyboardInterrupt
@@ -127,6 +144,7 @@ def test_processed_weights_and_forks_of_attention_inputs_keep_the_plain_path(
     tiny_model: ModelBuilder,
 ) -> None:
     model = tiny_model("llama")
+    standing(model)
     model.set_use_attn_result(True)
     with direct(model) as is_direct:
         assert not is_direct
@@ -184,7 +202,8 @@ def test_candidates_of_one_prompt_share_a_row(llama: TransformerBridge) -> None:
     def note(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         sizes.append((args[0] if args else kwargs["input_ids"]).shape)
 
-    answer_logprobs(llama, TEXTS)  # the first call tries sharing out
+    setattr(note, COUNTS, True)
+    standing(llama)
     with llama.original_model.register_forward_pre_hook(note, with_kwargs=True):
         answer_logprobs(llama, TEXTS)
     assert sizes == [(3, len(STARTS[0]) + sum(map(len, ENDS[0])))]
@@ -235,7 +254,6 @@ def test_an_edit_of_the_residual_stream_keeps_what_lies_up_to_its_block(
         for switches in ({}, {"enabled": False}):
             with (
                 ll.shortcuts(**switches),
-                edit.applied(llama),
                 repeated_passes(llama, GROUPS, edit) as logprobs,
             ):
                 scores = logprobs([0, 1, 2], [0, 0, 0])
@@ -252,7 +270,6 @@ def test_a_hook_below_the_edit_is_heard_at_every_step(llama: TransformerBridge) 
     calls = []
     with (
         llama.hooks(fwd_hooks=[("blocks.0.hook_out", lambda _x, hook: calls.append(hook.name))]),
-        edit.applied(llama),
         repeated_passes(llama, GROUPS, edit) as logprobs,
     ):
         before = len(calls)
@@ -277,6 +294,7 @@ def test_beyond_the_memory_bound_nothing_is_kept_and_the_result_is_the_same(
 def test_keys_and_values_of_unequal_length_are_padded_on_the_left(
     llama: TransformerBridge,
 ) -> None:
+    standing(llama)
     with direct(llama):
         pasts = [
             run_past(llama, torch.tensor([start[:-1]]), lambda *_: None, direct=True)
@@ -334,6 +352,7 @@ def test_texts_in_one_row_do_not_see_one_another(llama: TransformerBridge) -> No
     assert not rows.sees[0, first:, :first].any()
     assert rows.prompt_lengths[0, :first].unique().tolist() == [len(STARTS[2])]
     assert rows.prompt_lengths[0, first:].unique().tolist() == [len(STARTS[0])]
+    standing(llama)
     with direct(llama), torch.no_grad():
         found = summed_logprobs(llama, rows, lambda *_: None, direct=True)
     assert torch.allclose(found, answer_logprobs(llama, TEXTS), atol=1e-4)
@@ -371,3 +390,126 @@ def test_an_encoder_meets_each_text_once(llama: TransformerBridge, monkeypatch: 
     first = Encoder(llama).prompt("The colour of a new house")
     monkeypatch.setattr(type(llama.tokenizer), "__call__", lambda *_, **__: pytest.fail("again"))
     assert Encoder(llama).prompt("The colour of a new house") == first
+
+
+def draw_loreft(model: TransformerBridge) -> LoReFT:
+    """An edit of the first and the last token of the prompt."""
+    cfg, generator = model.cfg, torch.Generator().manual_seed(0)
+    rows = torch.randn(cfg.n_layers, 2, cfg.d_model, generator=generator)
+    rotation = torch.linalg.qr(rows.mT).Q.mT
+    return LoReFT(rotation, rows, torch.randn(cfg.n_layers, 2, generator=generator), positions=1)
+
+
+@pytest.mark.parametrize("kind", ["hook", "edit", "loreft"])
+def test_what_others_do_to_the_batch_is_what_they_do_to_single_texts(
+    llama: TransformerBridge, kind: str
+) -> None:
+    standing(llama)
+
+    def spare_first(x: Tensor, hook: Any) -> Tensor:
+        return torch.cat([x[:, :1], x[:, 1:] + 1], dim=1)
+
+    contexts = {
+        "hook": lambda: llama.hooks(fwd_hooks=[("blocks.1.hook_out", spare_first)]),
+        "edit": lambda: draw_edit(llama, scope="last").applied(llama),
+        "loreft": lambda: draw_loreft(llama).applied(llama),
+    }
+    outer = contexts[kind]
+    edit = draw_edit(llama, heads=[(2, 0)])
+    with outer():
+        found, fast = gradients(llama, edit, [0, 1, 2])
+        scores = answer_logprobs(llama, TEXTS, edit)
+        with ll.shortcuts(False):
+            single = torch.cat([answer_logprobs(llama, [text], edit) for text in TEXTS])
+        plain, slow = gradients(llama, edit, [0, 1, 2], enabled=False)
+    assert torch.allclose(scores, single, atol=1e-4)
+    assert_near(found, plain)
+    assert_near(fast[0], slow[0])
+    assert not torch.allclose(single, answer_logprobs(llama, TEXTS, edit), atol=1e-2)
+
+
+@pytest.mark.parametrize("scope", ["all", "after_prompt"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "neox"])
+def test_recomputed_activations_give_the_same_gradients(
+    family: str, scope: Any, tiny_model: ModelBuilder
+) -> None:
+    model = tiny_model(family)
+    config = TuningConfig(epochs=1, batch_size=2, scope=scope, gradient_checkpointing=True)
+    heads = ll.HeadSet([(1, 0), (2, 3)], n_layers=N_LAYERS, n_heads=N_HEADS)
+    found = []
+    for enabled in (True, False):
+        with ll.shortcuts(enabled):
+            tuned = ll.tune_heads(model, colour_task(), heads, config, progress=False)
+        assert tuned.provenance is not None
+        found.append(tuned.provenance.history)
+    assert found[0].loss == pytest.approx(found[1].loss, rel=1e-5)
+    assert found[0].gradient_norm == pytest.approx(found[1].gradient_norm, rel=1e-4)
+    assert found[0].val_loss == pytest.approx(found[1].val_loss, rel=1e-5)
+
+
+OTHERS: dict[str, Callable[[], Any]] = {
+    "bloom": lambda: BloomConfig(
+        vocab_size=VOCAB, hidden_size=D_MODEL, n_layer=N_LAYERS, n_head=N_HEADS,
+        bos_token_id=0, eos_token_id=1,
+    ),
+    "gptj": lambda: GPTJConfig(
+        vocab_size=VOCAB, n_embd=D_MODEL, n_layer=N_LAYERS, n_head=N_HEADS, n_positions=CONTEXT,
+        rotary_dim=8, bos_token_id=0, eos_token_id=1,
+    ),
+    "gpt-neo": lambda: GPTNeoConfig(
+        vocab_size=VOCAB, hidden_size=D_MODEL, num_layers=N_LAYERS, num_heads=N_HEADS,
+        attention_types=[[["local"], N_LAYERS]], window_size=4, max_position_embeddings=CONTEXT,
+        bos_token_id=0, eos_token_id=1,
+    ),
+    "opt": lambda: OPTConfig(
+        vocab_size=VOCAB, hidden_size=D_MODEL, num_hidden_layers=N_LAYERS, ffn_dim=96,
+        num_attention_heads=N_HEADS, max_position_embeddings=CONTEXT, word_embed_proj_dim=D_MODEL,
+        bos_token_id=0, eos_token_id=1, pad_token_id=1,
+    ),
+    "falcon-alibi": lambda: FalconConfig(
+        vocab_size=VOCAB, hidden_size=D_MODEL, num_hidden_layers=N_LAYERS, alibi=True,
+        num_attention_heads=N_HEADS, bos_token_id=0, eos_token_id=1,
+    ),
+}  # fmt: skip
+"""Families with blocks, positions or attention of other kinds."""
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_other_families_take_the_paths_that_give_the_same(
+    family: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setitem(CONFIGS, family, OTHERS[family])
+    model = ll.load_model(save_tiny_model(family, tmp_path), device="cpu", dtype="float32")
+    for heads in ([(0, 1)], [(1, 2), (2, 0)]):
+        for scope in ("all", "after_prompt"):
+            edit = draw_edit(model, heads=heads, scope=scope)
+            with ll.shortcuts(False):
+                single = torch.cat([answer_logprobs(model, [text], edit) for text in TEXTS])
+            assert torch.allclose(answer_logprobs(model, TEXTS, edit), single, atol=1e-4)
+            found, fast = gradients(model, edit, [0, 1, 2])
+            plain, slow = gradients(model, edit, [0, 1, 2], enabled=False)
+            assert_near(found, plain)
+            for one, other in zip(fast, slow, strict=True):
+                assert_near(one, other)
+
+
+def test_a_hook_on_the_embedding_keeps_nothing_below_the_edit(llama: TransformerBridge) -> None:
+    edit, _ = trained(draw_edit(llama, heads=[(2, 0)]))
+    with (
+        llama.hooks(fwd_hooks=[("embed.hook_out", lambda x, hook: x + 1)]),  # noqa: ARG005
+        edit.applied(llama),
+    ):
+        assert not Replay(llama).saves
+    assert not Replay(llama).saves  # nor where nothing is edited
+
+
+def test_a_text_without_a_token_before_its_answer_is_refused(llama: TransformerBridge) -> None:
+    with pytest.raises(LofitLensError, match="n_prompt = 0"):
+        answer_logprobs(llama, [EncodedText((5, 6), 0)])
+
+
+def test_tokens_added_to_a_tokenizer_are_seen(tiny_folder: Callable[[str], Path]) -> None:
+    model = ll.load_model(tiny_folder("llama"), device="cpu", dtype="float32")
+    before = Encoder(model).prompt("the colour of things")
+    model.tokenizer.add_tokens(["things"])
+    assert len(Encoder(model).prompt("the colour of things").ids) < len(before.ids)

@@ -15,6 +15,7 @@ from lofit_lens.fast.direct import direct
 from lofit_lens.fast.passes import summed_logprobs
 from lofit_lens.fast.past import Announce
 from lofit_lens.fast.rows import lay_out, stack
+from lofit_lens.fast.trust import standing
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.positions import known_prompts
 from lofit_lens.provenance import learned_on
@@ -63,6 +64,7 @@ def attribute_heads(
             objective needs.
     """
     check_ready(model)
+    standing(model)
     objective = objective or task.objective
     task.check_objective(objective)
     items = encode_items(Encoder(model), task.train, objective)

@@ -80,7 +80,7 @@ class LoReFT:
         n = self.positions
 
         def ends_of_prompt(
-            rank: Int[Tensor, "batch total"], length: Int[Tensor, "batch 1"]
+            rank: Int[Tensor, "batch total"], length: Int[Tensor, "batch _"]
         ) -> Bool[Tensor, "batch total"]:
             return (rank < length) & ((rank < n) | (rank >= length - n))
 

@@ -122,7 +122,7 @@ class _Distance:
         examples = task.train + (task.val if config.validate else ())
         items = encode_items(self._encoder, examples, "sft")
         texts = list(dict.fromkeys(item.texts[0] for item in items))
-        size = 2 * (config.micro_batch_size or config.batch_size)
+        size = 2 * (config.examples_at_once)
         plain = self._streams(texts, size)
         positive, negative = (
             self._streams([_behind(model, instruction, text) for text in texts], size)

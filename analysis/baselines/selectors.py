@@ -195,7 +195,7 @@ def selector(
         "probe-layers": by_probe_layers(batch_size=batch_size),
         "gates": by_gates(gates),
         "attribution": by_attribution(
-            objective=tuning.objective, batch_size=tuning.micro_batch_size or tuning.batch_size
+            objective=tuning.objective, batch_size=tuning.examples_at_once
         ),
         "random": at_random(draw=draw),
         "layer-matched": layer_matched(by_scale(selection), draw=draw),

@@ -16,6 +16,7 @@ from lofit_lens.analysis.comparison.side_effects import is_refusal, open_answers
 from lofit_lens.analysis.methods import Leaky, Method
 from lofit_lens.edit import Edit
 from lofit_lens.errors import ScoringError
+from lofit_lens.fast.direct import COUNTS
 from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.scoring.evaluation import Evaluation
 from lofit_lens.tasks.task import MultipleChoice, Task
@@ -161,11 +162,13 @@ def _measured(model: TransformerBridge) -> Iterator[_Measured]:
     """Count the seconds, and the tokens that are embedded, padding included."""
     measured = _Measured()
 
-    def count(h: Any, hook: object = None) -> None:  # noqa: ARG001
-        measured.tokens += h.shape[0] * h.shape[1]
+    def count(_module: object, _args: object, embedded: Any) -> None:
+        measured.tokens += embedded.shape[0] * embedded.shape[1]
 
+    setattr(count, COUNTS, True)  # so that it does not keep work from being shared
+    handle = model.embed.original_component.register_forward_hook(count)
     try:
-        with model.hooks(fwd_hooks=[("embed.hook_out", count)]):
-            yield measured
+        yield measured
     finally:
+        handle.remove()
         measured.seconds = time.perf_counter() - measured.started

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -18,8 +19,18 @@ if TYPE_CHECKING:
 _PLUMBING = (
     "transformer_lens.model_bridge.generalized_components.block",
     "transformers.utils.output_capturing",
+    "lofit_lens.positions",
 )
-"""Modules whose own hooks change nothing, as long as the settings below are off."""
+"""Modules whose own hooks change no activation, as long as the settings below are off."""
+
+COUNTS = "only_counts"
+"""Attribute of a hook that looks at nothing but shapes."""
+
+DIRECT: WeakKeyDictionary[Any, str | None] = WeakKeyDictionary()
+"""The attention with which each model that was tried gives the same as its bridge, if one does."""
+
+SMALL = 16
+"""Size of a head below which eager attention is the faster one on a CPU."""
 
 _FORKS = ("use_attn_result", "use_split_qkv_input", "use_attn_in", "use_hook_mlp_in")
 """Settings under which TransformerLens computes by a way of its own."""
@@ -37,29 +48,36 @@ def direct(model: TransformerBridge) -> Iterator[bool]:
     before it is entered.
 
     Yields:
-        Whether this was done. It is not if the switch `direct` is off, TransformerLens has
-        processed the weights or has a setting that asks for another computation, or an edit has
-        put a forward pass of its own in the place of the model's.
+        Whether this was done. It is not if the switch `direct` is off, the model was not tried with
+        `trust.standing` or gave something else, TransformerLens has processed the weights or has a
+        setting that asks for another computation, or something listens to the whole model.
     """
-    if not taken().direct or not _plain_native(model):
+    attention = DIRECT.get(model)
+    if attention is None or not taken().direct or not _plain_native(model):
         yield False
         return
-    passed = list(_unheard(model))
-    hf_model: Any = model.original_model
-    config = hf_model.config
+    config: Any = model.original_model.config
     before = config._attn_implementation, config.output_attentions
-    for parent, name, wrapper in passed:
-        parent._modules[name] = wrapper.original_component
-    config.output_attentions = False
-    capped = getattr(config.get_text_config(), "attn_logit_softcapping", None)
-    if capped is None and hf_model._supports_sdpa:
-        config._attn_implementation = "sdpa"
+    passed = list(_unheard(model))
     try:
+        for parent, name, wrapper in passed:
+            parent._modules[name] = wrapper.original_component
+        config.output_attentions = False
+        if not any(hasattr(module, "hook_pattern") for module in model.original_model.modules()):
+            config._attn_implementation = attention
         yield True
     finally:
         for parent, name, wrapper in passed:
             parent._modules[name] = wrapper
         config._attn_implementation, config.output_attentions = before
+
+
+def attention_of(model: TransformerBridge) -> str:
+    """The attention to try: PyTorch's, where the family supports it and it pays."""
+    hf_model: Any = model.original_model
+    capped = getattr(hf_model.config.get_text_config(), "attn_logit_softcapping", None)
+    small = model.cfg.d_head < SMALL and next(hf_model.parameters()).device.type == "cpu"
+    return "sdpa" if hf_model._supports_sdpa and capped is None and not small else "eager"
 
 
 def listens(module: nn.Module) -> bool:
@@ -70,16 +88,21 @@ def listens(module: nn.Module) -> bool:
         *module._backward_hooks.values(),
         *module._backward_pre_hooks.values(),
     )
-    return "forward" in module.__dict__ or any(
-        getattr(hook, "__module__", "") not in _PLUMBING for hook in hooks
-    )
+    # `_hf_hook` is how accelerate places a model on devices
+    replaced = "forward" in module.__dict__ and "_hf_hook" not in module.__dict__
+    return replaced or any(heeds(hook) for hook in hooks)
+
+
+def heeds(hook: Any) -> bool:
+    """Whether a hook of a module may look at, or change, what it computes."""
+    return getattr(hook, "__module__", "") not in _PLUMBING and not getattr(hook, COUNTS, False)
 
 
 def _plain_native(model: TransformerBridge) -> bool:
     if weights_processed(model) or getattr(model, "compatibility_mode", False):
         return False
     own = model.original_model.__dict__
-    if "forward" in own and "_hf_hook" not in own:  # the latter is how accelerate places a model
+    if listens(model) or ("forward" in own and "_hf_hook" not in own):
         return False
     return not any(getattr(model.cfg, setting, False) for setting in _FORKS)
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lofit_lens.fast.direct import listens
+from lofit_lens.fast.direct import heeds, listens
 from lofit_lens.fast.past import Announce, Past
 from lofit_lens.fast.rows import Rows
 from lofit_lens.fast.switches import taken
@@ -92,7 +92,13 @@ def _answers_only(model: TransformerBridge, rows: Rows) -> Iterator[bool]:
     """Let the unembedding see only the positions that predict an answer, if nobody else looks."""
     hf_model: Any = model.original_model
     unembed = hf_model.get_output_embeddings()
-    if not taken().answers_only or unembed is None or any(map(listens, unembed.modules())):
+    watched = any(map(heeds, hf_model._forward_hooks.values()))
+    if (
+        not taken().answers_only
+        or unembed is None
+        or watched
+        or any(map(listens, unembed.modules()))
+    ):
         yield False
         return
 

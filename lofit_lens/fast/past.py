@@ -39,14 +39,25 @@ class Past:
         return self.layers[-1][0].shape[-2]
 
     def cache(self, n_rows: int) -> DynamicCache:
-        """As the cache of `transformers` for a batch; the model adds to it, not to this."""
+        """As a cache of `transformers`, for one forward pass."""
         cache = DynamicCache()
         for keys, values in self.layers:
-            layer: Any = DynamicLayer()
+            layer: Any = _Fixed()
             layer.lazy_initialization(keys, values)
             layer.keys, layer.values = (x.expand(n_rows, -1, -1, -1) for x in (keys, values))
             cache.layers.append(layer)
         return cache
+
+
+class _Fixed(DynamicLayer):
+    """Keys and values that new ones are put behind, without keeping these for every layer."""
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_args: Any, **_kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        assert self.keys is not None and self.values is not None
+        keys = torch.cat([self.keys, key_states], dim=-2)
+        return keys, torch.cat([self.values, value_states], dim=-2)
 
 
 def can_continue(model: TransformerBridge) -> bool:

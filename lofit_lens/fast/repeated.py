@@ -16,8 +16,8 @@ from lofit_lens.fast.passes import summed_logprobs
 from lofit_lens.fast.past import Announce, KeysValues, joined, run_past
 from lofit_lens.fast.replay import Replay
 from lofit_lens.fast.rows import Bundle, common_start, lay_out, side_by_side, stack
-from lofit_lens.fast.sharing import can_share
 from lofit_lens.fast.switches import taken
+from lofit_lens.fast.trust import same, standing, works
 from lofit_lens.positions import SPARE_PROMPTS, known_prompts
 from lofit_lens.tokens import EncodedText, Encoder
 
@@ -39,34 +39,44 @@ Passes = Callable[..., Tensor]
 
 @contextmanager
 def repeated_passes(
-    model: TransformerBridge, groups: Sequence[Group], edit: Edit
+    model: TransformerBridge,
+    groups: Sequence[Group],
+    edit: Edit,
+    *,
+    checkpointed: bool = False,
 ) -> Iterator[Passes]:
-    """Prepare texts that go through the model again and again under an edit in training.
+    """Put an edit in force on texts that go through the model again and again.
 
     What the edit does not change is computed here, once: the keys and values of prompts that its
     scope leaves alone, and everything below the lowest layer it acts on. Both are held to a share
-    of the free memory (`Shortcuts.memory`), beyond which every pass computes them anew.
+    of the free memory (`Shortcuts.memory`), beyond which every pass computes them anew. If hooks
+    of others or other edits are in force, only the wrappers that nobody listens to are passed.
 
     Args:
-        model: A bridge, with the edit already in force. Hooks must not change inside the context.
+        model: A bridge. Hooks must not change inside the context.
         groups: Texts that belong together and have the same number of prompt tokens, such as the
             candidates of an item.
         edit: The edit in training.
+        checkpointed: Whether activations will be computed again in the backward pass, in which
+            families take no keys and values.
 
     Yields:
         A function from numbers of groups, and of the run each of them belongs to where `edit` is a
         `StackedHeads`, to the summed log-probabilities of the answers of their texts, in order;
         differentiable. Run `backward` inside the context.
     """
-    with known_prompts(model) as announce, ExitStack() as contexts:
-        replay = Replay(model) if taken().replay else None
+    known = standing(model)
+    longest = max(len(text.ids) for group in groups for text in group)
+    shares = known.may_share(model, longest) and not edit.needs_whole_texts
+    with ExitStack() as contexts:
+        contexts.enter_context(edit.applied(model))
+        announce = contexts.enter_context(known_prompts(model))
+        replay = Replay(model) if taken().replay and known.alone else None
         is_direct = contexts.enter_context(direct(model))
-        longest = max(len(text.ids) for group in groups for text in group)
-        shares = not edit.needs_whole_texts and can_share(
-            model, announce, longest, direct=is_direct
-        )
+        shares = shares and is_direct
         passes = _Passes(model, announce, groups, edit, is_direct=is_direct, shares=shares)
-        if shares and taken().prompts and getattr(edit, "scope", "all") in SPARE_PROMPTS:
+        spared = getattr(edit, "scope", "all") in SPARE_PROMPTS
+        if shares and spared and taken().prompts and not checkpointed:
             passes.keep_prompts()
         if is_direct and replay is not None and replay.saves:
             passes.keep_below(replay, contexts)
@@ -166,8 +176,22 @@ class _Passes:
         size = replay.bytes_per_token(self._model) * sum(lengths)
         if not self._fits(size, "what lies below the edit"):
             return
-        self._recording = True
         with torch.no_grad():
+            probe = list(range(min(2, len(lengths))))
+            before = self.logprobs(probe)
+            if not works(lambda: self._record(replay, lengths)):
+                return
+            with ExitStack() as trial:
+                trial.enter_context(replay.put_in())
+                self._replay = replay
+                if works(lambda: same(before, self.logprobs(probe))):
+                    contexts.enter_context(trial.pop_all())
+                else:
+                    self._replay = None
+
+    def _record(self, replay: Replay, lengths: Sequence[int]) -> bool:
+        self._recording = True
+        try:
             for some in _by_length(lengths):
                 for i in some:
                     for part in range(len(self._layout[i])):
@@ -175,9 +199,9 @@ class _Passes:
                 rows = [len(bundle.tokens) for i in some for bundle in self._layout[i]]
                 with replay.recorded(rows):
                     self.logprobs(some)
-        self._recording = False
-        contexts.enter_context(replay.put_in())
-        self._replay = replay
+        finally:
+            self._recording = False
+        return True
 
     @property
     def _bytes(self) -> int:

@@ -34,15 +34,19 @@ class Replay:
     def __init__(self, model: TransformerBridge) -> None:
         blocks: list[Any] = list(model.blocks)
         heard = [{m for m in block.modules() if listens(m)} for block in blocks]
-        self.n_blocks = next((i for i, found in enumerate(heard) if found), 0)
-        edited = blocks[self.n_blocks]
-        self.with_z = _spares_z(edited, heard[self.n_blocks])
-        if heard[self.n_blocks] == {edited.hook_out}:
-            self.n_blocks, self.with_z = self.n_blocks + 1, False
+        in_blocks = {module for block in blocks for module in block.modules()}
+        outside = {*model.modules(), *model.original_model.modules()} - in_blocks
+        self.n_blocks, self.with_z = 0, False
+        if any(heard) and not any(map(listens, outside)):
+            self.n_blocks = next(i for i, found in enumerate(heard) if found)
+            edited = blocks[self.n_blocks]
+            self.with_z = _spares_z(edited, heard[self.n_blocks])
+            if heard[self.n_blocks] == {edited.hook_out}:
+                self.n_blocks, self.with_z = self.n_blocks + 1, False
         self._below = [block.original_component for block in blocks[: self.n_blocks]]
-        self._attention, self._projection = (
-            (edited.attn.original_component, edited.attn.o) if self.with_z else (None, None)
-        )
+        attention: Any = blocks[self.n_blocks].attn if self.with_z else None
+        self._attention = attention and attention.original_component
+        self._projection = attention and attention.o
         self._residual: list[Tensor] = []
         self._z: list[Tensor] = []
         self._now: dict[str, Tensor] = {}
@@ -66,7 +70,9 @@ class Replay:
             lengths: Tokens of each row of its batch, padding left out.
         """
 
-        def keep(kept: list[Tensor], x: Tensor) -> None:
+        def keep(kept: list[Tensor], x: object) -> None:
+            if not isinstance(x, Tensor):
+                raise TypeError("the blocks of this family return more than the residual stream")
             kept += [row[:n].clone() for row, n in zip(x, lengths, strict=True)]
 
         with ExitStack() as stack:

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from lofit_lens.errors import LofitLensError, ScoringError
 from lofit_lens.fast.direct import direct
 from lofit_lens.fast.memory import BatchSize, check_batch_size, within_memory
+from lofit_lens.fast.trust import standing
 from lofit_lens.scoring.logprobs import batches_by_length, edited
 from lofit_lens.tokens import EncodedText, Encoder
 
@@ -52,6 +53,7 @@ def generate_greedily(
     check_batch_size(batch_size)
     encoder = Encoder(model)
     encoded = [encoder.prompt(prompt) for prompt in prompts]
+    standing(model)
     with (
         edited(model, intervention),
         direct(model),

@@ -15,10 +15,9 @@ from lofit_lens.errors import LofitLensError, ScoringError
 from lofit_lens.fast.direct import direct
 from lofit_lens.fast.memory import BatchSize, check_batch_size, within_memory
 from lofit_lens.fast.passes import summed_logprobs
-from lofit_lens.fast.past import Announce, Past, can_continue, run_past
+from lofit_lens.fast.past import Announce, Past, run_past
 from lofit_lens.fast.rows import common_start, lay_out, stack
-from lofit_lens.fast.sharing import can_share
-from lofit_lens.fast.switches import taken
+from lofit_lens.fast.trust import standing
 from lofit_lens.positions import known_prompts
 from lofit_lens.tokens import EncodedText, Encoder
 
@@ -59,6 +58,12 @@ def answer_logprobs(
         ScoringError: A log-probability is NaN or infinite.
     """
     check_batch_size(batch_size)
+    for text in texts:
+        if text.n_prompt < 1:
+            raise LofitLensError(
+                f"A text to score needs a token before its answer, got n_prompt = {text.n_prompt}. "
+                "Encode texts with `Encoder.continuation`, which puts one there."
+            )
     device = next(model.original_model.parameters()).device
     return within_memory(
         lambda size: _answer_logprobs(model, texts, intervention, size, progress=progress),
@@ -76,7 +81,10 @@ def _answer_logprobs(
     progress: bool,
 ) -> Float[Tensor, " text"]:
     scores = torch.full((len(texts),), torch.nan)
-    whole = intervention is not None and intervention.needs_whole_texts
+    longest = max((len(text.ids) for text in texts), default=0)
+    whole, known = intervention is not None and intervention.needs_whole_texts, standing(model)
+    continues = known.may_continue(model, longest) and not whole
+    shares = known.may_share(model, longest) and not whole
     pad, device = Encoder(model).pad, model.cfg.device
     with (
         torch.no_grad(),
@@ -85,11 +93,11 @@ def _answer_logprobs(
         direct(model) as is_direct,
         tqdm(total=len(texts), desc="score", leave=False, disable=not progress) as bar,
     ):
-        past = None if whole else _common_past(model, texts, announce, direct=is_direct)
+        past = _common_past(model, texts, announce) if continues and is_direct else None
         skip = 0 if past is None else past.length
-        longest = max((len(text.ids) for text in texts), default=0)
-        shares = not whole and can_share(model, announce, longest, direct=is_direct)
-        groups = _alike(texts, batch_size) if shares else [[i] for i in range(len(texts))]
+        groups = (
+            _alike(texts, batch_size) if shares and is_direct else [[i] for i in range(len(texts))]
+        )
         for some in _batches(texts, groups, batch_size):
             rows = [lay_out([texts[i] for i in group], skip=skip) for group in some]
             batch = stack(rows, pad=pad, device=device)
@@ -132,20 +140,20 @@ def edited(model: TransformerBridge, intervention: Edit | None) -> Iterator[None
 
 
 def _common_past(
-    model: TransformerBridge, texts: Sequence[EncodedText], announce: Announce, *, direct: bool
+    model: TransformerBridge, texts: Sequence[EncodedText], announce: Announce
 ) -> Past | None:
     """Keys and values of what all texts start with, if it is worth keeping.
 
     The last token of each prompt is left out, as it predicts the first token of the answer.
     """
-    if not taken().shared or len(texts) < 2 or not can_continue(model):
+    if len(texts) < 2:
         return None
     limit = min(text.n_prompt for text in texts) - 1
     length = common_start(texts, limit=limit)
     if length < SHORTEST:
         return None
     tokens = torch.tensor([texts[0].ids[:length]], device=model.cfg.device)
-    return Past(run_past(model, tokens, announce, direct=direct))
+    return Past(run_past(model, tokens, announce, direct=True))
 
 
 def _alike(texts: Sequence[EncodedText], batch_size: int) -> list[list[int]]:

@@ -79,6 +79,12 @@ class TrainingConfig:
                     f"{name} must be one of {', '.join(map(str, valid))}, got {getattr(self, name)!r}."
                 )
 
+    @property
+    def examples_at_once(self) -> int:
+        """Examples of a forward pass, the first time under "auto"."""
+        size = self.micro_batch_size
+        return size if isinstance(size, int) else self.batch_size
+
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
         return {f.name: getattr(self, f.name) for f in fields(self)}

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from lofit_lens.edit import Edit
 from lofit_lens.errors import LofitLensError, TrainingStopped
-from lofit_lens.fast.repeated import AT_ONCE
 from lofit_lens.fast.switches import taken
 from lofit_lens.heads import HeadSet
 from lofit_lens.intervention import HeadIntervention
@@ -160,7 +159,8 @@ def fit(
         config: How.
         generator: Draws the order of the examples.
         what: What is trained, for the provenance; its `component` stands beside the bar.
-        penalty: Added to the loss of each step, beside the L1 term of `config`.
+        penalty: Added to the loss of each step, beside the L1 term of `config`; it must not run
+            the model.
         loss: Takes the place of the objective's loss, which then says only what the items are and
             what their summed loss is divided by. It runs the model itself, for an edit that acts
             at every position.
@@ -226,8 +226,8 @@ def _items(session: Session, task: Task, split: Literal["train", "val"]) -> list
     if session.objective != "dpo":
         return items
     texts = [text for item in items for text in item.texts]
-    limit = session.config.micro_batch_size
-    size = limit if limit == "auto" else max(2 * (limit or session.config.batch_size), AT_ONCE)
+    automatic = session.config.micro_batch_size == "auto"
+    size = "auto" if automatic else 2 * session.config.examples_at_once
     scores = iter(answer_logprobs(session.model, texts, batch_size=size).tolist())
     return [replace(item, reference=tuple(next(scores) for _ in item.texts)) for item in items]
 

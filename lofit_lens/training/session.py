@@ -37,7 +37,8 @@ class Trainee:
     Attributes:
         parameters: What is trained, in place.
         generator: Draws the order of the examples.
-        penalty: Added to the loss of each step, beside the L1 term of the configuration.
+        penalty: Added to the loss of each step, beside the L1 term of the configuration; it must
+            not run the model.
         history: What has happened so far.
         stopped: Why its training was stopped, if it was.
     """
@@ -121,19 +122,21 @@ class Session:
             weight_decay=config.weight_decay,
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / total)
+        again = config.gradient_checkpointing
         with (
-            self.edit.applied(self.model),
             ExitStack() as contexts,
-            checkpointing(self.model, config.gradient_checkpointing),
             tqdm(total=total, desc=f"train {label}", disable=not progress) as bar,
         ):
             passes = None
-            if self.loss is None:  # a loss of one's own runs the model, and may attach hooks
+            if self.loss is None:
                 groups = [item.texts for item in items]
-                passes = contexts.enter_context(repeated_passes(self.model, groups, self.edit))
-            limit = config.micro_batch_size
-            part = limit if isinstance(limit, int) else config.batch_size
-            work = _Work(self, items, passes, part)
+                passes = contexts.enter_context(
+                    repeated_passes(self.model, groups, self.edit, checkpointed=again)
+                )
+            else:  # it runs the model itself, and may attach hooks
+                contexts.enter_context(self.edit.applied(self.model))
+            contexts.enter_context(checkpointing(self.model, again))
+            work = _Work(self, items, passes, config.examples_at_once)
             validated = range(n_train, len(items))
             self._validate(work, validated)
             for _ in range(config.epochs):
@@ -193,24 +196,13 @@ class Session:
                 trainee.stopped = "the step led to parameters that are not finite"
 
     def _validate(self, work: _Work, items: Sequence[int]) -> None:
-        if not items:
-            return
-        size = (
-            max(self.config.batch_size, AT_ONCE)
-            if self.config.micro_batch_size is None
-            else work.part
-        )
         alive = [i for i, _ in self._alive()]
-        totals = dict.fromkeys(alive, 0.0)
-        with torch.no_grad():
-            for start in range(0, len(items), size):
-                some = list(items[start : start + size])
-                for i, loss in work.losses(dict.fromkeys(alive, some)).items():
-                    totals[i] += loss.item()
+        if not items or not alive:
+            return
         weight = work.weight(items)
-        for i in alive:
+        for i, total in work.totals(dict.fromkeys(alive, items)).items():
             history = self.trainees[i].history
-            history.val_loss.append(totals[i] / weight)
+            history.val_loss.append(total / weight)
             history.val_step.append(len(history.loss))
 
 
@@ -254,29 +246,52 @@ class _Work:
             for (trainee, some), part in zip(chosen.items(), parts, strict=True)
         }
 
+    def totals(self, batches: dict[int, Sequence[int]]) -> dict[int, float]:
+        """The summed loss of each trainee's items, without gradients."""
+        texts = max(len(item.texts) for item in self.items)
+
+        def measured() -> dict[int, float]:
+            size = self.part
+            if self.session.config.micro_batch_size is None:
+                size = max(size, AT_ONCE // texts)
+            found = dict.fromkeys(batches, 0.0)
+            for start in range(0, max(map(len, batches.values())), size):
+                parts = {t: list(numbers[start : start + size]) for t, numbers in batches.items()}
+                for trainee, loss in self.losses(parts).items():
+                    found[trainee] += loss.item()
+            return found
+
+        with torch.no_grad():
+            return self._within_memory(measured)
+
     def backward(self, batches: dict[int, list[int]]) -> dict[int, float]:
         """Accumulate the gradient of the mean loss of each trainee's batch; the losses alone."""
+        weights = {trainee: self.weight(numbers) for trainee, numbers in batches.items()}
+
+        def accumulated() -> dict[int, float]:
+            for trainee in batches:
+                for parameter in self.session.trainees[trainee].parameters:
+                    parameter.grad = None
+            found = dict.fromkeys(batches, 0.0)
+            for start in range(0, max(map(len, batches.values())), self.part):
+                parts = self.losses(
+                    {t: numbers[start : start + self.part] for t, numbers in batches.items()}
+                )
+                means = [part / weights[trainee] for trainee, part in parts.items()]
+                torch.stack(means).sum().backward()
+                for trainee, mean in zip(parts, torch.stack(means).tolist(), strict=True):
+                    found[trainee] += mean
+            return found
+
+        return self._within_memory(accumulated)
+
+    def _within_memory(self, work: Callable[[], dict[int, float]]) -> dict[int, float]:
+        """Do some work; under "auto" with smaller parts, from the start, when memory runs out."""
         while True:
             try:
-                return self._backward(batches)
+                return work()
             except RuntimeError as error:
                 automatic = self.session.config.micro_batch_size == "auto"
                 if not automatic or self.part == 1 or not ran_out(error):
                     raise
-            self.part = max(1, min(self.part, *map(len, batches.values())) // 2)
-            for trainee in batches:
-                for parameter in self.session.trainees[trainee].parameters:
-                    parameter.grad = None
-
-    def _backward(self, batches: dict[int, list[int]]) -> dict[int, float]:
-        weights = {trainee: self.weight(numbers) for trainee, numbers in batches.items()}
-        found = dict.fromkeys(batches, 0.0)
-        for start in range(0, max(map(len, batches.values())), self.part):
-            parts = self.losses(
-                {t: numbers[start : start + self.part] for t, numbers in batches.items()}
-            )
-            means = [part / weights[trainee] for trainee, part in parts.items()]
-            torch.stack(means).sum().backward()
-            for trainee, mean in zip(parts, torch.stack(means).tolist(), strict=True):
-                found[trainee] += mean
-        return found
+            self.part //= 2
