@@ -20,9 +20,9 @@ from lofit_lens.analysis.figures.transfer import transfer_heatmap
 from lofit_lens.analysis.transfer.folder import load_transfer, table_of
 from lofit_lens.errors import LofitLensError
 from lofit_lens.head_scores import HeadScores
-from lofit_lens.selection import select_heads
+from lofit_lens.selection import select_together
 from lofit_lens.training import TuningConfig
-from lofit_lens.tuning import tune_heads
+from lofit_lens.tuning import tune_together
 
 app = typer.Typer()
 app.command()(transfer)
@@ -181,8 +181,8 @@ def test_an_interrupted_matrix_is_gone_on_with_and_grows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole, out, made_again = load_transfer(made[0]), tmp_path / "out", Counter[str]()
-    fail_after(monkeypatch, made_again, "tune_heads", 5)
-    stopped = invoke(*request_of, "--out", out)
+    fail_after(monkeypatch, made_again, "tune_together", 5)
+    stopped = invoke(*request_of, "--together", 5, "--out", out)
     assert isinstance(stopped.exception, KeyboardInterrupt) or stopped.exit_code == 130
     assert len(list((out / "scores").iterdir())) == 4
     assert len(list((out / "records").glob("zero-shot-*"))) == 2
@@ -190,16 +190,16 @@ def test_an_interrupted_matrix_is_gone_on_with_and_grows(
         load_transfer(out)
 
     made_again.clear()
-    fail_after(monkeypatch, made_again, "tune_heads", 100)
+    fail_after(monkeypatch, made_again, "tune_together", 100)
     done = invoke(*request_of, "--out", out, "--resume")
     assert done.exit_code == 0, done.output
-    assert made_again == {"tune_heads": 16 - 5}
+    assert made_again == {"tune_together": 16 - 5}
     pd.testing.assert_frame_equal(load_transfer(out).frame(), whole.frame())
 
     made_again.clear()
     done = invoke(*request_of, "--seeds", 3, "--random-draws", 3, "--out", out, "--resume")
     assert done.exit_code == 0, done.output
-    assert made_again == {"tune_heads": 2 * 3 * 5 - 16, "select_heads": 2}
+    assert made_again == {"tune_together": 2 * 3 * 5 - 16, "select_together": 2}
     assert load_transfer(out).seeds == (7, 8, 9)
     table = pd.read_csv(out / "table.csv")["value"].tolist()
     assert table == pytest.approx(load_transfer(out).frame(zero_shot=True)["value"].tolist())
@@ -208,16 +208,18 @@ def test_an_interrupted_matrix_is_gone_on_with_and_grows(
 def fail_after(
     monkeypatch: pytest.MonkeyPatch, counts: Counter[str], name: str, times: int
 ) -> None:
-    """Count how often stages are run, and interrupt one."""
-    for stage in (select_heads, tune_heads):
+    """Count the runs of each stage, and interrupt one."""
+    for stage in (select_together, tune_together):
 
-        def counted(*args: Any, stage: Callable[..., Any] = stage, **options: Any) -> Any:
+        def counted(
+            model: Any, task: Any, runs: Any, stage: Any = stage, **options: Any
+        ) -> list[Any]:
             if stage.__name__ == name and counts[name] == times:
                 raise KeyboardInterrupt
-            counts[stage.__name__] += 1
-            return stage(*args, **options)
+            counts[stage.__name__] += len(runs)
+            return stage(model, task, runs, **options)
 
-        monkeypatch.setattr(f"lofit_lens.analysis.transfer.matrix.{stage.__name__}", counted)
+        monkeypatch.setattr(f"lofit_lens.analysis.transfer.stages.{stage.__name__}", counted)
 
 
 @pytest.mark.parametrize(

@@ -1,29 +1,49 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from lofit_lens.analysis.cli.main import app
 from lofit_lens.analysis.demo.report import open_demo
 from lofit_lens.analysis.demo.run import QUICK, WHOLE, Demo, Sample
+from lofit_lens.analysis.demo.workers import Job, job_runner
 from lofit_lens.analysis.transfer.results import TransferMatrix
-from lofit_lens.errors import LofitLensError
+from lofit_lens.analysis.transfer.run import TransferRun
+from lofit_lens.analysis.transfer.stages import tune_and_score
+from lofit_lens.embedded.settings import TUNING
+from lofit_lens.errors import LofitLensError, TrainingStopped
+from lofit_lens.heads import HeadSet
+from lofit_lens.intervention import HeadIntervention
+from lofit_lens.model import load_model
+from lofit_lens.tasks.embedded import embedded
 from tests.test_transfer import matrix
 
-WITHOUT_NETWORK = """
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+REFUSE = """
 import socket, sys
 
 def refuse(*args, **kwargs):
     raise OSError("no network in this test")
 
 socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
+"""
+WITHOUT_NETWORK = f"""{REFUSE}
 from lofit_lens.analysis.cli.main import main
 sys.argv = ["lofit-lens", "demo", "--quick", "--quiet", "--json", "--out", sys.argv[1]]
 main()
@@ -155,3 +175,82 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     file.write_text("x", encoding="utf-8")
     with pytest.raises(LofitLensError, match="is a file"):
         open_demo(file, QUICK, overwrite=True)
+
+
+def tuning_jobs(model: TransformerBridge) -> list[Job[TransferRun]]:
+    """Two jobs of two short runs on the embedded model."""
+    task = embedded("kinship")
+    task = replace(task, train=task.train[:8], test=task.test[:8])
+    heads = HeadSet([(1, 0), (2, 1)], n_layers=model.cfg.n_layers, n_heads=model.cfg.n_heads)
+    tuning = replace(TUNING, epochs=1)
+    return [
+        partial(tune_and_score, steps=[("a", task, seed, heads) for seed in seeds], tuning=tuning)
+        for seeds in ((1, 2), (3, 4))
+    ]
+
+
+def stopping(model: TransformerBridge, edit: HeadIntervention) -> Iterator[str]:
+    yield "before"
+    raise TrainingStopped("The loss is nan.", edit)
+
+
+def killed(model: TransformerBridge) -> Iterator[str]:
+    yield "never told"
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def refuse(*args: object) -> None:
+    raise OSError("no network in this test")
+
+
+def test_workers_give_what_one_process_gives_without_a_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(REFUSE, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    model = load_model("embedded", device="cpu", dtype="float32")
+    jobs = tuning_jobs(model)
+    edits: list[dict[int, torch.Tensor]] = []
+    for workers in (1, 2):
+        seeds: dict[int, list[int]] = {0: [], 1: []}
+        edits.append({})
+        with job_runner(model, workers) as run_jobs:
+            for place, run in run_jobs(jobs):
+                seeds[place].append(run.seed)
+                assert run.edit is not None and run.edit.bias is not None
+                edits[-1][run.seed] = run.edit.bias
+        assert seeds == {0: [1, 2], 1: [3, 4]}
+    here, there = edits
+    assert all(torch.equal(here[seed], there[seed]) for seed in (1, 2, 3, 4))
+    assert not torch.equal(here[1], here[2])
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_training_that_stops_in_a_worker_is_told_as_here_after_what_came_before(
+    workers: int,
+) -> None:
+    model = load_model("embedded", device="cpu", dtype="float32")
+    heads = HeadSet([(1, 0)], n_layers=model.cfg.n_layers, n_heads=model.cfg.n_heads)
+    edit = HeadIntervention(heads, bias=torch.randn(1, model.cfg.d_head))
+    seen = []
+    with (
+        pytest.raises(TrainingStopped, match="The loss is nan") as stopped,
+        job_runner(model, workers) as run_jobs,
+    ):
+        for _, result in run_jobs([partial(stopping, edit=edit)]):
+            seen.append(result)
+    assert seen == ["before"]
+    learned = stopped.value.learned
+    assert isinstance(learned, HeadIntervention) and learned.bias is not None
+    assert edit.bias is not None and torch.equal(learned.bias, edit.bias)
+
+
+def test_a_worker_that_is_killed_is_told_with_what_to_do() -> None:
+    model = load_model("embedded", device="cpu", dtype="float32")
+    with (
+        pytest.raises(LofitLensError, match="lack of memory"),
+        job_runner(model, 2) as run_jobs,
+    ):
+        list(run_jobs([killed]))

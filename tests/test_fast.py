@@ -137,7 +137,8 @@ def test_an_exception_puts_everything_back(llama: TransformerBridge) -> None:
     with pytest.raises(KeyboardInterrupt), direct(llama):
         raise KeyboardInterrupt
     assert list(llama.original_model.modules()) == before
-    assert llama.original_model.config._attn_implementation == "eager"
+    hf_model: Any = llama.original_model
+    assert hf_model.config._attn_implementation == "eager"
 
 
 def test_processed_weights_and_forks_of_attention_inputs_keep_the_plain_path(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -69,7 +70,7 @@ def test_training_goes_on_with_smaller_parts_and_the_same_gradient(
 ) -> None:
     config = TuningConfig(epochs=2, batch_size=4, validate=False, objective="sft")
     whole = tune_heads(llama, colour_task(), every, config, progress=False)
-    part = TuningConfig(**config.to_json() | {"micro_batch_size": "auto"})
+    part = replace(config, micro_batch_size="auto")
     with room_for(llama, room) as sizes, one_text_a_row():
         found = tune_heads(llama, colour_task(), every, part, progress=False)
     assert max(sizes) > room
@@ -83,7 +84,7 @@ def test_training_goes_on_with_smaller_parts_and_the_same_gradient(
 
 def test_runs_trained_together_halve_their_parts_too(llama: TransformerBridge, every: Any) -> None:
     config = TuningConfig(epochs=1, batch_size=4, validate=False, objective="sft")
-    auto = TuningConfig(**config.to_json() | {"micro_batch_size": "auto"})
+    auto = replace(config, micro_batch_size="auto")
     whole = tune_together(llama, colour_task(), [(every, config)] * 2, progress=False)
     with room_for(llama, 4), one_text_a_row():
         found = tune_together(llama, colour_task(), [(every, auto)] * 2, progress=False)

@@ -20,6 +20,7 @@ from lofit_lens.heads import HeadSet
 from lofit_lens.intervention import HeadIntervention
 from lofit_lens.model import load_model
 from lofit_lens.scoring import answer_logprobs, evaluate
+from lofit_lens.scoring.evaluation import Evaluation
 from lofit_lens.tasks import ExactMatch, Example, MultipleChoice, Task
 from lofit_lens.tokens import EncodedText, Encoder
 from lofit_lens.training import TuningConfig

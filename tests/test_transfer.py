@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lofit_lens.analysis.transfer.matrix import score_heads, transfer_matrix, tune_and_score
+from lofit_lens.analysis.transfer.matrix import transfer_matrix
 from lofit_lens.analysis.transfer.results import RESAMPLES, TransferMatrix
 from lofit_lens.analysis.transfer.run import TransferRun
+from lofit_lens.analysis.transfer.stages import score_heads, tune_and_score
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import HeadSet
 from lofit_lens.plotting import NEUTRAL
@@ -396,7 +397,7 @@ def test_a_run_keeps_how_it_was_tuned_and_leaves_the_edit_in_memory(
     (task,) = tiny_tasks("a")
     heads = HeadSet([(0, 1)], n_layers=llama.cfg.n_layers, n_heads=llama.cfg.n_heads)
     tuning = TuningConfig(learning_rate=0.5, epochs=2, scope="last", validate=False)
-    found = tune_and_score(llama, "b", task, 3, heads, tuning)
+    (found,) = tune_and_score(llama, [("b", task, 3, heads)], tuning)
     assert found.edit is not None and found.edit.provenance is not None
     assert found.edit.heads == heads
     assert found.config == found.edit.provenance.config

@@ -7,15 +7,21 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 
 from lofit_lens.analysis.methods import Settings
 from lofit_lens.analysis.named_methods import named_methods
-from lofit_lens.analysis.transfer.matrix import score_heads, transfer_matrix
+from lofit_lens.analysis.transfer.matrix import transfer_matrix
 from lofit_lens.analysis.transfer.results import TransferMatrix
 from lofit_lens.analysis.transfer.run import TransferRun
-from lofit_lens.errors import LofitLensError, ModelMismatchError
+from lofit_lens.analysis.transfer.stages import score_heads
+from lofit_lens.errors import LofitLensError, ModelMismatchError, TrainingStopped
+from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
+from lofit_lens.intervention import HeadIntervention
+from lofit_lens.selection import select_together
 from lofit_lens.training import SelectionConfig, TuningConfig
+from lofit_lens.tuning import tune_together
 from tests.test_transfer import tiny_tasks
 
 if TYPE_CHECKING:
@@ -60,6 +66,7 @@ def test_random_heads_are_those_of_compare_and_depend_on_seed_and_draw_alone(
         ({"seeds": ()}, "Seeds must differ, and there must be one"),
         ({"seeds": (3, 3)}, "Seeds must differ"),
         ({"random_draws": -1}, "random_draws must be 0 or more, got -1"),
+        ({"together": 0}, "together must be 1 or more runs, got 0"),
     ],
 )
 def test_requests_that_mean_nothing_are_refused_before_any_work(
@@ -76,8 +83,8 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("work was done")
 
-    for name in ("select_heads", "evaluate", "tune_heads"):
-        monkeypatch.setattr(f"lofit_lens.analysis.transfer.matrix.{name}", refuse)
+    for name in ("stages.select_together", "stages.tune_together", "matrix.evaluate"):
+        monkeypatch.setattr(f"lofit_lens.analysis.transfer.{name}", refuse)
 
 
 def test_scores_of_another_model_task_or_seed_are_refused(
@@ -149,3 +156,67 @@ def test_runs_made_otherwise_are_not_gone_on_with(
             llama, [cut], k=3, tuning=TUNING, selection=SELECTION, random_draws=2,
             done=whole.runs, progress=False,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("together", [2, 5])
+def test_a_matrix_does_not_depend_on_how_many_runs_are_trained_together(
+    llama: TransformerBridge, together: int
+) -> None:
+    asked: dict[str, Any] = {"seeds": (1, 2), "k": 2, "selection": SELECTION, "tuning": TUNING}
+    tasks = tiny_tasks("a", "b")
+    one = transfer_matrix(llama, tasks, together=1, progress=False, **asked)
+    seen: list[TransferRun] = []
+    found = transfer_matrix(
+        llama, tasks, together=together, on_run=seen.append, progress=False, **asked
+    )
+    assert tuple(seen) == found.runs
+    for run, other in zip(found.runs, one.runs, strict=True):
+        assert (run.source, run.task, run.seed) == (other.source, other.task, other.seed)
+        assert (run.heads, run.config) == (other.heads, other.config)
+        assert likelihoods(run) == pytest.approx(likelihoods(other), rel=1e-4)
+
+
+def likelihoods(run: TransferRun) -> list[float]:
+    return [x for record in run.evaluation.records for x in record["correct"] + record["incorrect"]]
+
+
+def test_an_unstable_run_ends_a_transfer_when_the_runs_beside_it_are_kept(
+    llama: TransformerBridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together: list[int] = []
+
+    def third_stops(*args: Any, **options: Any) -> list[HeadIntervention | TrainingStopped]:
+        found = tune_together(*args, **options)
+        together.append(len(found))
+        assert isinstance(found[2], HeadIntervention)
+        return [*found[:2], TrainingStopped("It did.", found[2]), *found[3:]]
+
+    monkeypatch.setattr("lofit_lens.analysis.transfer.stages.tune_together", third_stops)
+    asked: dict[str, Any] = {"seeds": (1, 2), "random_draws": 2}
+    seen: list[TransferRun] = []
+    with pytest.raises(TrainingStopped, match=r"It did\."):
+        transferred(llama, **asked, together=4, on_run=seen.append)
+    assert together == [4]
+    assert [(run.source, run.seed) for run in seen] == [("a", 1), ("random", 1), ("a", 2)]
+    monkeypatch.undo()
+    again = transferred(llama, **asked, done=tuple(seen), on_run=seen.append)
+    assert len(again.runs) == len(seen) == 6
+    assert [run for run in again.runs if run in seen[:3]] == seen[:3]
+
+
+def test_scores_beside_an_unstable_seed_are_kept(
+    llama: TransformerBridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def first_stops(*args: Any, **options: Any) -> list[HeadScores | TrainingStopped]:
+        _, *others = select_together(*args, **options)
+        edit = HeadIntervention(HeadSet([(0, 0)], n_layers=3, n_heads=4), bias=torch.ones(1, 24))
+        return [TrainingStopped("It did.", edit), *others]
+
+    monkeypatch.setattr("lofit_lens.analysis.transfer.stages.select_together", first_stops)
+    kept: list[Any] = []
+    with pytest.raises(TrainingStopped, match=r"It did\."):
+        score_heads(
+            llama, tiny_tasks("a"), seeds=(1, 2, 3), together=2, selection=SELECTION,
+            on_scores=kept.append, progress=False,
+        )  # fmt: skip
+    assert [list(scores["a"]) for scores in kept] == [[2]]

@@ -79,6 +79,7 @@ def demo(
         from lofit_lens.analysis.demo.report import as_json as demo_json
         from lofit_lens.analysis.demo.report import as_text, open_demo, write_report
         from lofit_lens.analysis.demo.run import QUICK, WHOLE, run_demo
+        from lofit_lens.analysis.demo.workers import usable_workers
         from lofit_lens.analysis.reporting.page import report as report_page
         from lofit_lens.model import EMBEDDED, load_model
 
@@ -87,7 +88,8 @@ def demo(
         open_demo(out, size, overwrite=overwrite)
         torch.set_num_threads(1)  # matrices this small are slower with more threads or on a GPU
         model = load_model(EMBEDDED, device="cpu", dtype="float32")
-        found = run_demo(model, size, out, progress=not quiet)
+        workers = 1 if quick else usable_workers()  # a quick demo is over before workers pay off
+        found = run_demo(model, size, out, workers=workers, progress=not quiet)
         seconds = time.perf_counter() - started
         paths = write_report(found, size, out, seconds)
         paths.append(report_page(out))

@@ -57,6 +57,10 @@ def transfer(
     random_draws: Annotated[
         int, typer.Option(help="Sets of random heads for each task and seed.", min=0)
     ] = 1,
+    together: Annotated[
+        int,
+        typer.Option(help="Runs trained in one forward pass; fewer need less memory.", min=1),
+    ] = 8,
     resume: Annotated[bool, typer.Option(help="Go on with a matrix in --out.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace a matrix in --out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
@@ -78,7 +82,8 @@ def transfer(
         from lofit_lens.analysis.folders import records
         from lofit_lens.analysis.methods import Settings
         from lofit_lens.analysis.transfer.folder import TransferFolder
-        from lofit_lens.analysis.transfer.matrix import score_heads, transfer_matrix
+        from lofit_lens.analysis.transfer.matrix import transfer_matrix
+        from lofit_lens.analysis.transfer.stages import score_heads
         from lofit_lens.model import EMBEDDED, fingerprint, source_of
         from lofit_lens.provenance import library_versions
         from lofit_lens.scoring.evaluate import evaluate
@@ -118,6 +123,7 @@ def transfer(
             tasks,
             seeds=chosen_seeds,
             selection=selection,
+            together=together,
             done=folder.scores,
             on_scores=folder.add_scores,
             progress=not quiet,
@@ -136,6 +142,7 @@ def transfer(
             zero_shot=folder.zero_shot,
             tuning=tuning,
             batch_size=model_options.batch_size,
+            together=together,
             done=folder.done,
             on_run=folder.add,
             progress=not quiet,

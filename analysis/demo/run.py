@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,18 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lofit_lens.analysis.demo.stages import first_stage, parts_of, second_stage
+from lofit_lens.analysis.demo.workers import job_runner
 from lofit_lens.analysis.explorer.cards import head_cards
 from lofit_lens.analysis.layers import LayerDistribution, layer_distribution
 from lofit_lens.analysis.pairing import main_scores, plain
 from lofit_lens.analysis.runs import CARDS
 from lofit_lens.analysis.transfer.earlier import AllScores
-from lofit_lens.analysis.transfer.matrix import score_heads, transfer_matrix, tune_and_score
+from lofit_lens.analysis.transfer.matrix import transfer_matrix
 from lofit_lens.analysis.transfer.results import RANDOM, TransferMatrix
-from lofit_lens.analysis.transfer.run import TransferRun
-from lofit_lens.embedded.settings import SELECTION, TUNING
 from lofit_lens.embedded.world import ABILITIES
 from lofit_lens.intervention import HeadIntervention
-from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.scoring.generation import generate_greedily
 from lofit_lens.statistics import crossed_interval
 from lofit_lens.tasks.embedded import embedded
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from transformer_lens.model_bridge import TransformerBridge
 
-BATCH_SIZE = 256
 FLOOR = "floor: "
 RECORDS, EDITS = "records", "edits"
 """Names of the folder with the scores of stage 1, the runs item by item and edits, and of these."""
@@ -144,7 +142,9 @@ def _behind(matrix: TransferMatrix, task: str) -> dict[str, float]:
     return {name: float(cell[name]) for name in names}
 
 
-def run_demo(model: TransformerBridge, size: Size, folder: Path, *, progress: bool = True) -> Demo:
+def run_demo(
+    model: TransformerBridge, size: Size, folder: Path, *, workers: int = 1, progress: bool = True
+) -> Demo:
     """Run everything, and write scores and records as soon as they are there.
 
     Args:
@@ -152,23 +152,22 @@ def run_demo(model: TransformerBridge, size: Size, folder: Path, *, progress: bo
         size: How much to run.
         folder: Where `cards.json` goes, and `records/` with the scores of stage 1, the runs and
             the edits of one seed.
+        workers: Processes that share the work; results do not depend on it. With several, a script
+            that calls this needs `if __name__ == "__main__":`, because each runs the script anew.
         progress: Whether to show bars.
 
     Raises:
         TrainingStopped: Training became unstable.
+        LofitLensError: A worker process ended before its work was done.
     """
     folder = folder / RECORDS
     tasks = [_cut(embedded(ability), size.items) for ability in ABILITIES]
-    untuned = {
-        task.name: evaluate(model, task, batch_size=BATCH_SIZE, progress=False) for task in tasks
-    }
-    scores = score_heads(model, tasks, seeds=size.seeds, selection=SELECTION, progress=progress)
-    for name, by_seed in scores.items():
-        for seed, found in by_seed.items():
-            found.save(folder / "scores" / f"{plain(name)}-{seed}.json")
+    with job_runner(model, workers) as run_jobs:
+        untuned, scores = first_stage(run_jobs, tasks, size.seeds, folder / "scores", progress)
+        parts = parts_of(model, tasks, size, scores, folder / "runs")
+        second_stage(run_jobs, parts, progress)
     matrices, scale = {}, {}
-    for fraction in size.fractions:
-        place = folder / "runs" / f"{fraction:g}"
+    for fraction, (biases, scales) in zip(size.fractions, parts, strict=True):
         matrices[fraction] = transfer_matrix(
             model,
             tasks,
@@ -177,13 +176,13 @@ def run_demo(model: TransformerBridge, size: Size, folder: Path, *, progress: bo
             random_draws=size.draws,
             scores=scores,
             zero_shot=untuned,
-            tuning=TUNING,
-            batch_size=BATCH_SIZE,
-            on_run=_Saver(place),
-            progress=progress,
+            tuning=biases.tuning,
+            done=biases.finished(),
+            progress=False,
         )
-        matrices[fraction].save(place)
-        scale[fraction] = _tune_scale(model, tasks, matrices[fraction], Path(f"{place}-scale"))
+        scale[fraction] = TransferMatrix(tuple(scales.finished()), untuned)
+        matrices[fraction].save(biases.folder)
+        scale[fraction].save(scales.folder)
     edits = _own_edits(matrices[size.fractions[-1]], size.seeds[0])
     for name, edit in edits.items():
         edit.save(folder / EDITS / plain(name))
@@ -199,39 +198,6 @@ def _own_edits(matrix: TransferMatrix, seed: int) -> dict[str, HeadIntervention]
         for run in matrix.runs
         if run.source == run.task and run.seed == seed and run.edit is not None
     }
-
-
-def _tune_scale(
-    model: TransformerBridge, tasks: Sequence[Task], matrix: TransferMatrix, folder: Path
-) -> TransferMatrix:
-    """The scale as the final edit, on each task's own heads and on the random ones of a matrix."""
-    by_name = {task.name: task for task in tasks}
-    config = replace(TUNING, component="scale")
-    save = _Saver(folder)
-    runs = []
-    for run in matrix.runs:
-        if run.source in (run.task, RANDOM):
-            task = by_name[run.task]
-            scaled = tune_and_score(
-                model, run.source, task, run.seed, run.heads, config, batch_size=BATCH_SIZE
-            )
-            save(scaled)
-            runs.append(scaled)
-    result = TransferMatrix(tuple(runs), matrix.zero_shot)
-    result.save(folder)
-    return result
-
-
-class _Saver:
-    """Writes each run to a folder as soon as it is there."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._count = 0
-
-    def __call__(self, run: TransferRun) -> None:
-        run.save(self._folder / run.file_name(self._count))
-        self._count += 1
 
 
 def _cut(task: Task, items: int | None) -> Task:
