@@ -266,6 +266,17 @@ def test_an_edit_of_the_residual_stream_keeps_what_lies_up_to_its_block(
             assert Replay(llama).n_blocks == layer + 1
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_was_kept_is_put_in_at_every_step(
+    tiny_folder: Callable[[str], Path], monkeypatch: Any, dtype: Any
+) -> None:
+    model = ll.load_model(tiny_folder("llama"), device="cpu", dtype=dtype)
+    chosen, choose = [], Replay.choose
+    monkeypatch.setattr(Replay, "choose", lambda *args: (chosen.append(args[1]), choose(*args)))
+    gradients(model, draw_edit(model, heads=[(2, 0)]), [0, 1])
+    assert len(chosen) == 2  # one to try it, one step
+
+
 def test_a_hook_below_the_edit_is_heard_at_every_step(llama: TransformerBridge) -> None:
     edit, _ = trained(draw_edit(llama, heads=[(2, 0)]))
     calls = []

@@ -164,7 +164,15 @@ def run_demo(
     tasks = [_cut(embedded(ability), size.items) for ability in ABILITIES]
     with job_runner(model, workers) as run_jobs:
         untuned, scores = first_stage(run_jobs, tasks, size.seeds, folder / "scores", progress)
-        parts = parts_of(model, tasks, size, scores, folder / "runs")
+        parts = parts_of(
+            model,
+            tasks,
+            scores,
+            folder / "runs",
+            fractions=size.fractions,
+            seeds=size.seeds,
+            draws=size.draws,
+        )
         second_stage(run_jobs, parts, progress)
     matrices, scale = {}, {}
     for fraction, (biases, scales) in zip(size.fractions, parts, strict=True):

@@ -30,8 +30,6 @@ from lofit_lens.training.together import grouped
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-    from lofit_lens.analysis.demo.run import Size
-
 BATCH_SIZE, TOGETHER = 256, 8
 """Sequences per forward pass in scoring, and runs trained in one."""
 
@@ -93,15 +91,20 @@ class Part:
 
 
 def parts_of(
-    model: TransformerBridge, tasks: Sequence[Task], size: Size, scores: AllScores, folder: Path
+    model: TransformerBridge,
+    tasks: Sequence[Task],
+    scores: AllScores,
+    folder: Path,
+    *,
+    fractions: Sequence[float],
+    seeds: Sequence[int],
+    draws: int,
 ) -> list[tuple[Part, Part]]:
     """Biases, and the scale on each task's own heads and on random ones, by share of heads."""
     parts = []
-    for fraction in size.fractions:
+    for fraction in fractions:
         k = number_of_heads(model.cfg.n_layers * model.cfg.n_heads, fraction=fraction)
-        plan = transfer_plan(
-            model, tasks, seeds=size.seeds, k=k, random_draws=size.draws, scores=scores
-        )
+        plan = transfer_plan(model, tasks, seeds=seeds, k=k, random_draws=draws, scores=scores)
         own = [step for step in plan if step[0] in (step[1].name, RANDOM)]
         scale = replace(TUNING, component="scale")
         parts.append(

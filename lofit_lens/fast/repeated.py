@@ -184,7 +184,7 @@ class _Passes:
             with ExitStack() as trial:
                 trial.enter_context(replay.put_in())
                 self._replay = replay
-                if works(lambda: same(before, self.logprobs(probe))):
+                if works(lambda: same(self._model, before, self.logprobs(probe))):
                     contexts.enter_context(trial.pop_all())
                 else:
                     self._replay = None

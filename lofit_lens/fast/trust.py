@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lofit_lens.fast.direct import DIRECT, attention_of, direct, listens
 from lofit_lens.fast.passes import summed_logprobs, takes_positions
-from lofit_lens.fast.past import can_continue, joined, run_past
+from lofit_lens.fast.past import Past, can_continue, joined, run_past
 from lofit_lens.fast.rows import Bundle, lay_out, stack
 from lofit_lens.fast.switches import shortcuts, taken
 from lofit_lens.positions import is_tracked
@@ -75,9 +75,10 @@ def standing(model: TransformerBridge) -> Standing:
     return Standing(alone, _SHARES.get(model, False))
 
 
-def same(one: Tensor, other: Tensor) -> bool:
-    """Whether two results differ by rounding only; in half precision that is a lot."""
-    return bool(((one - other).abs() < (1e-3 if one.dtype == torch.float32 else 0.5)).all())
+def same(model: TransformerBridge, one: Tensor, other: Tensor) -> bool:
+    """Whether two log-probabilities differ by rounding only; in half precision that is a lot."""
+    whole = next(model.original_model.parameters()).dtype == torch.float32
+    return bool(((one - other).abs() < (1e-3 if whole else 0.5)).all())
 
 
 def works(attempt: Callable[[], bool]) -> bool:
@@ -101,7 +102,7 @@ def _try(model: TransformerBridge) -> None:
 
             def as_plain() -> bool:
                 with direct(model) as is_direct:
-                    return is_direct and same(plain, _scores(model, texts, is_direct=True))
+                    return is_direct and same(model, plain, _scores(model, texts, is_direct=True))
 
             if works(as_plain):
                 break
@@ -115,12 +116,11 @@ def _scores(
     bundles: Sequence[Bundle],
     *,
     is_direct: bool,
-    **others: Any,
+    rows: Sequence[Sequence[int]] | None = None,
+    past: Past | None = None,
 ) -> Tensor:
-    rows = others.pop("rows", None)
     batch = stack(bundles, rows, pad=0, device=model.cfg.device)
-    found = summed_logprobs(model, batch, _nobody, direct=is_direct, **others)
-    return found.to(next(model.original_model.parameters()).dtype)
+    return summed_logprobs(model, batch, _nobody, direct=is_direct, past=past)
 
 
 def _shares(model: TransformerBridge, plain: Tensor) -> bool:
@@ -136,7 +136,7 @@ def _shares(model: TransformerBridge, plain: Tensor) -> bool:
         ]
         rest = [lay_out(g, skip=len(s) - 1) for g, s in zip(GROUPS, STARTS, strict=True)]
         behind = _scores(model, rest, is_direct=True, past=joined(pasts))
-    return same(plain, packed) and same(plain, behind)
+    return same(model, plain, packed) and same(model, plain, behind)
 
 
 def _nobody(*_: object) -> None:
