@@ -39,7 +39,7 @@ from .sweeping.examples import example_sweep as example_sweep
 from .sweeping.heads import head_sweep as head_sweep
 from .sweeping.results import Sweep as Sweep
 from .transfer.folder import load_transfer as load_transfer
-from .transfer.stages import score_heads as score_heads
 from .transfer.matrix import transfer_matrix as transfer_matrix
 from .transfer.results import TransferMatrix as TransferMatrix
 from .transfer.run import TransferRun as TransferRun
+from .transfer.stages import score_heads as score_heads

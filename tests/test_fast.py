@@ -344,14 +344,15 @@ def test_rows_say_where_each_token_stands_and_which_it_sees() -> None:
     assert len(places) > len(rows.places)  # the last prompt token predicts all first tokens
 
 
-def test_bundles_lie_side_by_side_where_that_saves_tokens() -> None:
-    assert side_by_side([40, 9, 8, 7]) == [[0, 1, 2, 3]]
-    assert side_by_side([30, 30, 30]) == [[0], [1], [2]]  # nothing to save
-    assert side_by_side([300, 150, 140, 10]) == [[0], [1, 2, 3]]
-    for lengths in ([300, 150, 140, 20], [200, 100, 100, 60, 50], [500, 10, 10]):
-        rows = side_by_side(lengths)
-        assert sorted(i for row in rows for i in row) == list(range(len(lengths)))
-        assert all(sum(lengths[i] for i in row) <= max(256, *lengths) for row in rows)
+def test_bundles_lie_side_by_side_where_that_costs_less() -> None:
+    assert side_by_side([40, 9, 8, 7], 512) == [[0, 1, 2, 3]]
+    assert side_by_side([30, 30, 30], 512) == [[0], [1], [2]]  # nothing to save
+    assert side_by_side([300, 150, 140, 10], 4096) == [[0], [1, 2, 3]]
+    for d_model in (64, 512, 4096):
+        for lengths in ([300, 150, 140, 20], [200, 100, 100, 60, 50], [500, 10, 10], [7]):
+            rows = side_by_side(lengths, d_model)
+            assert sorted(i for row in rows for i in row) == list(range(len(lengths)))
+            assert all(sum(lengths[i] for i in row) <= max(256, *lengths, 0) for row in rows)
 
 
 def test_texts_in_one_row_do_not_see_one_another(llama: TransformerBridge) -> None:

@@ -137,7 +137,8 @@ class _Passes:
         for owner in dict.fromkeys(owners):
             own = [i for i, other in enumerate(owners) if other == owner]
             lengths = [len(bundles[i].tokens) for i in own]
-            found += [[own[i] for i in row] for row in side_by_side(lengths)]
+            rows = side_by_side(lengths, self._model.cfg.d_model)
+            found += [[own[i] for i in row] for row in rows]
         return found
 
     def keep_prompts(self) -> None:

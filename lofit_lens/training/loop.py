@@ -101,8 +101,14 @@ def train_together(
                 "Runs trained together may differ in their heads and seeds only. Train those with "
                 "other settings in a call of their own."
             )
-    if len(runs) > 1 and not taken().together:
-        return [train_together(model, task, [run], component, progress=progress)[0] for run in runs]
+    parts = _parts(model, [heads for heads, _ in runs])
+    if len(parts) > 1:
+        by_number: dict[int, HeadIntervention | TrainingStopped] = {}
+        for part in parts:
+            some = [runs[i] for i in part]
+            found_here = train_together(model, task, some, component, progress=progress)
+            by_number |= dict(zip(part, found_here, strict=True))
+        return [by_number[i] for i in range(len(runs))]
     trainees = [_new(model, heads, own) for heads, own in runs]
     parameters = [trainee.parameters[0] for trainee in trainees]
     edits = [
@@ -197,6 +203,22 @@ def check_ready(model: TransformerBridge) -> None:
         )
     if model.training:
         raise LofitLensError("The model is in training mode. Call `model.eval()`.")
+
+
+def _parts(model: TransformerBridge, heads: Sequence[HeadSet]) -> list[list[int]]:
+    """Numbers of the head sets to train in one forward pass.
+
+    A pass begins at the lowest edited layer. A CPU is busy with one run already, so there only
+    those with the same lowest layer go together; a GPU has room for all.
+    """
+    if not taken().together:
+        return [[i] for i in range(len(heads))]
+    if model.blocks[0].attn.o.original_component.weight.device.type != "cpu":
+        return [list(range(len(heads)))]
+    by_layer: dict[int, list[int]] = {}
+    for i, chosen in enumerate(heads):
+        by_layer.setdefault(chosen.layers()[0], []).append(i)
+    return list(by_layer.values())
 
 
 def _new(model: TransformerBridge, heads: HeadSet, config: TrainingConfig) -> Trainee:
