@@ -348,6 +348,7 @@ def test_bundles_lie_side_by_side_where_that_costs_less() -> None:
     assert side_by_side([40, 9, 8, 7], 512) == [[0, 1, 2, 3]]
     assert side_by_side([30, 30, 30], 512) == [[0], [1], [2]]  # nothing to save
     assert side_by_side([300, 150, 140, 10], 4096) == [[0], [1, 2, 3]]
+    assert side_by_side([40, 9, 8, 7], 512, [0, 1, 0, 1]) == [[0, 2], [1, 3]]
     for d_model in (64, 512, 4096):
         for lengths in ([300, 150, 140, 20], [200, 100, 100, 60, 50], [500, 10, 10], [7]):
             rows = side_by_side(lengths, d_model)

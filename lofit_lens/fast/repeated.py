@@ -130,16 +130,10 @@ class _Passes:
 
     def _rows(self, bundles: Sequence[Bundle], owners: Sequence[int]) -> list[list[int]]:
         """Which bundles share a row: only those of one run, and none behind a past of its own."""
-        apart = [[i] for i in range(len(bundles))]
         if not self._shares or self._prompts is not None or self._recording:
-            return apart
-        found = []
-        for owner in dict.fromkeys(owners):
-            own = [i for i, other in enumerate(owners) if other == owner]
-            lengths = [len(bundles[i].tokens) for i in own]
-            rows = side_by_side(lengths, self._model.cfg.d_model)
-            found += [[own[i] for i in row] for row in rows]
-        return found
+            return [[i] for i in range(len(bundles))]
+        lengths = [len(bundle.tokens) for bundle in bundles]
+        return side_by_side(lengths, self._model.cfg.d_model, owners)
 
     def keep_prompts(self) -> None:
         """Run the prompts, all but their last token, and keep their keys and values."""

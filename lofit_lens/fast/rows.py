@@ -112,7 +112,9 @@ def lay_out(texts: Sequence[EncodedText], *, skip: int = 0) -> Bundle:
     )
 
 
-def side_by_side(lengths: Sequence[int], d_model: int) -> list[list[int]]:
+def side_by_side(
+    lengths: Sequence[int], d_model: int, owners: Sequence[int] | None = None
+) -> list[list[int]]:
     """Which bundles to put into one row, by their numbers, so that a pass costs the least.
 
     Wider rows hold less padding, and more pairs of tokens that attention looks at. A token costs
@@ -122,25 +124,31 @@ def side_by_side(lengths: Sequence[int], d_model: int) -> list[list[int]]:
     Args:
         lengths: Tokens of each bundle.
         d_model: Size of the residual stream.
+        owners: Whose each bundle is; a row holds those of one owner. None: all are of one.
 
     Returns:
         One list a row.
     """
+    owners = owners or [0] * len(lengths)
+    apart = [[i] for i in range(len(lengths))]
+    own = [[i for i in range(len(lengths)) if owners[i] == one] for one in dict.fromkeys(owners)]
 
     def cost(rows: Sequence[Sequence[int]]) -> float:
         width = max(sum(lengths[i] for i in row) for row in rows)
         return len(rows) * width * (1 + width / (2 * d_model))
 
-    apart = [[i] for i in range(len(lengths))]
-    filled = [_filled(lengths, max(width, *lengths)) for width in WIDTHS]
+    filled = [
+        [row for some in own for row in _filled(some, lengths, max(width, *lengths))]
+        for width in WIDTHS
+    ]
     return min(apart, *filled, key=cost)
 
 
-def _filled(lengths: Sequence[int], width: int) -> list[list[int]]:
+def _filled(some: Sequence[int], lengths: Sequence[int], width: int) -> list[list[int]]:
     """Rows of a width: the longest bundle first, each into the first row where it fits."""
     rows: list[list[int]] = []
     room: list[int] = []
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+    for i in sorted(some, key=lambda i: -lengths[i]):
         row = next((r for r, free in enumerate(room) if free >= lengths[i]), len(rows))
         if row == len(rows):
             rows.append([])
