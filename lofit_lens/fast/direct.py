@@ -88,9 +88,12 @@ def listens(module: nn.Module) -> bool:
         *module._backward_hooks.values(),
         *module._backward_pre_hooks.values(),
     )
-    # `_hf_hook` is how accelerate places a model on devices
-    replaced = "forward" in module.__dict__ and "_hf_hook" not in module.__dict__
-    return replaced or any(heeds(hook) for hook in hooks)
+    return _replaced(module) or any(heeds(hook) for hook in hooks)
+
+
+def _replaced(module: nn.Module) -> bool:
+    """Whether a module computes something else, other than to be placed on devices by accelerate."""
+    return "forward" in module.__dict__ and "_hf_hook" not in module.__dict__
 
 
 def heeds(hook: Any) -> bool:
@@ -101,8 +104,7 @@ def heeds(hook: Any) -> bool:
 def _plain_native(model: TransformerBridge) -> bool:
     if weights_processed(model) or getattr(model, "compatibility_mode", False):
         return False
-    own = model.original_model.__dict__
-    if listens(model) or ("forward" in own and "_hf_hook" not in own):
+    if listens(model) or _replaced(model.original_model):
         return False
     return not any(getattr(model.cfg, setting, False) for setting in _FORKS)
 
