@@ -12,8 +12,8 @@ from lofit_lens.errors import LofitLensError
 from lofit_lens.files import read_json
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet, number_of_heads
+from lofit_lens.identity import source_of
 from lofit_lens.intervention import HeadIntervention
-from lofit_lens.model import source_of
 from lofit_lens.provenance import library_versions
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from .folding import fold as fold
 from .head_scores import HeadScores as HeadScores
 from .heads import Head as Head
 from .heads import HeadSet as HeadSet
+from .identity import Fingerprint as Fingerprint
+from .identity import fingerprint as fingerprint
 from .intervention import HeadIntervention as HeadIntervention
-from .model import Fingerprint as Fingerprint
-from .model import fingerprint as fingerprint
 from .model import freeze as freeze
 from .model import load_model as load_model
 from .positions import TokenScope as TokenScope

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save
 from lofit_lens.errors import LofitLensError
 from lofit_lens.files import read_json, write_whole
 from lofit_lens.heads import HeadSet
+from lofit_lens.identity import check_same_model
 from lofit_lens.intervention import HeadIntervention
-from lofit_lens.model import check_same_model
 from lofit_lens.provenance import Provenance
 from lofit_lens.residual import ResidualIntervention
 

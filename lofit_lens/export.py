@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from lofit_lens.errors import LofitLensError, UnsupportedError
 from lofit_lens.folding import check_foldable, fold_projection
+from lofit_lens.identity import source_of, weights_processed
 from lofit_lens.intervention import HeadIntervention
-from lofit_lens.model import find_model, source_of, weights_processed
+from lofit_lens.model import find_model
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

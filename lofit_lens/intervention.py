@@ -16,7 +16,8 @@ from torch import Tensor
 
 from lofit_lens.errors import LofitLensError, ModelMismatchError, UnsupportedError
 from lofit_lens.heads import HeadSet
-from lofit_lens.model import check_head_shape, check_same_model, weights_processed
+from lofit_lens.identity import check_same_model, weights_processed
+from lofit_lens.model import check_head_shape
 from lofit_lens.positions import PositionTracker, TokenScope, check_scope, tracked_positions
 from lofit_lens.provenance import Provenance, unmeasured
 

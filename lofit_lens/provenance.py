@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from lofit_lens.errors import LofitLensError
-from lofit_lens.model import Fingerprint, fingerprint
+from lofit_lens.identity import Fingerprint, fingerprint
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

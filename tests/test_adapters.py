@@ -13,7 +13,7 @@ from torch import Tensor
 from lofit_lens.analysis.baselines.adapters import AdapterEdit, new_adapter
 from lofit_lens.errors import LofitLensError, ModelMismatchError, UnsupportedError
 from lofit_lens.fast.switches import shortcuts
-from lofit_lens.model import fingerprint
+from lofit_lens.identity import fingerprint
 from lofit_lens.provenance import learned_on
 from lofit_lens.scoring.logprobs import answer_logprobs
 from lofit_lens.tokens import Encoder

@@ -13,8 +13,9 @@ from transformer_lens.model_bridge import TransformerBridge
 from lofit_lens.artifacts import load_intervention, save_intervention
 from lofit_lens.errors import LofitLensError, ModelMismatchError
 from lofit_lens.folding import fold
+from lofit_lens.identity import fingerprint
 from lofit_lens.intervention import HeadIntervention
-from lofit_lens.model import fingerprint, load_model
+from lofit_lens.model import load_model
 from lofit_lens.provenance import Provenance
 from lofit_lens.training.history import History
 from tests.helpers import CONFIGS, draw_edit, draw_tokens, save_tiny_model, type_checks_off

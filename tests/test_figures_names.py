@@ -20,7 +20,7 @@ from lofit_lens.analysis.figures.overlap import pair_maps, top_k_curves
 from lofit_lens.analysis.figures.paper import published_figures
 from lofit_lens.analysis.figures.presets import for_paper
 from lofit_lens.analysis.figures.transfer import transfer_heatmap
-from lofit_lens.model import fingerprint
+from lofit_lens.identity import fingerprint
 from lofit_lens.plotting import DARK, SCORES, TEMPLATE, elided, head_grid
 from lofit_lens.provenance import Provenance
 from lofit_lens.training.history import History

@@ -12,17 +12,8 @@ from transformers import AutoTokenizer
 
 from lofit_lens.errors import LofitLensError, ModelMismatchError
 from lofit_lens.heads import HeadSet
-from lofit_lens.model import (
-    _sample,
-    check_head_shape,
-    check_same_model,
-    find_model,
-    fingerprint,
-    freeze,
-    load_model,
-    output_projection,
-    weights_processed,
-)
+from lofit_lens.identity import _sample, check_same_model, fingerprint, weights_processed
+from lofit_lens.model import check_head_shape, find_model, freeze, load_model, output_projection
 from tests.helpers import (
     BIT_EQUAL,
     CONFIGS,

@@ -31,8 +31,8 @@ from lofit_lens.analysis.transfer.run import TransferRun
 from lofit_lens.errors import LofitLensError
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
+from lofit_lens.identity import Fingerprint
 from lofit_lens.intervention import HeadIntervention
-from lofit_lens.model import Fingerprint
 from lofit_lens.provenance import Provenance
 from lofit_lens.scoring.evaluation import Evaluation
 from lofit_lens.training.history import History

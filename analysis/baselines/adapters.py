@@ -23,7 +23,7 @@ from lofit_lens.analysis.baselines.wrapping import (
 )
 from lofit_lens.errors import LofitLensError
 from lofit_lens.files import read_json
-from lofit_lens.model import check_same_model
+from lofit_lens.identity import check_same_model
 from lofit_lens.provenance import Provenance
 
 if TYPE_CHECKING:

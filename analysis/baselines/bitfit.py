@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lofit_lens.analysis.baselines.hooked import changed
 from lofit_lens.errors import ModelMismatchError
-from lofit_lens.model import check_same_model
+from lofit_lens.identity import check_same_model
 from lofit_lens.positions import PositionTracker, TokenScope, check_scope
 from lofit_lens.provenance import Provenance
 from lofit_lens.tasks.task import Task

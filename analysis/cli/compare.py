@@ -108,7 +108,7 @@ def compare(
         from lofit_lens.analysis.named_methods import named_methods
         from lofit_lens.analysis.published import check_model
         from lofit_lens.errors import LofitLensError
-        from lofit_lens.model import EMBEDDED
+        from lofit_lens.identity import EMBEDDED
 
         embedded = (model_options.model or EMBEDDED) == EMBEDDED
         if embedded:
@@ -200,7 +200,7 @@ def _settings(
     from lofit_lens.analysis.baselines.paper_rates import paper_loreft, paper_rates
     from lofit_lens.analysis.cli.options import paper_task
     from lofit_lens.analysis.methods import Settings
-    from lofit_lens.model import EMBEDDED
+    from lofit_lens.identity import EMBEDDED
     from lofit_lens.positions import check_scope
 
     start = Settings()

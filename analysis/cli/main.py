@@ -81,7 +81,8 @@ def demo(
         from lofit_lens.analysis.demo.run import QUICK, WHOLE, run_demo
         from lofit_lens.analysis.demo.workers import usable_workers
         from lofit_lens.analysis.reporting.page import report as report_page
-        from lofit_lens.model import EMBEDDED, load_model
+        from lofit_lens.identity import EMBEDDED
+        from lofit_lens.model import load_model
 
         started = time.perf_counter()
         size = QUICK if quick else WHOLE
@@ -136,7 +137,7 @@ def lofit(
         from lofit_lens.analysis.runs import CARDS, RunFolder
         from lofit_lens.errors import UnsupportedError
         from lofit_lens.heads import number_of_heads
-        from lofit_lens.model import source_of
+        from lofit_lens.identity import source_of
         from lofit_lens.run import lofit as run_lofit
         from lofit_lens.scoring import Evaluation
 

@@ -188,7 +188,7 @@ class TrainingOptions:
     def selection(self, task: Task) -> SelectionConfig:
         """The configuration of stage 1."""
         from lofit_lens.embedded.settings import SELECTION
-        from lofit_lens.model import EMBEDDED
+        from lofit_lens.identity import EMBEDDED
         from lofit_lens.training import SelectionConfig
 
         base = SelectionConfig()
@@ -202,7 +202,7 @@ class TrainingOptions:
     def tuning(self, task: Task, fraction: float) -> TuningConfig:
         """The configuration of stage 2 for a share of heads; a preset knows 3% and 10%."""
         from lofit_lens.embedded.settings import TUNING
-        from lofit_lens.model import EMBEDDED
+        from lofit_lens.identity import EMBEDDED
         from lofit_lens.training import TuningConfig
 
         base = TuningConfig()
@@ -216,7 +216,7 @@ class TrainingOptions:
 
     def hint(self, model: str | None, report: Report) -> None:
         """Tell someone who trains the embedded model at learning rates not made for it."""
-        from lofit_lens.model import EMBEDDED
+        from lofit_lens.identity import EMBEDDED
 
         if model == EMBEDDED and not (self.preset or self.selection_lr or self.tuning_lr):
             report.say(
@@ -250,7 +250,7 @@ def as_embedded(
     model: ModelOptions, training: TrainingOptions
 ) -> tuple[ModelOptions, TrainingOptions]:
     """What is left open as in the demo: the documented numbers are those of the CPU in float32."""
-    from lofit_lens.model import EMBEDDED
+    from lofit_lens.identity import EMBEDDED
 
     device, dtype = model.device or "cpu", model.dtype or "float32"
     return (

@@ -84,7 +84,7 @@ def transfer(
         from lofit_lens.analysis.transfer.folder import TransferFolder
         from lofit_lens.analysis.transfer.matrix import transfer_matrix
         from lofit_lens.analysis.transfer.stages import score_heads
-        from lofit_lens.model import EMBEDDED, fingerprint, source_of
+        from lofit_lens.identity import EMBEDDED, fingerprint, source_of
         from lofit_lens.provenance import library_versions
         from lofit_lens.scoring.evaluate import evaluate
 

@@ -18,7 +18,7 @@ from lofit_lens.analysis.comparison.templates import check_templates
 from lofit_lens.analysis.methods import Fitted, Method, Settings
 from lofit_lens.analysis.named_methods import named_methods
 from lofit_lens.errors import LeakError, LofitLensError
-from lofit_lens.model import fingerprint
+from lofit_lens.identity import fingerprint
 from lofit_lens.provenance import library_versions
 from lofit_lens.scoring.evaluation import Evaluation
 from lofit_lens.tasks.task import Task

@@ -113,7 +113,8 @@ def _start() -> None:
     from tqdm import tqdm
     from transformers.utils.logging import disable_progress_bar
 
-    from lofit_lens.model import EMBEDDED, load_model
+    from lofit_lens.identity import EMBEDDED
+    from lofit_lens.model import load_model
 
     tqdm.set_lock(
         RLock()

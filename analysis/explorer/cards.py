@@ -29,7 +29,7 @@ from lofit_lens.analysis.explorer.measure import measure_attention, measure_edit
 from lofit_lens.errors import LofitLensError, ModelMismatchError
 from lofit_lens.files import read_json
 from lofit_lens.heads import Head, HeadSet
-from lofit_lens.model import fingerprint
+from lofit_lens.identity import fingerprint
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,7 +13,7 @@ from lofit_lens.heads import Head
 
 if TYPE_CHECKING:
     from lofit_lens.analysis.study.results import Study
-    from lofit_lens.model import Fingerprint
+    from lofit_lens.identity import Fingerprint
 
 Shape = tuple[int, int]
 Choices = dict[Head, dict[str, list[int]]]

@@ -11,7 +11,7 @@ from lofit_lens.analysis.transfer.run import TransferRun
 from lofit_lens.errors import LofitLensError
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
-from lofit_lens.model import check_same_model
+from lofit_lens.identity import check_same_model
 from lofit_lens.scoring.evaluation import Evaluation
 from lofit_lens.tasks.task import Task
 from lofit_lens.training.config import TuningConfig

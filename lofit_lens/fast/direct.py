@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from lofit_lens.fast.switches import taken
-from lofit_lens.model import weights_processed
+from lofit_lens.identity import weights_processed
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
