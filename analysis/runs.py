@@ -12,7 +12,7 @@ from lofit_lens.errors import LofitLensError
 from lofit_lens.files import read_json
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet, number_of_heads
-from lofit_lens.identity import source_of
+from lofit_lens.identity import source_of, tokenizer_of
 from lofit_lens.intervention import HeadIntervention
 from lofit_lens.provenance import library_versions
 
@@ -84,6 +84,7 @@ class RunFolder:
             "model": source,
             "revision": revision,
             "dtype": str(model.cfg.dtype).removeprefix("torch."),
+            "tokenizer": tokenizer_of(model),
         }
         record = {"schema": RUN_SCHEMA, "command": command, "command_line": command_line()}
         record |= {"loaded": loaded, **content, "versions": library_versions()}

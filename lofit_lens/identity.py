@@ -11,12 +11,16 @@ import torch
 from torch import Tensor
 
 from lofit_lens.errors import LofitLensError, ModelMismatchError
+from lofit_lens.tokenizer import rule_of
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded" / "model"
+
+BEFORE = "BOS in front of every text"
+"""What is known of the tokenizer of results made before it was kept."""
 
 
 def source_of(model: TransformerBridge) -> tuple[str, str | None]:
@@ -57,6 +61,8 @@ class Fingerprint:
         processed: Whether TransformerLens has processed the weights.
         name: Folder name or hub name, for people.
         revision: Commit on the hub, if known.
+        tokenizer: What the tokenizer puts in front of a text, and which tokenizer it is; empty in
+            what was made before this was kept, when every text had BOS in front.
     """
 
     architecture: str
@@ -70,15 +76,28 @@ class Fingerprint:
     processed: bool
     name: str
     revision: str | None
+    tokenizer: str = ""
 
     def differences(self, other: Fingerprint) -> list[str]:
         """What differs, as "field: this one, other one"; names and revisions do not count."""
-        mine, theirs = asdict(self), asdict(other)
+        mine, theirs = (
+            asdict(mark) | {"tokenizer": mark.tokenizer or BEFORE} for mark in (self, other)
+        )
+        if BEFORE in (mine["tokenizer"], theirs["tokenizer"]) and _puts_bos(self) == _puts_bos(
+            other
+        ):
+            del mine["tokenizer"]
         return [
             f"{key}: {mine[key]} here, {theirs[key]} there"
             for key in mine
             if key not in ("name", "revision") and mine[key] != theirs[key]
         ]
+
+
+def _puts_bos(mark: Fingerprint) -> bool:
+    """Whether texts have BOS in front; before the tokenizer was kept, all had."""
+    lead, _, bos = mark.tokenizer.partition(" in front, BOS ")
+    return not mark.tokenizer or bos.startswith(f"{lead},")
 
 
 def fingerprint(model: TransformerBridge) -> Fingerprint:
@@ -99,7 +118,13 @@ def fingerprint(model: TransformerBridge) -> Fingerprint:
         processed=weights_processed(model),
         name=name,
         revision=getattr(config, "_commit_hash", None),
+        tokenizer=tokenizer_of(model),
     )
+
+
+def tokenizer_of(model: TransformerBridge) -> str:
+    """What the tokenizer of a model puts in front of a text, and which tokenizer it is."""
+    return "none" if model.tokenizer is None else str(rule_of(model.tokenizer))
 
 
 def check_same_model(model: TransformerBridge, made_for: Fingerprint, what: str) -> None:

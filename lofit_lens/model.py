@@ -11,6 +11,7 @@ import torch
 
 from lofit_lens.errors import LofitLensError, ModelMismatchError, UnsupportedError
 from lofit_lens.identity import EMBEDDED, EMBEDDED_FOLDER
+from lofit_lens.tokenizer import attach_tokenizer, load_tokenizer, stand_in
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -74,7 +75,9 @@ def load_model(
             revision=revision,
             n_devices=n_devices,
             device_map=device_map,
+            tokenizer=stand_in(),
         )
+        attach_tokenizer(model, load_tokenizer(source, revision=revision))
     except (
         OSError, ValueError, RuntimeError, AssertionError, NotImplementedError, SafetensorError
     ) as error:  # fmt: skip

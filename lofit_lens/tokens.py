@@ -12,6 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from lofit_lens.errors import LofitLensError, UnsupportedError
+from lofit_lens.tokenizer import rule_of
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -31,7 +32,7 @@ class EncodedText:
     """Token ids of a prompt and its answer.
 
     Attributes:
-        ids: All token ids, BOS included.
+        ids: All token ids, those that the tokenizer puts in front included.
         n_prompt: How many of them come before the answer.
     """
 
@@ -62,21 +63,34 @@ class Batch:
 
 
 class Encoder:
-    """Turns text into tokens for one model.
+    """Turns text into tokens for one model, as the tokenizer of its folder does.
 
-    BOS is put in front where TransformerLens does so for the model's family
-    (`cfg.default_prepend_bos`) and the tokenizer has one. Prompt and answer are tokenised
-    together; a token belongs to the answer if it ends behind the last character of the prompt, so
-    one that straddles the border counts as answer. The candidates of one item are all scored from
-    the place where the first of their answers begins.
+    The ids of a text are those of `tokenizer(text)`, less what it puts behind: its BOS stands in
+    front where the tokenizer puts it there by itself, and once where the text begins with it
+    already. Prompt and answer are tokenised together; a token belongs to the answer if it ends
+    behind the last character of the prompt, so one that straddles the border counts as answer. The
+    candidates of one item are all scored from the place where the first of their answers begins.
+
+    Attributes:
+        lead: Ids in front of every text.
+        start: The id that stands before an answer without a prompt: the last of `lead`, or else
+            BOS, or else EOS.
+        eos: The id that closes an answer in training.
+        ends: Ids that end a generation: EOS and those of the model's generation settings.
+        pad: The id that fills rows up.
 
     Raises:
-        UnsupportedError: The tokenizer gives no character offsets.
+        UnsupportedError: There is no tokenizer, or it gives no character offsets.
     """
 
     def __init__(self, model: TransformerBridge) -> None:
         tokenizer: Any = model.tokenizer
-        if tokenizer is None or not getattr(tokenizer, "is_fast", False):
+        if tokenizer is None:
+            raise UnsupportedError(
+                "The model came without a tokenizer, so it can read no text. Put the files of its "
+                "tokenizer (tokenizer.json, tokenizer_config.json) into its folder."
+            )
+        if not getattr(tokenizer, "is_fast", False):
             raise UnsupportedError(
                 "A fast tokenizer is needed, because the tokens of an answer are found by character "
                 "offsets. Save the model folder with a tokenizer.json."
@@ -84,28 +98,33 @@ class Encoder:
         self._tokenizer = tokenizer
         self._device = model.cfg.device
         self._n_ctx: int = model.cfg.n_ctx
-        self.bos: int | None = tokenizer.bos_token_id if model.cfg.default_prepend_bos else None
-        self.eos: int | None = tokenizer.eos_token_id
-        self.pad: int = next(
-            (
-                i
-                for i in (tokenizer.pad_token_id, self.eos, self.bos)
-                if i is not None and i < model.cfg.d_vocab
-            ),
-            0,
-        )
+        self._d_vocab: int = model.cfg.d_vocab
+        rule = rule_of(tokenizer)
+        self.lead = rule.lead
+        self.eos = self._in_vocabulary(rule.eos)
+        before = (*reversed(rule.lead), rule.bos, rule.eos)
+        self.start = self._in_vocabulary(*before)
+        settings: Any = getattr(model.original_model, "generation_config", None)
+        ends = getattr(settings, "eos_token_id", None)
+        ends = ends if isinstance(ends, list | tuple) else [ends]
+        known = (self._in_vocabulary(end) for end in (rule.eos, *ends))
+        self.ends = tuple(dict.fromkeys(end for end in known if end is not None))
+        self.pad = self._in_vocabulary(tokenizer.pad_token_id, rule.eos, rule.bos) or 0
+
+    def _in_vocabulary(self, *ids: int | None) -> int | None:
+        """The first of some ids that the model has an embedding for."""
+        return next((i for i in ids if i is not None and i < self._d_vocab), None)
 
     def prompt(self, text: str) -> EncodedText:
         """Encode a prompt to generate from."""
-        ids = self._with_context(self._plain(text)[0])
+        ids = self._with_lead(self._plain(text)[0])
         return self._checked(EncodedText(ids, len(ids)), text)
 
     def continuation(self, prompt: str, answer: str, *, end: bool = False) -> EncodedText:
         """Encode a prompt followed by an answer.
 
         Args:
-            prompt: May be empty; then all of `answer` is scored, after BOS or, in families
-                without one, after EOS.
+            prompt: May be empty; then all of `answer` is scored, after `start`.
             answer: Glued to the prompt as it is, its leading space included.
             end: Whether the answer ends with EOS.
 
@@ -173,23 +192,22 @@ class Encoder:
             known[key] = found
         return found
 
-    def _with_context(self, ids: list[int]) -> tuple[int, ...]:
-        if self.bos is not None:
-            return (self.bos, *ids)
-        return tuple(ids)
+    def _with_lead(self, ids: list[int]) -> tuple[int, ...]:
+        n = len(self.lead)
+        return tuple(ids) if tuple(ids[:n]) == self.lead else (*self.lead, *ids)
 
     def _continuation(self, ids: list[int], n_prompt: int, text: str, *, end: bool) -> EncodedText:
         if n_prompt >= len(ids):
             raise LofitLensError(f"The answer in {text[-60:]!r} has no token of its own.")
-        all_ids = self._with_context(ids)
+        all_ids = self._with_lead(ids)
         n_prompt += len(all_ids) - len(ids)
         if n_prompt == 0:
-            if self.eos is None:
+            if self.start is None:
                 raise LofitLensError(
                     "An answer without a prompt cannot be scored: the tokenizer has neither BOS nor "
                     "EOS to stand before its first token. Give the task a prompt."
                 )
-            all_ids, n_prompt = (self.eos, *all_ids), 1
+            all_ids, n_prompt = (self.start, *all_ids), 1
         if end and self.eos is not None:
             all_ids = (*all_ids, self.eos)
         return self._checked(EncodedText(all_ids, n_prompt), text)
@@ -202,4 +220,9 @@ class Encoder:
             )
         if not encoded.ids:
             raise LofitLensError("An empty prompt has no token to continue from.")
+        if max(encoded.ids) >= self._d_vocab:
+            raise LofitLensError(
+                f"The tokenizer gives the id {max(encoded.ids)} in {text[:60]!r}, the model knows ids "
+                f"below {self._d_vocab} only. Load the model with the tokenizer it was trained with."
+            )
         return encoded

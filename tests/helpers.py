@@ -74,8 +74,14 @@ TEXT = [
 ]
 
 
-def build_tokenizer(*, merges_across_lines: bool = False) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer with BOS; it may merge `?` with the line break behind it."""
+WITHOUT_BOS = ("gpt2", "neox", "qwen2", "qwen3")
+"""Families whose tokenizers put nothing in front of a text, here as among their real ones."""
+
+
+def build_tokenizer(
+    *, merges_across_lines: bool = False, adds_bos: bool = True
+) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer; it may merge `?` with the line break behind it."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(
         add_prefix_space=False, use_regex=not merges_across_lines
@@ -88,9 +94,10 @@ def build_tokenizer(*, merges_across_lines: bool = False) -> PreTrainedTokenizer
         show_progress=False,
     )
     tokenizer.train_from_iterator(TEXT * 4, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", 0)]
-    )
+    if adds_bos:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A", special_tokens=[("<s>", 0)]
+        )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", model_max_length=CONTEXT
     )
@@ -109,7 +116,9 @@ def save_tiny_model(
             if parameter.ndim == 1 and "bias" not in name:
                 parameter.data += 1.0
     model.save_pretrained(folder)
-    build_tokenizer(merges_across_lines=merges_across_lines).save_pretrained(folder)
+    build_tokenizer(
+        merges_across_lines=merges_across_lines, adds_bos=family not in WITHOUT_BOS
+    ).save_pretrained(folder)
     return folder
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
+from transformers import AutoTokenizer
 
 from lofit_lens.intervention import HeadIntervention
 from lofit_lens.model import load_model
@@ -248,11 +249,9 @@ def test_greedy_continuations_are_those_of_the_plain_model(
     family: str, tiny_folder: Folder, tiny_model: Loader
 ) -> None:
     model, plain = tiny_model(family), load_plain(tiny_folder(family))
-    edit, tokenizer = steered(model), model.tokenizer
+    edit, tokenizer = steered(model), AutoTokenizer.from_pretrained(tiny_folder(family))
     for prompt in PROMPTS:
-        ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-        if model.cfg.default_prepend_bos:
-            ids = [tokenizer.bos_token_id, *ids]
+        ids = tokenizer(prompt)["input_ids"]
         produced = plain_greedily(plain, torch.tensor([ids]), edit)[0, len(ids) :].tolist()
         if tokenizer.eos_token_id in produced:
             produced = produced[: produced.index(tokenizer.eos_token_id)]

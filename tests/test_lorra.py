@@ -54,7 +54,7 @@ class PlainLoRRA:
         self.plain: Any = load_plain(folder).requires_grad_(False)
         self.tokenizer: Any = model.tokenizer
         self.encoder = Encoder(model)
-        self.bos = [] if self.encoder.bos is None else [self.encoder.bos]
+        self.bos = list(self.encoder.lead)
 
     def ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]

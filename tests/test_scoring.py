@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from lofit_lens.errors import LofitLensError, ModelMismatchError, ScoringError
 from lofit_lens.export import export_checkpoint
@@ -25,7 +26,14 @@ from lofit_lens.tasks import ExactMatch, Example, MultipleChoice, Task
 from lofit_lens.tokens import EncodedText, Encoder
 from lofit_lens.training import TuningConfig
 from lofit_lens.tuning import tune_heads
-from tests.helpers import FAMILIES, N_HEADS, N_LAYERS, load_plain, save_tiny_model
+from tests.helpers import (
+    FAMILIES,
+    N_HEADS,
+    N_LAYERS,
+    build_tokenizer,
+    load_plain,
+    save_tiny_model,
+)
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -61,7 +69,7 @@ def an_edit(model: TransformerBridge) -> HeadIntervention:
     return HeadIntervention(heads, bias=0.5 * torch.randn(shape, generator=generator))
 
 
-def slow_logprob(model: Any, tokenizer: Any, prompt: str, answer: str, *, bos: bool) -> float:
+def slow_logprob(model: Any, tokenizer: Any, prompt: str, answer: str) -> float:
     """The answer's log-probability by hand: token texts are walked to find where it starts."""
     ids = tokenizer(prompt + answer, add_special_tokens=False)["input_ids"]
     n_prompt, text = 0, ""
@@ -70,21 +78,21 @@ def slow_logprob(model: Any, tokenizer: Any, prompt: str, answer: str, *, bos: b
         if len(text) > len(prompt):
             break
         n_prompt += 1
-    full = ([tokenizer.bos_token_id] if bos else []) + ids
+    full = tokenizer(prompt + answer)["input_ids"]
     with torch.no_grad():
         logprobs = model(torch.tensor([full])).logits[0].double().log_softmax(-1)
-    first = n_prompt + int(bos)
+    first = n_prompt + len(full) - len(ids)
     return sum(float(logprobs[i - 1, full[i]]) for i in range(first, len(full)))
 
 
 def check_against_slow_reference(folder: Path, model: TransformerBridge) -> None:
-    plain, tokenizer, task = load_plain(folder), model.tokenizer, question_task()
+    plain, task = load_plain(folder), question_task()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     result = evaluate(model, task, progress=False)
-    bos = bool(model.cfg.default_prepend_bos)
     mc1, mc2, mc3 = [], [], []
     for record, example in zip(result.records, task.test, strict=True):
         correct, incorrect = (
-            [slow_logprob(plain, tokenizer, example.prompt, a, bos=bos) for a in answers]
+            [slow_logprob(plain, tokenizer, example.prompt, a) for a in answers]
             for answers in (example.correct, example.incorrect)
         )
         assert record["correct"] == pytest.approx(correct, abs=1e-4)
@@ -227,14 +235,14 @@ def test_the_validation_split_is_scored_in_the_format_of_the_test(
 
 
 @pytest.mark.parametrize("family", ["llama", "neox"])
-def test_an_empty_prompt_scores_the_whole_sentence_after_bos_or_eos(
+def test_an_empty_prompt_scores_the_whole_sentence_after_bos(
     family: str, tiny_model: ModelBuilder
 ) -> None:
     model = tiny_model(family)
     encoder = Encoder(model)
     text = encoder.continuation("", "The cat is grey.")
-    before = encoder.bos if model.cfg.default_prepend_bos else encoder.eos
-    assert text.ids[0] == before
+    assert text.ids[0] == build_tokenizer().bos_token_id == encoder.start
+    assert bool(encoder.lead) == (family == "llama")
     assert text.n_prompt == 1
     assert encoder.decode(text.ids) == "The cat is grey."
 

@@ -167,7 +167,7 @@ def test_numbers_that_are_not_finite_are_refused(llama: TransformerBridge) -> No
 def test_texts_of_ones_own_are_cut_and_empty_ones_left_out(llama: TransformerBridge) -> None:
     encoder = Encoder(llama)
     long, short = encode_texts(llama, ["", "The cat is grey. " * 50, "The"], tokens=10)
-    assert long.ids == (encoder.bos, *encoder.prompt("The cat is grey. " * 5).ids[1:11])
+    assert long.ids == (encoder.start, *encoder.prompt("The cat is grey. " * 5).ids[1:11])
     assert short == encoder.continuation("", "The")
     (whole,) = encode_texts(llama, ["The cat is grey. " * 50], tokens=1000)
     assert len(whole.ids) == llama.cfg.n_ctx
@@ -185,11 +185,11 @@ def test_without_bos_the_first_token_of_a_text_is_not_scored(tiny_model: ModelBu
 
 
 @pytest.mark.parametrize("family", ["llama", "neox"])
-def test_texts_are_sampled_from_bos_or_eos_up_to_eos(family: str, tiny_model: ModelBuilder) -> None:
+def test_texts_are_sampled_from_bos_up_to_eos(family: str, tiny_model: ModelBuilder) -> None:
     model = tiny_model(family)
     encoder = Encoder(model)
     texts = sample_texts(model, n=200, tokens=12)
-    assert {text.ids[0] for text in texts} == {encoder.bos if family == "llama" else encoder.eos}
+    assert all(text.ids[0] == build_tokenizer().bos_token_id for text in texts)
     assert {text.n_prompt for text in texts} == {1}
     for text in texts:
         assert 2 <= len(text.ids) <= 13
@@ -213,7 +213,7 @@ def test_sampling_repeats_with_the_seed_and_leaves_the_global_state_alone(
 def test_texts_are_drawn_from_the_models_own_distribution(
     llama: TransformerBridge, tiny_folder: Callable[[str], Path]
 ) -> None:
-    start = torch.tensor([[Encoder(llama).bos]])
+    start = torch.tensor([[Encoder(llama).start]])
     with torch.no_grad():
         logits = load_plain(tiny_folder("llama"))(start).logits[0, -1]
     expected = torch.softmax(logits.double(), -1)
@@ -239,14 +239,15 @@ def test_the_cross_entropy_of_sampled_text_is_the_models_entropy(
 
 
 def test_sampling_stays_in_the_context_and_needs_a_token_to_start_from(
-    llama: TransformerBridge,
+    llama: TransformerBridge, tiny_model: ModelBuilder
 ) -> None:
     assert max(len(t.ids) for t in sample_texts(llama, n=2, tokens=500)) <= llama.cfg.n_ctx
     with pytest.raises(LofitLensError, match="got 0 and 64"):
         sample_texts(llama, n=0)
-    llama.tokenizer.bos_token = llama.tokenizer.eos_token = None  # pyright: ignore[reportOptionalMemberAccess]
+    neox = tiny_model("neox")
+    neox.tokenizer.bos_token = neox.tokenizer.eos_token = None  # pyright: ignore[reportOptionalMemberAccess]
     with pytest.raises(LofitLensError, match="nothing to sample a text from"):
-        sample_texts(llama)
+        sample_texts(neox)
 
 
 # --- answers --------------------------------------------------------------------------------------

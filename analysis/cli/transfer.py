@@ -84,7 +84,7 @@ def transfer(
         from lofit_lens.analysis.transfer.folder import TransferFolder
         from lofit_lens.analysis.transfer.matrix import transfer_matrix
         from lofit_lens.analysis.transfer.stages import score_heads
-        from lofit_lens.identity import EMBEDDED, fingerprint, source_of
+        from lofit_lens.identity import EMBEDDED, fingerprint, source_of, tokenizer_of
         from lofit_lens.provenance import library_versions
         from lofit_lens.scoring.evaluate import evaluate
 
@@ -106,6 +106,7 @@ def transfer(
             {
                 "loaded": {"model": source, "revision": revision, "dtype": dtype},
                 "weights": fingerprint(model).weights,
+                "tokenizer": tokenizer_of(model),
                 "tasks": {
                     t.name: {"source": dict(t.source), "data_hash": t.data_hash()} for t in tasks
                 },

@@ -18,7 +18,7 @@ from lofit_lens.analysis.comparison.templates import check_templates
 from lofit_lens.analysis.methods import Fitted, Method, Settings
 from lofit_lens.analysis.named_methods import named_methods
 from lofit_lens.errors import LeakError, LofitLensError
-from lofit_lens.identity import fingerprint
+from lofit_lens.identity import fingerprint, tokenizer_of
 from lofit_lens.provenance import library_versions
 from lofit_lens.scoring.evaluation import Evaluation
 from lofit_lens.tasks.task import Task
@@ -91,6 +91,7 @@ def compare(
     texts = tuple(texts) if texts is not None else sample_texts(model)
     shared = {
         "model": fingerprint(model).weights,
+        "tokenizer": tokenizer_of(model),
         "shape": [model.cfg.n_layers, model.cfg.n_heads],
         "texts": hashlib.sha256(repr([text.ids for text in texts]).encode()).hexdigest(),
         "n_answers": n_answers,

@@ -49,7 +49,7 @@ def sample_texts(
 ) -> tuple[EncodedText, ...]:
     """A fixed plain text for any model: what it writes itself, sampled at temperature 1.
 
-    Each text starts from BOS or, in families without, from EOS, and goes up to and including EOS.
+    Each text starts from BOS or, where there is none, from EOS, and goes up to and including EOS.
     Sampling is done on the CPU with its own generator. The cross-entropy of the unedited model on
     it estimates the model's entropy.
 
@@ -66,14 +66,13 @@ def sample_texts(
     if n < 1 or tokens < 1:
         raise LofitLensError(f"n and tokens must be at least 1, got {n} and {tokens}.")
     encoder = Encoder(model)
-    start = encoder.bos if encoder.bos is not None else encoder.eos
-    if start is None:
+    if encoder.start is None:
         raise LofitLensError(
             "There is nothing to sample a text from: the tokenizer has neither BOS nor EOS. Give "
             "texts of your own to encode_texts."
         )
     generator = torch.Generator().manual_seed(seed)
-    rows, cache = torch.full((n, 1), start, device=model.cfg.device), None
+    rows, cache = torch.full((n, 1), encoder.start, device=model.cfg.device), None
     for _ in range(min(tokens, model.cfg.n_ctx - 1)):
         with torch.no_grad():
             produced: Any = model(
@@ -112,7 +111,7 @@ def encode_texts(
     """
     encoder, tokenizer = Encoder(model), model.tokenizer
     assert tokenizer is not None
-    lead = () if encoder.bos is None else (encoder.bos,)
+    lead = encoder.lead
     longest = min(tokens, model.cfg.n_ctx - len(lead))
     settings = {"add_special_tokens": False, "truncation": True, "max_length": longest}
     ids = [(*lead, *tokenizer(text, **settings)["input_ids"]) for text in texts]

@@ -83,11 +83,12 @@ def _multiple_choice(
 ) -> list[Record]:
     encoder = Encoder(model)
     texts = [text for example in examples for text in _encode(encoder, example, rule)]
-    scores = iter(
-        answer_logprobs(
-            model, texts, intervention, batch_size=batch_size, progress=progress
-        ).tolist()
+    different = list(dict.fromkeys(texts))  # equal candidates of an item tie exactly
+    found = answer_logprobs(
+        model, different, intervention, batch_size=batch_size, progress=progress
     )
+    score = dict(zip(different, found.tolist(), strict=True))
+    scores = (score[text] for text in texts)
     records = []
     for example in examples:
         correct = [next(scores) for _ in example.correct]

@@ -31,11 +31,11 @@ def generate_greedily(
     batch_size: BatchSize = 32,
     progress: bool = False,
 ) -> list[str]:
-    """Continue each prompt with the likeliest tokens, up to EOS.
+    """Continue each prompt with the likeliest tokens, up to EOS or another of the model's ends.
 
     Args:
         model: A bridge, in eval mode.
-        prompts: Texts to continue; BOS as the model's family wants it.
+        prompts: Texts to continue, as the model's tokenizer reads them.
         intervention: The edit in force; None generates with the model as it is.
         max_new_tokens: Tokens per continuation.
         batch_size: Prompts per batch; they are padded on the left. "auto" takes the largest that
@@ -84,8 +84,8 @@ def _continuations(
             attention_mask=batch.attention_mask,
             max_new_tokens=max_new_tokens,
             do_sample=False,
-            stop_at_eos=encoder.eos is not None,
-            eos_token_id=encoder.eos,
+            stop_at_eos=bool(encoder.ends),
+            eos_token_id=encoder.ends or None,  # pyright: ignore[reportArgumentType]
             return_type="tokens",
             verbose=False,
         )
@@ -119,6 +119,5 @@ def _watched_for_nan(model: TransformerBridge) -> Iterator[None]:
 
 def _continuation(encoder: Encoder, prompt: Sequence[int], new: list[int]) -> str:
     """Text of the new tokens, decoded behind the prompt so that a leading blank is not lost."""
-    if encoder.eos in new:
-        new = new[: new.index(encoder.eos)]
-    return encoder.decode([*prompt, *new]).removeprefix(encoder.decode(prompt))
+    end = next((place for place, token in enumerate(new) if token in encoder.ends), len(new))
+    return encoder.decode([*prompt, *new[:end]]).removeprefix(encoder.decode(prompt))
