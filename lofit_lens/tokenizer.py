@@ -65,14 +65,15 @@ def stand_in() -> Any:
 def attach_tokenizer(model: TransformerBridge, tokenizer: Any) -> None:
     """Give a bridge its tokenizer, untouched, so that `model.to_tokens` gives its ids too.
 
-    Only padding is added where there is none, by EOS, so that several texts make a batch.
+    Only padding is named where there is none, EOS or the unknown token, so that several texts make a
+    batch.
     """
     model._tokenizer = tokenizer  # the property would set TransformerLens's own rule again
     if tokenizer is None:
         return
     rule = rule_of(tokenizer)
-    if tokenizer.pad_token is None and rule.eos is not None:
-        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     cfg: Any = model.cfg
     cfg.default_prepend_bos = cfg.tokenizer_prepends_bos = bool(rule.lead)
     cfg.tokenizer_appends_eos = bool(rule.tail)

@@ -59,3 +59,9 @@ def data_dir() -> Path:
 def models_dir() -> Path:
     """The folder of the small real models."""
     return _folder_from("LOFIT_LENS_MODELS")
+
+
+@pytest.fixture
+def real_models_dir() -> Path:
+    """The folder of the real language models, SmolLM2 and Gemma 3."""
+    return _folder_from("LOFIT_LENS_REAL_MODELS")
