@@ -222,7 +222,8 @@ def test_losses_and_gradients_of_all_shortcuts_are_those_of_the_plain_path(
         found, fast = gradients(model, edit, [2, 0])
         assert_near(found, plain)
         for one, other in zip(fast, slow, strict=True):
-            assert_near(one, other)
+            # on some processors the plain path is itself 1.2e-5 off float64 (Gemma 2, iti_compat)
+            assert_near(one, other, relative=2e-5)
 
 
 @pytest.mark.parametrize("switch", ["direct", "answers_only", "shared", "replay", "prompts"])
