@@ -13,11 +13,15 @@ ifneq ($(wildcard ../shared/models),)
 export LOFIT_LENS_MODELS ?= $(abspath ../shared/models)
 endif
 
+# Two real language models, fetched once into a cache outside the repository; tests marked `real` use them.
+export LOFIT_LENS_REAL_MODELS ?= $(HOME)/.cache/lofit-lens/models
+FETCH_MODELS := $(wildcard ../shared/tools/real_models.py)
+
 # One thread: small matrices on few cores are slower, and less reproducible, with more.
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: install demo check format test docs notebooks bench dist clean
+.PHONY: install demo check format test docs notebooks bench dist models clean
 
 install: $(VENV)/.core
 
@@ -74,6 +78,15 @@ dist: $(VENV)/.dist
 	  print('the wheel imports', cli.__name__)"
 	cd build && PYTHONPATH=wheel ../$(BIN)/python -c \
 	  "from lofit_lens.analysis.cli.main import main; main()" demo --quick --quiet --overwrite --out demo
+
+# `make models ARGS=smollm2` fetches one of the two: from the hub, or with a script beside the checkout.
+models: $(VENV)/.gguf
+ifneq ($(FETCH_MODELS),)
+	$(BIN)/python $(FETCH_MODELS) $(LOFIT_LENS_REAL_MODELS) $(or $(ARGS),smollm2 gemma3)
+else
+	$(if $(filter-out gemma3,$(or $(ARGS),smollm2)),$(BIN)/hf download HuggingFaceTB/SmolLM2-135M-Instruct --local-dir $(LOFIT_LENS_REAL_MODELS)/SmolLM2-135M-Instruct)
+	$(if $(filter-out smollm2,$(or $(ARGS),gemma3)),$(BIN)/hf download google/gemma-3-270m --local-dir $(LOFIT_LENS_REAL_MODELS)/gemma-3-270m)
+endif
 
 clean:
 	rm -rf $(VENV) build dist site .pytest_cache .ruff_cache

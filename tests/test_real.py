@@ -6,10 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lofit_lens.model import load_model
 from lofit_lens.run import LofitRun, lofit
-from lofit_lens.tasks import Task, clutrr, from_file, mquake, truthfulqa
+from lofit_lens.scoring import evaluate
+from lofit_lens.tasks import Example, MultipleChoice, Task, clutrr, from_file, mquake, truthfulqa
 from lofit_lens.training import SelectionConfig, TuningConfig
 
 pytestmark = pytest.mark.real
@@ -57,3 +60,47 @@ def test_a_choice_of_three_words_is_learned_from_a_file(data_dir: Path, models_d
     assert run.tuned.main.value >= 0.75
     assert set(run.evaluations()) == {"zero_shot", "tuned", "random_42"}
     assert len(run.frame()) == 3
+
+
+GOOD = "wonderful moving brilliant funny charming superb delightful touching gripping lovely"
+BAD = "terrible boring awful clumsy dull dreadful tedious lifeless messy annoying"
+THINGS = ("The film was", "I found the book", "What a")
+
+
+def sentiment_task() -> Task:
+    """30 sentences to be told good or bad."""
+    sentences = [
+        (f"{THINGS[i % 3]} {word}{' evening' if i % 3 == 2 else ''}.", label)
+        for label, words in (("positive", GOOD), ("negative", BAD))
+        for i, word in enumerate(words.split() + words.split()[:5])
+    ]
+    other = {"positive": "negative", "negative": "positive"}
+    examples = tuple(
+        Example(str(i), f"Review: {text}\nSentiment:", (f" {label}",), (f" {other[label]}",))
+        for i, (text, label) in enumerate(sentences)
+    )
+    return Task("sentiment", examples, examples, examples, examples, "choice", MultipleChoice())
+
+
+def test_smollm2_is_scored_item_by_item_as_plain_transformers_scores_it(
+    real_models_dir: Path,
+) -> None:
+    folder = real_models_dir / "SmolLM2-135M-Instruct"
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    found = evaluate(load_model(folder, device="cpu"), sentiment_task(), progress=False)
+    right = 0
+    for record, example in zip(found.records, sentiment_task().test, strict=True):
+        sums = []
+        for answer in (*example.correct, *example.incorrect):
+            n_prompt = len(tokenizer(example.prompt).input_ids)
+            ids = torch.tensor([tokenizer(example.prompt + answer).input_ids])
+            with torch.no_grad():
+                logprobs = plain(ids).logits[0].log_softmax(-1)
+            places = range(n_prompt, ids.shape[1])
+            sums.append(sum(float(logprobs[i - 1, ids[0, i]]) for i in places))
+        assert [*record["correct"], *record["incorrect"]] == pytest.approx(sums, abs=1e-3)
+        assert record["accuracy"] == float(sums[0] > sums[1])
+        right += sums[0] > sums[1]
+    assert found.main.value == right / 30
+    assert right >= 24
