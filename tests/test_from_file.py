@@ -408,11 +408,11 @@ def test_an_unknown_ending_is_refused_with_the_known_ones(tmp_path: Path) -> Non
         from_file(text_file(tmp_path, "own.xlsx", "x"), **ASK)
 
 
-@ENDINGS
-def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path, ending: str) -> None:
+@pytest.mark.parametrize("ending", [".jsonl", ".json"])
+def test_a_json_file_that_is_not_utf8_is_refused(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"own{ending}"
     path.write_bytes("thing,colour\nciel,bleu foncé\n".encode("latin-1"))
-    with pytest.raises(DataError, match="not UTF-8"):
+    with pytest.raises(DataError, match=r"own\S+ line 2: not UTF-8"):
         from_file(path, **ASK)
 
 

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, Concatenate, ParamSpec, get_args
 
-import numpy as np
+from tqdm import tqdm
 
-from lofit_lens.errors import DataError, LofitLensError
-from lofit_lens.tasks.rows import AnswerIs, RowReader, row_errors, template_columns
-from lofit_lens.tasks.sources import data_folder
-from lofit_lens.tasks.tables import Row, read_rows
+from lofit_lens.errors import LofitLensError
+from lofit_lens.tasks import kinds
+from lofit_lens.tasks.building import Builder
+from lofit_lens.tasks.data import Data, read_files, rows_in_memory
+from lofit_lens.tasks.recognised import Format, recognise
+from lofit_lens.tasks.rows import AnswerIs, row_errors
+from lofit_lens.tasks.splits import Shares, into_splits
 from lofit_lens.tasks.task import ExactMatch, Example, MultipleChoice, Objective, Scoring, Task
 
-BLIMP_COLUMNS = ("sentence_good", "sentence_bad")
+P = ParamSpec("P")
 
 
 def from_file(
-    path: str | Path,
+    path: str | Path | Mapping[str, str | Path] | Data,
     *,
     prompt: str | None = None,
     answer: str | None = None,
     choices: str | Sequence[str] | None = None,
+    labels: Sequence[str] | None = None,
+    correct: str | None = None,
+    incorrect: str | None = None,
     separator: str | None = None,
     good: str | None = None,
     bad: str | None = None,
@@ -32,168 +41,166 @@ def from_file(
     answer_prefix: str = " ",
     group: str | None = None,
     objective: Objective | None = None,
-    split: tuple[float, float, float] = (0.4, 0.1, 0.5),
+    split: Shares | str = (0.4, 0.1, 0.5),
     split_seed: int = 42,
-    max_new_tokens: int = 16,
-    stop: str = "\n",
+    max_new_tokens: int | None = None,
+    stop: str | None = None,
     name: str | None = None,
 ) -> Task:
-    r"""Make a task of a CSV, TSV, JSONL or JSON-list file.
+    r"""Make a task of a CSV, TSV, JSONL, JSON-list or Parquet file, or of minimal pairs in a text.
 
-    Three kinds, told apart by the arguments:
+    The kinds, told apart by the arguments:
 
     * question and answer (`prompt`, `answer`): exact match of a greedy generation;
-    * multiple choice (`prompt`, `answer`, `choices`): candidates by log-probability;
-    * minimal pairs (`good`, `bad`, `prompt` optional): which sentence is likelier. Files with the
-      columns `sentence_good` and `sentence_bad`, as BLiMP's, are recognised.
+    * multiple choice (`prompt`, `answer`, and `choices` or `labels`): candidates by log-probability;
+    * several right answers (`prompt`, `correct`, `incorrect`): MC1, MC2 and MC3;
+    * minimal pairs (`good`, `bad`, `prompt` optional): which sentence is likelier.
+
+    Where none of these columns is named, the format is recognised by the columns there are, and one
+    line on standard error says as what; the guide lists the formats. `prompt` then replaces the
+    format's own prompt.
+
+    A column may be a part of a nested one: `choices.text`, `query[0]`.
 
     Args:
-        path: The file; a relative path is also looked for in `$LOFIT_LENS_DATA`.
+        path: The file; a relative path is also looked for in `$LOFIT_LENS_DATA`. Ready splits are
+            given as `{"train": …, "val": …, "test": …}`; without "val" a part of train is cut off.
         prompt: Template over the columns, such as `"Q: {question}\nA:"`.
-        answer: Column of the right answer.
+        answer: Column of the right answer; beside `correct`, of the best one.
         choices: The candidates: a column that holds a list, several columns, or, with
             `separator`, one column cut into parts.
-        separator: What separates the parts of the one column `choices`.
+        labels: The candidates themselves, the same in every row, such as
+            `["positive", "negative"]`; `answer` then holds one of them, or its place from 0.
+        correct: Column with a list of right answers, the best first.
+        incorrect: Column with a list of wrong ones.
+        separator: What separates the parts of a list that is written as text.
         good: Column of the better sentence of a pair.
         bad: Column of the worse one.
         accepted: Column with a list of further spellings of the answer (exact match).
         answer_is: What the column `answer` holds in multiple choice: the "text" of a choice, its
             "letter" (A, B, …), or its place counted from 0 ("index0") or from 1 ("index1").
-        answer_prefix: Text between prompt and answer.
+        answer_prefix: Text between prompt and answer. In a recognised format it is left out where
+            white space stands there already.
         group: Column whose equal values stay in one split. Default: equal prompts (for pairs
             without a prompt, equal pairs) stay together.
-        objective: Default "choice" for choices and pairs, "sft" for questions.
-        split: Shares of training, validation and test.
+        objective: Default "choice" for choices and pairs, "sft" for questions, "dpo" for
+            preferences and TruthfulQA.
+        split: Shares of training, validation and test; or the column that says train, val or test.
         split_seed: Seed of the split.
-        max_new_tokens: Length of a generated answer.
-        stop: Text at which a generated answer ends.
+        max_new_tokens: Length of a generated answer; default 16, or what the file says.
+        stop: Text at which a generated answer ends. Default: a line break; in a recognised format
+            what the file says, or as many line breaks as stand together in no answer.
         name: Name of the task; default the file's.
 
     Raises:
         DataError: The file cannot be read, lacks a column, or is too small to split.
         RowErrors: Rows are malformed; all are listed.
-        LofitLensError: The arguments do not describe one of the three kinds.
+        LofitLensError: The arguments do not describe one of the kinds.
 
     Examples:
         >>> task = from_file("colours.csv", prompt="{thing} is", answer="colour")  # doctest: +SKIP
     """
-    file = _find(path)
-    rows, problems = read_rows(file)
-    if not rows:
-        raise row_errors(file, problems)
-    columns = list(dict.fromkeys(column for row in rows for column in row.values))
-    if not any((prompt, answer, choices, good, bad)) and set(BLIMP_COLUMNS) <= set(columns):
-        good, bad = BLIMP_COLUMNS
+    arguments = {key: value for key, value in locals().items() if key not in ("path", "name")}
+    data = path if isinstance(path, Data) else read_files(path)
+    if not data.rows:
+        raise row_errors(list(data.tables.values()))
     if answer_is not in get_args(AnswerIs):
         raise LofitLensError(
             f"answer_is must be one of {', '.join(get_args(AnswerIs))}, got {answer_is!r}."
         )
+    if stop == "":
+        raise LofitLensError("stop must not be empty; for a whole line give a line break.")
+    if choices and labels:
+        raise LofitLensError("Give choices (columns) or labels (the candidates), not both.")
 
-    reader = RowReader(file, columns, problems)
-    scoring: Scoring
+    known: Format | None = None
     if good and bad:
-        reader.require(good, bad, *template_columns(prompt or ""), group)
-        template, glue = prompt or "", answer_prefix if prompt else ""
-
-        def build(row: Row) -> Example:
-            better, worse = reader.text(row, good), reader.text(row, bad)
-            if better and better == worse:
-                reader.problem(row, bad, f"the same text as {good!r}, expected another sentence")
-            return reader.example(row, template, [better], [worse], glue, group)
-
-        scoring = MultipleChoice()
+        kind = kinds.pairs(good, bad, prompt or "")
+    elif prompt and correct and incorrect:
+        kind = kinds.several_right(prompt, answer, correct, incorrect)
+    elif prompt and answer and labels:
+        kind = kinds.classification(prompt, answer, labels, answer_is)
     elif prompt and answer and choices:
         several = [choices] if isinstance(choices, str) else list(choices)
-        reader.require(answer, *several, *template_columns(prompt), group)
-
-        def build(row: Row) -> Example:
-            candidates = reader.choices(row, several, separator)
-            right = reader.chosen(row, answer, answer_is, candidates)
-            wrong = [candidate for candidate in candidates if candidate != right]
-            return reader.example(row, prompt, [right], wrong, answer_prefix, group)
-
-        scoring = MultipleChoice()
+        kind = kinds.choice(prompt, answer, several, answer_is)
     elif prompt and answer:
-        if not stop:
-            raise LofitLensError("stop must not be empty; for a whole line give a line break.")
-        reader.require(answer, accepted, *template_columns(prompt), group)
-
-        def build(row: Row) -> Example:
-            spellings = [reader.text(row, answer)]
-            spellings += reader.texts(row, accepted) if accepted else []
-            if any(stop in spelling for spelling in spellings):
-                reader.problem(
-                    row, answer, f"holds the stop text {stop!r}, which ends a prediction"
-                )
-            return reader.example(row, prompt, spellings, [], answer_prefix, group)
-
-        scoring = ExactMatch(max_new_tokens=max_new_tokens, stop=stop)
+        kind = kinds.questions(prompt, answer, accepted)
     else:
-        raise LofitLensError(
-            f"Say what the columns of {file.name} are ({', '.join(columns)}): prompt and answer; "
-            "prompt, answer and choices; or good and bad."
-        )
+        named = any((answer, choices, labels, correct, incorrect, good, bad, accepted))
+        known = None if named else recognise(data.rows)
+        if known is None:
+            raise LofitLensError(
+                f"Say what the columns of {data.called} are ({', '.join(data.columns)}): prompt and "
+                "answer; these and choices or labels; prompt, correct and incorrect; or good and bad."
+            )
+        kind = replace(known.kind, prompt=prompt or known.kind.prompt)
+        data = data.only(known.kept)
 
-    examples = reader.build_all(rows, build)
-    train, val, test = _split(examples, split, split_seed, file)
-    arguments = {
-        "prompt": prompt, "answer": answer, "choices": choices, "separator": separator,
-        "good": good, "bad": bad, "accepted": accepted, "answer_is": answer_is,
-        "answer_prefix": answer_prefix, "group": group, "objective": objective, "split": split,
-        "split_seed": split_seed, "max_new_tokens": max_new_tokens, "stop": stop,
-    }  # fmt: skip
-    return Task(
-        name=name or file.stem,
+    stated = None if kind.metrics else stop or (None if known else "\n")
+    column = split if isinstance(split, str) else None
+    kind = replace(kind, separator=separator or kind.separator)
+    examples = Builder(kind, answer_prefix, group, column, stated).examples(data)
+    train, val, test, cut = into_splits(examples, split, split_seed, data.called)
+    scoring: Scoring = MultipleChoice(kind.metrics)
+    if not kind.metrics:
+        end = stated or _outside([example for _, example in examples], kind.stop or "\n")
+        scoring = ExactMatch(max_new_tokens or kind.max_new_tokens or 16, end)
+    task = Task(
+        name=name or data.name,
         train=train,
         val=val,
         test=test,
         val_as_test=val,
-        objective=objective or ("choice" if isinstance(scoring, MultipleChoice) else "sft"),
+        objective=objective or kind.objective,
         scoring=scoring,
         floors=_floors(test, scoring),
-        source={"name": str(file), **arguments, "task_name": name},
+        source={"name": data.source, **arguments, "task_name": name},
     )
+    read_as = [f"read as {known.name} ({', '.join(known.kind.columns)})"] if known else []
+    told = [*read_as, *data.notes, *cut]
+    if told:
+        tqdm.write(f"{data.called}: {'; '.join(told)}.", file=sys.stderr)
+    return task
 
 
-def _find(path: str | Path) -> Path:
-    path = Path(path).expanduser()
-    folder = data_folder()
-    if not path.exists() and folder and (folder / path).is_file():
-        return (folder / path).resolve()
-    return path.resolve() if path.exists() else path
+def _with_rows(make: Callable[Concatenate[Data, P], Task]) -> Callable[Concatenate[Any, P], Task]:
+    """The same function of rows in memory; its options are written once."""
+
+    def from_rows(rows: Any, *args: P.args, **options: P.kwargs) -> Task:
+        return make(rows_in_memory(rows), *args, **options)
+
+    signature = inspect.signature(make)
+    _, *options = signature.parameters.values()
+    rows = inspect.Parameter("rows", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    from_rows.__signature__ = signature.replace(parameters=[rows, *options])  # pyright: ignore
+    from_rows.__doc__ = _FROM_ROWS
+    return from_rows
 
 
-def _split(
-    examples: list[Example], shares: tuple[float, float, float], seed: int, file: Path
-) -> tuple[tuple[Example, ...], tuple[Example, ...], tuple[Example, ...]]:
-    """Deal whole groups into three splits, in an order drawn by `seed`."""
-    if len(shares) != 3 or min(shares) <= 0 or sum(shares) > 1 + 1e-9:
-        raise LofitLensError(
-            f"split must be three positive shares that sum to at most 1, got {tuple(shares)}."
-        )
-    if seed < 0:
-        raise LofitLensError(f"split_seed must be 0 or greater, got {seed}.")
-    groups: dict[str, list[Example]] = {}
-    for example in examples:
-        groups.setdefault(example.group, []).append(example)
-    order = np.random.default_rng(seed).permutation(len(groups))
-    members = list(groups.values())
-    ends = np.cumsum(shares) * len(examples)
-    splits: tuple[list[Example], ...] = ([], [], [])
-    dealt = 0
-    for i in order:
-        place = int(np.searchsorted(ends, dealt + 1e-9, side="right"))
-        if place < 3:
-            splits[place].extend(members[i])
-        dealt += len(members[i])
-    if not all(splits):
-        largest = max(map(len, members))
-        raise DataError(
-            f"{file} has {len(examples)} rows in {len(groups)} groups, the largest of {largest} rows: "
-            f"that cannot be dealt into shares of {tuple(shares)}."
-        )
-    train, val, test = (tuple(split) for split in splits)
-    return train, val, test
+_FROM_ROWS = """Make a task of rows in memory; the options are those of `from_file`.
+
+Such a task cannot be loaded again from a saved result: pass it to `evaluate` yourself.
+
+Args:
+    rows: A pandas frame, a `datasets.Dataset`, or any iterable of mappings from columns to values.
+        Ready splits are given as a mapping, `{"train": …, "val": …, "test": …}`, such as a
+        `DatasetDict`.
+
+Raises:
+    DataError: There are no rows, or they lack a column.
+    RowErrors: Rows are malformed; all are listed.
+    LofitLensError: The argument does not hold rows, or the options describe no kind.
+"""
+
+from_rows = _with_rows(from_file)
+
+
+def _outside(examples: Sequence[Example], stop: str) -> str:
+    """A stop text that stands in no answer: the one given, else line breaks, as many as it takes."""
+    answers = [answer.strip() for example in examples for answer in example.correct]
+    while any(stop in answer for answer in answers):
+        stop = "\n" * (1 + stop.count("\n")) if set(stop) == {"\n"} else "\n"
+    return stop
 
 
 def _floors(test: tuple[Example, ...], scoring: Scoring) -> dict[str, float]:

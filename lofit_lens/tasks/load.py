@@ -9,9 +9,11 @@ from typing import Any
 from lofit_lens.embedded.world import ABILITIES
 from lofit_lens.errors import LofitLensError
 from lofit_lens.tasks.clutrr import clutrr
+from lofit_lens.tasks.data import MEMORY
 from lofit_lens.tasks.embedded import embedded
 from lofit_lens.tasks.from_file import from_file
 from lofit_lens.tasks.mquake import mquake
+from lofit_lens.tasks.tables import FORMATS
 from lofit_lens.tasks.task import Task
 from lofit_lens.tasks.truthfulqa import truthfulqa
 
@@ -52,7 +54,7 @@ def load_tasks(
         return [from_file(name_or_file, **(options or {}))]
     raise LofitLensError(
         f"There is no task {name_or_file!r}. Known: truthfulqa, truthfulqa:0, truthfulqa:1, mquake, "
-        "clutrr, embedded:truth, embedded:kinship, embedded:edit, or a .csv, .tsv, .jsonl or .json file."
+        f"clutrr, embedded:truth, embedded:kinship, embedded:edit, or a file ({', '.join(FORMATS)})."
     )
 
 
@@ -60,7 +62,7 @@ def reload_task(source: Mapping[str, Any], *, data_dir: str | Path | None = None
     """Load the task that a result was made with, from `Task.source`.
 
     Raises:
-        LofitLensError: The task was built by hand.
+        LofitLensError: The task was built by hand, or of rows in memory.
     """
     arguments = dict(source)
     name = arguments.pop("name", None)
@@ -72,9 +74,15 @@ def reload_task(source: Mapping[str, Any], *, data_dir: str | Path | None = None
         return mquake(data_dir=data_dir)
     if name == "clutrr":
         return clutrr(arguments["seed"], data_dir=data_dir)
-    if name.startswith("embedded:"):
+    if str(name).startswith("embedded:"):
         return embedded(name.removeprefix("embedded:"))
-    arguments["split"] = tuple(arguments["split"])
+    if str(name).startswith(MEMORY):
+        raise LofitLensError(
+            f"The task {arguments['task_name'] or 'rows'} was made of rows in memory, so it cannot be "
+            "loaded again. Pass the task itself, or write the rows to a file and use from_file."
+        )
+    if not isinstance(arguments["split"], str):
+        arguments["split"] = tuple(arguments["split"])
     return from_file(name, name=arguments.pop("task_name", None), **arguments)
 
 

@@ -1,130 +1,117 @@
-"""Reading rows from CSV, TSV, JSONL or a JSON list, each with the line it starts on."""
+"""The rows of a file as users have it: how its bytes are understood, by its ending."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Iterator
+import gzip
+import zlib
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lofit_lens.errors import DataError
+from lofit_lens.tasks.readers import (
+    Problem,
+    Row,
+    json_rows,
+    jsonl_rows,
+    paired_lines,
+    parquet_rows,
+    separated_rows,
+)
 
-FORMATS = (".csv", ".tsv", ".jsonl", ".json")
+FORMATS = (".csv", ".tsv", ".jsonl", ".json", ".txt", ".parquet")
+"""The endings that can be read; behind each of them ".gz" may stand."""
+
+_GZIP = ".gz"
+_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+_SPREADSHEETS = {".csv": ",", ".tsv": "\t"}
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row of a file: the line it starts on, and its values by column."""
+class Table:
+    """The rows of one file, or of one object in memory.
 
-    line: int
-    values: dict[str, Any]
+    Attributes:
+        name: What messages call it.
+        rows: The rows that could be read.
+        problems: What is wrong with those that could not.
+        unit: What the number of a row counts: a "line" of a text, or a "row".
+        notes: How the bytes were understood, where that is not a matter of course.
+    """
+
+    name: str
+    rows: list[Row]
+    problems: list[Problem]
+    unit: str = "line"
+    notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Problem:
-    """What is wrong with a row, as it goes on behind "line N", and the line it starts on."""
-
-    line: int
-    what: str
+def stem(path: Path) -> str:
+    """The name of a file without its endings."""
+    return Path(_unzipped_name(path)).stem
 
 
-def read_rows(path: Path) -> tuple[list[Row], list[Problem]]:
+def read_table(path: Path) -> Table:
     """Read a file by its ending.
-
-    Returns:
-        The rows that could be read, and a problem for each that could not.
 
     Raises:
         DataError: The file is missing, of an unknown format, or holds no rows.
     """
     if not path.is_file():
         raise DataError(f"There is no file {path}.")
-    kind = path.suffix.lower()
-    if kind not in FORMATS:
-        raise DataError(f"{path.name} has none of the known endings {', '.join(FORMATS)}.")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text: {error}. Save it as UTF-8.") from error
-    if kind == ".jsonl":
-        found = _jsonl_rows(text)
-    elif kind == ".json":
-        found = _json_rows(path, text)
+    ending = Path(_unzipped_name(path)).suffix.lower()
+    if ending not in FORMATS:
+        raise DataError(
+            f"{path.name} has none of the known endings {', '.join(FORMATS)} (also with .gz behind)."
+        )
+    content = _unzipped(path)
+    if ending == ".parquet":
+        return _table(path, parquet_rows(path, content), "row", ())
+    text, encoding = _decoded(path, content, ending)
+    notes = () if encoding.startswith("utf-8") else (f"text in {encoding}",)
+    if ending in _SPREADSHEETS:
+        found, delimiter = separated_rows(path, text, usual=_SPREADSHEETS[ending])
+        if delimiter != _SPREADSHEETS[ending]:
+            notes = (f"cells separated by {delimiter!r}", *notes)
     else:
-        found = _csv_rows(path, text, "," if kind == ".csv" else "\t")
+        found = {".jsonl": jsonl_rows, ".json": json_rows, ".txt": paired_lines}[ending](path, text)
+    return _table(path, found, "line", notes)
+
+
+def _table(path: Path, found: Iterable[Row | Problem], unit: str, notes: tuple[str, ...]) -> Table:
     both = list(found)
+    if not both:
+        raise DataError(f"{path} holds no rows.")
     rows = [row for row in both if isinstance(row, Row)]
     problems = [problem for problem in both if isinstance(problem, Problem)]
-    if not rows and not problems:
-        raise DataError(f"{path} holds no rows.")
-    return rows, problems
+    return Table(path.name, rows, problems, unit, notes)
 
 
-def _csv_rows(path: Path, text: str, delimiter: str) -> Iterator[Row | Problem]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+def _unzipped_name(path: Path) -> str:
+    return path.name[: -len(_GZIP)] if path.name.lower().endswith(_GZIP) else path.name
+
+
+def _unzipped(path: Path) -> bytes:
+    content = path.read_bytes()
+    if _unzipped_name(path) == path.name:
+        return content
     try:
-        header = next(reader, [])
-        if len(set(header)) != len(header):
-            raise DataError(f"{path}: column names repeat in the header {header}.")
-        line = reader.line_num + 1
-        for cells in reader:
-            if len(cells) == len(header):
-                yield Row(line, dict(zip(header, cells, strict=True)))
-            elif cells:
-                what = f": {len(cells)} cells, expected {len(header)} ({', '.join(header)})"
-                yield Problem(line, what)
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise DataError(f"{path} line {reader.line_num}: not readable as CSV: {error}.") from error
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} is not a whole gzip file: {error}.") from error
 
 
-def _jsonl_rows(text: str) -> Iterator[Row | Problem]:
-    for line, content in enumerate(text.split("\n"), start=1):
-        if content.strip():
-            try:
-                yield _object_row(line, json.loads(content))
-            except ValueError as error:
-                yield Problem(line, f": not JSON ({error}), expected one object")
-
-
-def _json_rows(path: Path, text: str) -> Iterator[Row | Problem]:
-    decoder = json.JSONDecoder()
-    place = _skip_space(text, 0)
-    if text[place : place + 1] != "[":
+def _decoded(path: Path, content: bytes, ending: str) -> tuple[str, str]:
+    """The text and its encoding: UTF-8, UTF-16 with a mark, or what spreadsheets on Windows write."""
+    encoding = next((e for mark, e in _MARKS.items() if content.startswith(mark)), "utf-8")
+    try:
+        return content.decode(encoding), encoding
+    except UnicodeDecodeError as error:
+        if ending not in (".json", ".jsonl"):
+            with suppress(UnicodeDecodeError):
+                return content.decode("cp1252"), "cp1252 (Windows)"
+        line = content.count(b"\n", 0, error.start) + 1
         raise DataError(
-            f"{path} does not start with a list. Expected a JSON list of objects; for one object a "
-            "line, name the file .jsonl."
-        )
-    place = _skip_space(text, place + 1)
-    while text[place : place + 1] != "]":
-        line = text.count("\n", 0, place) + 1
-        try:
-            value, place = decoder.raw_decode(text, place)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path} line {error.lineno}: not JSON: {error.msg}.") from error
-        yield _object_row(line, value)
-        place = _skip_space(text, place)
-        if text[place : place + 1] == ",":
-            place = _skip_space(text, place + 1)
-        elif text[place : place + 1] != "]":
-            line = text.count("\n", 0, place) + 1
-            raise DataError(f"{path} line {line}: expected a comma or the end of the list.")
-    after = _skip_space(text, place + 1)
-    if after < len(text):
-        line = text.count("\n", 0, after) + 1
-        raise DataError(f"{path} line {line}: text after the end of the list.")
-
-
-def _object_row(line: int, value: Any) -> Row | Problem:
-    if isinstance(value, dict):
-        return Row(line, value)
-    return Problem(line, f": {type(value).__name__}, expected an object with columns")
-
-
-def _skip_space(text: str, place: int) -> int:
-    while place < len(text) and text[place] in " \t\r\n":
-        place += 1
-    return place
+            f"{path} line {line}: not UTF-8 text: {error}. Save it as UTF-8."
+        ) from error

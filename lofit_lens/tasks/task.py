@@ -33,6 +33,8 @@ class Example:
             match the others are accepted spellings.
         incorrect: Incorrect answers.
         group: Items of one group never fall into different splits.
+        messages: Role and content of each turn before the answer, where the item is a conversation;
+            `prompt` is then the same turns as text.
     """
 
     id: str
@@ -40,6 +42,7 @@ class Example:
     correct: tuple[str, ...]
     incorrect: tuple[str, ...] = ()
     group: str = ""
+    messages: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,7 @@ class Task:
 
     def data_hash(self) -> str:
         """SHA-256 over all examples, to recognise the data a result was made from."""
-        splits = {s: [asdict(e) for e in getattr(self, s)] for s in ("train", "val", "test")}
+        splits = {s: [_hashed(e) for e in getattr(self, s)] for s in ("train", "val", "test")}
         text = json.dumps(splits, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -178,3 +181,9 @@ class Task:
             f"Task({self.name}: {len(self.train)} train, {len(self.val)} val, {len(self.test)} "
             f"test; {self.objective}, {type(self.scoring).__name__})"
         )
+
+
+def _hashed(example: Example) -> dict[str, Any]:
+    """The fields of an example; messages only where there are some."""
+    fields = asdict(example)
+    return fields if example.messages else {k: v for k, v in fields.items() if k != "messages"}

@@ -1,0 +1,115 @@
+"""The kinds of task a file can hold: how a row's cells become a prompt and its answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from lofit_lens.tasks.rows import AnswerIs, Cells, counted
+from lofit_lens.tasks.task import Objective
+
+SEVERAL_RIGHT = ("MC1", "MC2", "MC3")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What an example is made of.
+
+    Attributes:
+        prompt: Text before the answer, where no template makes it.
+        correct: Right answers, the best first.
+        incorrect: Wrong answers.
+        messages: Role and content of the turns before the answer.
+    """
+
+    prompt: str = ""
+    correct: Sequence[str] = ()
+    incorrect: Sequence[str] = ()
+    messages: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How rows become examples, and how those are scored and trained on.
+
+    Attributes:
+        read: Takes the parts of an example out of a row.
+        columns: Columns that must exist, that of the answer last.
+        choices: Those of them that hold the candidates.
+        metrics: Metrics of multiple choice; none for the exact match of a generation.
+        objective: What training maximises by default.
+        prompt: Template over the columns; empty where `read` says what stands before the answer.
+        prefixed: When `answer_prefix` goes between prompt and answer: always, only where no white
+            space stands there already, or never.
+        separator: What separates the parts of a list that is written as text.
+        stop: Text that ends a generation, where the file says so.
+        max_new_tokens: Length of a generation, likewise.
+    """
+
+    read: Callable[[Cells], Parts]
+    columns: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    objective: Objective = "choice"
+    prompt: str = ""
+    prefixed: Literal["always", "without a blank", "never"] = "always"
+    separator: str | None = None
+    stop: str | None = None
+    max_new_tokens: int | None = None
+
+
+def pairs(good: str, bad: str, prompt: str) -> Kind:
+    """Which of two sentences is likelier."""
+
+    def read(cells: Cells) -> Parts:
+        better, worse = cells.text(good), cells.text(bad)
+        if better and better == worse:
+            cells.problem(bad, f"the same text as {good!r}, expected another sentence")
+        return Parts(correct=[better], incorrect=[worse])
+
+    return Kind(read, (good, bad), metrics=("accuracy",), prompt=prompt)
+
+
+def choice(prompt: str, answer: str, choices: Sequence[str], answer_is: AnswerIs) -> Kind:
+    """Which of a row's candidates is likeliest."""
+
+    def read(cells: Cells) -> Parts:
+        return Parts("", *cells.chosen(answer, answer_is, cells.choices(choices)))
+
+    columns = (*choices, answer)
+    return Kind(read, columns, tuple(choices), ("accuracy",), prompt=prompt)
+
+
+def classification(prompt: str, answer: str, labels: Sequence[str], answer_is: AnswerIs) -> Kind:
+    """Which of the same labels is likeliest in every row; "text" may be the place from 0 as well."""
+
+    def read(cells: Cells) -> Parts:
+        if answer_is != "text":
+            return Parts("", *cells.chosen(answer, answer_is, labels))
+        expected = f"one of the labels {list(labels)}, or its place counted from 0"
+        return Parts("", *cells.named(answer, labels, (labels, counted(labels, 0)), expected))
+
+    return Kind(read, (answer,), metrics=("accuracy",), prompt=prompt)
+
+
+def several_right(prompt: str, best: str | None, correct: str, incorrect: str) -> Kind:
+    """Several right answers against several wrong ones; the best is the first, if no column says."""
+
+    def read(cells: Cells) -> Parts:
+        first = [cells.text(best)] if best else []
+        right = list(dict.fromkeys([*first, *cells.texts(correct, at_least=1)]))
+        return Parts("", right, cells.texts(incorrect, at_least=1))
+
+    columns = (correct, incorrect, *((best,) if best else ()))
+    return Kind(read, columns, metrics=SEVERAL_RIGHT, prompt=prompt)
+
+
+def questions(prompt: str, answer: str, accepted: str | None) -> Kind:
+    """Whether a generation is the answer."""
+
+    def read(cells: Cells) -> Parts:
+        return Parts("", [cells.text(answer), *(cells.texts(accepted) if accepted else ())])
+
+    columns = (*((accepted,) if accepted else ()), answer)
+    return Kind(read, columns, objective="sft", prompt=prompt)
