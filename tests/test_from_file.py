@@ -351,6 +351,15 @@ def test_a_file_without_one_good_row_reports_its_rows(tmp_path: Path) -> None:
     ]
 
 
+def test_a_json_list_on_one_line_is_counted_by_its_rows(tmp_path: Path) -> None:
+    task = from_file(text_file(tmp_path, "own.json", json.dumps(questions(10))), **ASK)
+    every = task.train + task.val + task.test
+    assert {e.id for e in every} == {f"row-{n}" for n in range(1, 11)}
+    rows = [*questions(3), {"thing": "x"}, "no object"]
+    problems = problems_of(text_file(tmp_path, "bad.json", json.dumps(rows)), **ASK)
+    assert [p.split(",")[0].split(":")[0] for p in problems] == ["bad.json row 4", "bad.json row 5"]
+
+
 # --- files and arguments that are refused
 
 

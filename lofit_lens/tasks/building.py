@@ -92,13 +92,12 @@ class Builder:
 
     def _glued(self, prompt: str, texts: Sequence[str]) -> tuple[str, ...]:
         """Answers as they stand behind a prompt."""
+        return tuple(self._prefix(prompt, text) + text for text in texts)
 
-        def prefix(text: str) -> str:
-            blank = prompt[-1:].isspace() or text[:1].isspace()
-            never = self.kind.prefixed == "never" or not prompt
-            return "" if never or (blank and self.kind.prefixed != "always") else self.prefix
-
-        return tuple(prefix(text) + text for text in texts)
+    def _prefix(self, prompt: str, text: str) -> str:
+        blank = prompt[-1:].isspace() or text[:1].isspace()
+        unwanted = self.kind.prefixed == "never" or (blank and self.kind.prefixed != "always")
+        return "" if unwanted or not prompt else self.prefix
 
 
 def _split(cells: Cells, column: str) -> Split | None:

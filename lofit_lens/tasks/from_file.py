@@ -112,6 +112,8 @@ def from_file(
         raise LofitLensError("stop must not be empty; for a whole line give a line break.")
     if choices and labels:
         raise LofitLensError("Give choices (columns) or labels (the candidates), not both.")
+    if isinstance(split, str) and None not in data.tables:
+        raise LofitLensError(f"The splits are ready, so no column {split!r} can name them.")
 
     known: Format | None = None
     if good and bad:
@@ -158,6 +160,8 @@ def from_file(
     )
     read_as = [f"read as {known.name} ({', '.join(known.kind.columns)})"] if known else []
     told = [*read_as, *data.notes, *cut]
+    if isinstance(scoring, ExactMatch) and scoring.stop != (stated or kind.stop or "\n"):
+        told.append(f"predictions end at {scoring.stop!r}, as answers hold shorter breaks")
     if told:
         tqdm.write(f"{data.called}: {'; '.join(told)}.", file=sys.stderr)
     return task

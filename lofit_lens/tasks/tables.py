@@ -6,7 +6,7 @@ import gzip
 import zlib
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lofit_lens.errors import DataError
@@ -83,6 +83,9 @@ def _table(path: Path, found: Iterable[Row | Problem], unit: str, notes: tuple[s
     both = list(found)
     if not both:
         raise DataError(f"{path} holds no rows.")
+    if len({part.line for part in both}) < len(both):  # a JSON list with several rows on one line
+        both = [replace(part, line=number) for number, part in enumerate(both, start=1)]
+        unit = "row"
     rows = [row for row in both if isinstance(row, Row)]
     problems = [problem for problem in both if isinstance(problem, Problem)]
     return Table(path.name, rows, problems, unit, notes)
