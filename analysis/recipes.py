@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from lofit_lens.analysis.baselines.bitfit import train_bitfit
@@ -21,6 +20,7 @@ from lofit_lens.analysis.baselines.validation import choose_on_validation
 from lofit_lens.analysis.methods import Fitted, Leaky, Method, Settings
 from lofit_lens.edit import Edit
 from lofit_lens.errors import LofitLensError
+from lofit_lens.head_lists import is_head_list
 from lofit_lens.heads import HeadSet
 from lofit_lens.tasks.task import Task
 from lofit_lens.tuning import tune_heads
@@ -69,7 +69,7 @@ def _heads(
     chosen: str, draw: int, settings: Settings
 ) -> Callable[[TransformerBridge, Task, int], HeadSet]:
     """The heads of a selector, as many as the settings say, or all those of a file."""
-    listed = Path(chosen).suffix in (".npy", ".json")
+    listed = is_head_list(chosen)
     score = selector(
         chosen,
         selection=settings.selection,

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from lofit_lens.errors import LofitLensError, ModelMismatchError
+from lofit_lens.head_lists import EXPECTED, read_head_list
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -208,11 +209,11 @@ class HeadSet:
     def load(
         cls, path: str | Path, *, n_layers: int | None = None, n_heads: int | None = None
     ) -> HeadSet:
-        """Read a `.npy` head list of LoFiT, or a `.json` written by `save`.
+        """Read a head list: LoFiT's `.npy`, a `.json` written by `save`, or see `read_head_list`.
 
         Args:
-            path: The file.
-            n_layers: Layers of the model; needed for `.npy`, checked for `.json`.
+            path: The file, or the heads themselves, as in "L1H3,L2H7".
+            n_layers: Layers of the model; checked for a `.json` written by `save`, else needed.
             n_heads: Query heads per layer; likewise.
 
         Raises:
@@ -220,19 +221,16 @@ class HeadSet:
             ModelMismatchError: The list was made for another model shape.
         """
         path = Path(path)
-        if not path.is_file():
-            raise LofitLensError(f"No head list at {path}. Give a .npy or .json file.")
         try:
-            if path.suffix == ".json":
-                found = cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+            content = read_head_list(path)
+            if isinstance(content, Mapping):
+                found = cls.from_json(content)
                 rows, shape = found.heads, (found.n_layers, found.n_heads)
             else:
-                rows, shape = np.load(path, allow_pickle=False), (n_layers, n_heads)
+                rows, shape = content, (n_layers, n_heads)
             pairs = [(index(layer), index(head)) for layer, head in rows]
         except (KeyError, TypeError, ValueError, EOFError, BadZipFile) as error:
-            raise LofitLensError(
-                f"{path} is not a head list: {error}. Expected rows of (layer, head)."
-            ) from error
+            raise LofitLensError(f"{path} is not a head list: {error}. {EXPECTED}") from error
         if shape[0] is None or shape[1] is None:
             raise LofitLensError(
                 f"{path.name} does not say which model shape it belongs to; pass n_layers and n_heads."

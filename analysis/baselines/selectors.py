@@ -18,6 +18,7 @@ from lofit_lens.analysis.baselines.gates import GateConfig, train_gates
 from lofit_lens.analysis.baselines.probes import fit_probes, layer_probe_scores, score_probes
 from lofit_lens.analysis.baselines.statements import all_statements
 from lofit_lens.errors import LofitLensError
+from lofit_lens.head_lists import is_head_list
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
 from lofit_lens.provenance import learned_on
@@ -150,7 +151,7 @@ def from_file(path: str | Path) -> HeadSelector:
     no more heads than the list has: `top` would go on with the lowest layers.
 
     Args:
-        path: A `.npy` or `.json` head list. It is read when heads are asked for.
+        path: A head list. It is read when heads are asked for.
     """
 
     def select(model: TransformerBridge, task: Task, seed: int) -> HeadScores:  # noqa: ARG001
@@ -177,7 +178,7 @@ def selector(
 
     Args:
         name: "lofit", "bias-norm", "probes", "probe-layers", "gates", "attribution", "random",
-            "layer-matched" (random heads in the layers of LoFiT's), or a `.npy` or `.json` file.
+            "layer-matched" (random heads in the layers of LoFiT's), or a head list, such as `heads.npy`.
         selection: How to train LoFiT's stage 1.
         tuning: How to train a bias; attribution has its objective and (micro-)batch size.
         gates: How to train gates.
@@ -202,11 +203,11 @@ def selector(
     }
     if name in known:
         return known[name]
-    if Path(name).suffix in (".npy", ".json"):
+    if is_head_list(name):
         return from_file(name)
     raise LofitLensError(
-        f"No head selector is called {name!r}. There are {', '.join(known)}, and files with a head "
-        "list (.npy or .json)."
+        f"No head selector is called {name!r}. There are {', '.join(known)}, and head lists (.npy, "
+        ".json, .csv, .tsv or .txt, or L1H3,L2H7)."
     )
 
 

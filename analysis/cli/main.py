@@ -269,7 +269,7 @@ def tune(
     task_options: TaskOptions,
     training: TrainingOptions,
     heads: Annotated[
-        Path, typer.Option(help="Heads to tune: .npy, .json, or the folder of a run.")
+        Path, typer.Option(help="Heads to tune: a head list, L1H3,L2H7, or the folder of a run.")
     ],
     out: Out,
     overwrite: Overwrite = False,
@@ -433,13 +433,13 @@ def heads(
     *,
     head_options: HeadOptions,
     source: Annotated[
-        Path, typer.Argument(help="Folder of a run, scores.json, or a head list (.npy, .json).")
+        Path, typer.Argument(help="Folder of a run, scores.json, a head list, or L1H3,L2H7.")
     ],
     other: Annotated[
         Path | None, typer.Argument(help="A second one, to compare with the first.")
     ] = None,
     n_layers: Annotated[
-        int | None, typer.Option(help="Layers of the model; for a .npy list on its own.")
+        int | None, typer.Option(help="Layers of the model; for a head list that does not say.")
     ] = None,
     n_heads: Annotated[int | None, typer.Option(help="Heads per layer; likewise.")] = None,
     out: Annotated[
