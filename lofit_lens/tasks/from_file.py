@@ -167,36 +167,44 @@ def from_file(
     return task
 
 
-def _with_rows(make: Callable[Concatenate[Data, P], Task]) -> Callable[Concatenate[Any, P], Task]:
-    """The same function of rows in memory; its options are written once."""
+def _options_of(
+    make: Callable[Concatenate[Any, P], Task],
+) -> Callable[[Callable[..., Task]], Callable[Concatenate[Any, P], Task]]:
+    """Give a function the options of another one, which are then written once."""
+    _, *options = inspect.signature(make).parameters.values()
 
-    def from_rows(rows: Any, *args: P.args, **options: P.kwargs) -> Task:
-        return make(rows_in_memory(rows), *args, **options)
+    def decorate(function: Callable[..., Task]) -> Callable[Concatenate[Any, P], Task]:
+        own = inspect.signature(function)
+        first = next(iter(own.parameters.values()))
+        function.__signature__ = own.replace(parameters=[first, *options])  # pyright: ignore
+        return function
 
-    signature = inspect.signature(make)
-    _, *options = signature.parameters.values()
-    rows = inspect.Parameter("rows", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    from_rows.__signature__ = signature.replace(parameters=[rows, *options])  # pyright: ignore
-    from_rows.__doc__ = _FROM_ROWS
-    return from_rows
+    return decorate
 
 
-_FROM_ROWS = """Make a task of rows in memory; the options are those of `from_file`.
+@_options_of(from_file)
+def from_rows(rows: Any, **options: Any) -> Task:
+    """Make a task of rows in memory; the options are those of `from_file`.
 
-Such a task cannot be loaded again from a saved result: pass it to `evaluate` yourself.
+    Such a task cannot be loaded again from a saved result: pass it to `evaluate` yourself.
 
-Args:
-    rows: A pandas frame, a `datasets.Dataset`, or any iterable of mappings from columns to values.
-        Ready splits are given as a mapping, `{"train": …, "val": …, "test": …}`, such as a
-        `DatasetDict`.
+    Args:
+        rows: A pandas frame, a `datasets.Dataset`, or any iterable of mappings from columns to
+            values. Ready splits are given as a mapping, `{"train": …, "val": …, "test": …}`, such
+            as a `DatasetDict`.
+        **options: All that `from_file` takes but the path.
 
-Raises:
-    DataError: There are no rows, or they lack a column.
-    RowErrors: Rows are malformed; all are listed.
-    LofitLensError: The argument does not hold rows, or the options describe no kind.
-"""
+    Raises:
+        DataError: There are no rows, or they lack a column.
+        RowErrors: Rows are malformed; all are listed.
+        LofitLensError: The argument does not hold rows, or the options describe no kind.
 
-from_rows = _with_rows(from_file)
+    Examples:
+        >>> rows = [{"thing": f"sky {i}", "colour": "blue"} for i in range(10)]
+        >>> from_rows(rows, prompt="{thing} is", answer="colour")
+        Task(rows: 4 train, 1 val, 5 test; sft, ExactMatch)
+    """
+    return from_file(rows_in_memory(rows), **options)
 
 
 def _outside(examples: Sequence[Example], stop: str) -> str:

@@ -51,7 +51,13 @@ def recognise(rows: Sequence[Row]) -> Format | None:
 
 def has_column(rows: Sequence[Row], column: str) -> bool:
     """Whether some row has a column, or a value in a part of one."""
-    return any(column in row.values or value_at(row.values, column) is not None for row in rows)
+    if any(column in row.values for row in rows):
+        return True
+    whole = column.partition(".")[0].partition("[")[0]
+    nested = whole != column
+    return nested and any(
+        whole in row.values and value_at(row.values, column) is not None for row in rows
+    )
 
 
 def _choice(name: str, columns: Sequence[str], prompt: str, read: Read) -> Format:
