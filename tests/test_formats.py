@@ -226,6 +226,12 @@ def test_prompts_and_completions_are_questions_and_answers(tmp_path: Path, turns
     assert task.objective == "sft"
 
 
+def test_completions_that_are_not_wanted_are_not_trained_on(tmp_path: Path) -> None:
+    row = {"prompt": "Q", "completion": "A", "label": True}
+    found = problem(tmp_path, [row, {**row, "label": False}])
+    assert "column 'label': False: a completion that is not wanted" in found
+
+
 def test_instructions_have_their_input_behind_them_if_there_is_one(tmp_path: Path) -> None:
     task = read(
         tmp_path,
@@ -728,6 +734,13 @@ def test_cells_of_several_lines_with_other_delimiters_in_them_are_read(tmp_path:
     assert in_order(task)[1].prompt == "one,\ntwo, three 1"
 
 
+def test_empty_rows_and_columns_of_spreadsheets_do_not_count(tmp_path: Path) -> None:
+    rows = "".join(f"Q{i};x;;\n" for i in range(10))
+    (tmp_path / "own.csv").write_text("q; a;;\n;;;\n" + rows + ";;;\n;;\n")
+    task = from_file(tmp_path / "own.csv", prompt="{q}", answer="a")
+    assert [e.id for e in in_order(task)] == [f"line-{n}" for n in range(3, 13)]
+
+
 def test_commas_in_prose_do_not_hide_the_semicolon_of_the_header(tmp_path: Path) -> None:
     rows = "".join(f"a, b, {i};x\n" for i in range(10))
     (tmp_path / "own.csv").write_text("question, of all;answer\n" + rows)
@@ -787,6 +800,21 @@ def test_choices_that_are_no_columns_are_told_of_labels(tmp_path: Path) -> None:
         from_file(path, prompt="{q}", answer="a", choices=["bad", "good"])
     with pytest.raises(LofitLensError, match="not both"):
         from_file(path, prompt="{q}", answer="a", choices=["q", "a"], labels=["bad", "good"])
+
+
+@pytest.mark.parametrize("labels", ["good", ["good"], ["good", "good"], []])
+def test_labels_that_are_no_choice_are_refused(tmp_path: Path, labels: Any) -> None:
+    path = jsonl(tmp_path, ten(lambda i: {"q": f"{i}", "a": "good"}))
+    with pytest.raises(LofitLensError, match="two or more different texts"):
+        from_file(path, prompt="{q}", answer="a", labels=labels)
+
+
+@pytest.mark.parametrize("half", ["good", "bad", "correct", "incorrect"])
+def test_half_a_pair_of_columns_is_refused(tmp_path: Path, half: str) -> None:
+    path = jsonl(tmp_path, ten(lambda i: {"q": f"{i}", "a": "x", "b": "y"}))
+    columns: dict[str, Any] = {half: "b"}
+    with pytest.raises(LofitLensError, match=r"name both.*: q, a, b\."):
+        from_file(path, prompt="{q}", answer="a", **columns)
 
 
 # --- ready splits

@@ -27,7 +27,9 @@ def conversation(cells: Cells, column: str) -> Parts:
 
 
 def completion(cells: Cells) -> Parts:
-    """Columns `prompt` and `completion`, each text or turns."""
+    """Columns `prompt` and `completion`, each text or turns; `label` says if one is not wanted."""
+    if cells.value("label") is False:
+        cells.problem("label", "False: a completion that is not wanted, expected wanted ones alone")
     if not _holds_turns(cells, "prompt") and not _holds_turns(cells, "completion"):
         return Parts(cells.exact("prompt"), [cells.exact("completion")])
     if _holds_turns(cells, "completion"):

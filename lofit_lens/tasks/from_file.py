@@ -112,8 +112,16 @@ def from_file(
         raise LofitLensError("stop must not be empty; for a whole line give a line break.")
     if choices and labels:
         raise LofitLensError("Give choices (columns) or labels (the candidates), not both.")
+    if labels is not None and (isinstance(labels, str) or len(set(labels)) < max(2, len(labels))):
+        raise LofitLensError(f"labels must be two or more different texts, got {labels!r}.")
     if isinstance(split, str) and None not in data.tables:
         raise LofitLensError(f"The splits are ready, so no column {split!r} can name them.")
+
+    if bool(good) != bool(bad) or bool(correct) != bool(incorrect):
+        raise LofitLensError(
+            "good goes with bad, and correct with incorrect: name both. The columns of "
+            f"{data.called}: {', '.join(data.columns)}."
+        )
 
     known: Format | None = None
     if good and bad:

@@ -70,14 +70,17 @@ def _delimiter(text: str, usual: str) -> str:
 def _separated(path: Path, text: str, delimiter: str, *, skipped: int) -> Iterator[Row | Problem]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        header = next(reader, [])
-        if len(set(header)) != len(header):
+        header = [name.strip() for name in next(reader, [])]
+        named = [name for name in header if name]
+        if len(set(named)) != len(named):
             raise DataError(f"{path}: column names repeat in the header {header}.")
         line = reader.line_num + 1 + skipped
         for cells in reader:
-            if len(cells) == len(header):
+            if not any(cell.strip() for cell in cells):
+                pass  # an empty line, as spreadsheets write it
+            elif len(cells) == len(header):
                 yield Row(line, dict(zip(header, cells, strict=True)))
-            elif cells:
+            else:
                 what = f": {len(cells)} cells, expected {len(header)} ({', '.join(header)})"
                 yield Problem(line, what)
             line = reader.line_num + 1 + skipped
