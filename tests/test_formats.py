@@ -466,6 +466,7 @@ def test_several_right_answers_are_scored_by_mc1_mc2_and_mc3(tmp_path: Path, how
         assert example.correct == (" Yes.", " Sure.")
         assert example.incorrect == (" No.",)
     assert task.scoring == MultipleChoice(("MC1", "MC2", "MC3"))
+    assert task.floors == {"MC1 by chance": 0.5}
 
 
 @pytest.mark.parametrize(

@@ -225,6 +225,7 @@ def _outside(examples: Sequence[Example], stop: str) -> str:
 
 def _floors(test: tuple[Example, ...], scoring: Scoring) -> dict[str, float]:
     if isinstance(scoring, MultipleChoice):
-        return {"chance": sum(1 / (1 + len(e.incorrect)) for e in test) / len(test)}
+        name = "MC1 by chance" if "MC1" in scoring.metrics else "chance"
+        return {name: sum(1 / (1 + len(e.incorrect)) for e in test) / len(test)}
     most = Counter(example.correct[0] for example in test).most_common(1)[0][1]
     return {"most frequent answer": most / len(test)}
