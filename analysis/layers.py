@@ -14,6 +14,7 @@ from jaxtyping import Real
 
 from lofit_lens.errors import LofitLensError, ModelMismatchError
 from lofit_lens.files import read_json
+from lofit_lens.grid import HeadGrid
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
 
@@ -41,13 +42,14 @@ class LayerDistribution:
         """One row per task and layer.
 
         Columns `task`, `layer`, `depth` (0 in the first layer, 1 in the last), `count` (heads in
-        the layer, mean over seeds), `low`, `high` (least and most of any seed), `uniform` (the
-        count expected of heads drawn at random) and `seeds`.
+        the layer, mean over seeds; missing where the model has no heads), `low`, `high` (least and
+        most of any seed), `uniform` (the count expected of heads drawn at random, in a layer that
+        has heads) and `seeds`.
         """
         import pandas as pd
 
         parts = [
-            _by_layer(task, np.stack([heads.layer_counts() for heads in sets]))
+            _by_layer(task, np.stack([heads.layer_counts() for heads in sets]), sets[0].without)
             for task, sets in self.heads.items()
         ]
         return pd.concat(parts, ignore_index=True)
@@ -98,6 +100,7 @@ class LayerDistribution:
             np.where(times > 0, times, np.nan),
             label="times chosen",
             title=f"{len(sets[0])} heads for {task}; seeds: {len(sets)}",
+            without=sets[0].without,
         )
 
     def plot_overlap(self) -> go.Figure:
@@ -108,8 +111,7 @@ class LayerDistribution:
         """
         from lofit_lens.analysis.figures.grids import task_grid
 
-        n_layers, n_heads = one_shape(self.heads)
-        return task_grid(self.chosen(), n_layers=n_layers, n_heads=n_heads)
+        return task_grid(self.chosen(), one_shape(self.heads))
 
     def save(self, path: str | Path) -> Path:
         """Write the head sets as one JSON file."""
@@ -170,9 +172,9 @@ def layer_distribution(
         for task, given in heads_by_task.items()
     }
     for task, sets in by_task.items():
-        kinds = sorted({(len(heads), heads.n_layers, heads.n_heads) for heads in sets})
+        kinds = list(dict.fromkeys((len(heads), heads.grid) for heads in sets))
         if len(kinds) > 1:
-            found = ", ".join(f"{k} of {layers}x{heads}" for k, layers, heads in kinds)
+            found = ", ".join(f"{k} of {grid.n_layers}x{grid.n_heads}" for k, grid in kinds)
             raise LofitLensError(
                 f"The head sets of {task!r} differ: {found} (layers x heads). Give sets of one size "
                 "from one model, one per seed."
@@ -199,17 +201,15 @@ def published_layers() -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def one_shape(by_task: Mapping[str, Sequence[HeadSet | HeadScores]]) -> tuple[int, int]:
-    """Layers and heads per layer of the one model that all sets or scores belong to.
+def one_shape(by_task: Mapping[str, Sequence[HeadSet | HeadScores]]) -> HeadGrid:
+    """The heads of the one model that all sets or scores belong to.
 
     Raises:
         ModelMismatchError: There are several.
     """
-    shapes = {
-        (found.n_layers, found.n_heads): task for task, sets in by_task.items() for found in sets
-    }
+    shapes = {found.grid: task for task, sets in by_task.items() for found in sets}
     if len(shapes) > 1:
-        found = ", ".join(f"{task} {layers}x{heads}" for (layers, heads), task in shapes.items())
+        found = ", ".join(f"{task} {g.n_layers}x{g.n_heads}" for g, task in shapes.items())
         raise ModelMismatchError(
             f"The heads belong to models of different shapes: {found} (layers x heads). Heads "
             "compare one by one within a model; across models, compare layers by relative depth."
@@ -217,10 +217,15 @@ def one_shape(by_task: Mapping[str, Sequence[HeadSet | HeadScores]]) -> tuple[in
     return next(iter(shapes))
 
 
-def _by_layer(task: str, counts: Real[np.ndarray, "seed layer"]) -> pd.DataFrame:
+def _by_layer(
+    task: str, counts: Real[np.ndarray, "seed layer"], without: Sequence[int] = ()
+) -> pd.DataFrame:
     import pandas as pd
 
     n_layers = counts.shape[1]
+    uniform = counts.sum() / (len(counts) * (n_layers - len(without)))
+    counts = counts.astype(float)
+    counts[:, list(without)] = np.nan
     columns = {
         "task": task,
         "layer": np.arange(n_layers),
@@ -228,7 +233,7 @@ def _by_layer(task: str, counts: Real[np.ndarray, "seed layer"]) -> pd.DataFrame
         "count": counts.mean(axis=0),
         "low": counts.min(axis=0),
         "high": counts.max(axis=0),
-        "uniform": counts.sum() / counts.size,
+        "uniform": uniform,
         "seeds": len(counts),
     }
     return pd.DataFrame(columns)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lofit_lens.analysis.baselines.validation import check_kl_budget
+from lofit_lens.attention import heads_of
 from lofit_lens.edit import Edit
 from lofit_lens.embedded.settings import GATE_PENALTY, RATES, SELECTION, TUNING
 from lofit_lens.errors import LofitLensError
@@ -97,7 +98,7 @@ class Settings:
     def n_heads(self, model: TransformerBridge) -> int:
         """The number of heads on a model."""
         fraction = PAPER_FRACTION if self.k is None and self.fraction is None else self.fraction
-        return number_of_heads(model.cfg.n_layers * model.cfg.n_heads, k=self.k, fraction=fraction)
+        return number_of_heads(heads_of(model).total, k=self.k, fraction=fraction)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values, without the seeds of both stages, which are those of the runs."""

@@ -14,6 +14,7 @@ from scipy.stats import hypergeom, wasserstein_distance
 
 from lofit_lens.analysis.layers import layer_distribution, one_shape
 from lofit_lens.errors import LofitLensError
+from lofit_lens.grid import HeadGrid
 from lofit_lens.heads import HeadSet
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class HeadOverlap:
         import pandas as pd
 
         rows = []
-        chances = _chances(self.k, *one_shape(self.heads))
+        chances = _chances(self.k, one_shape(self.heads))
         for measure, between in MEASURES.items():
             chance = chances[measure]
             for first, second, pairs in pairs_of_tasks(self.heads):
@@ -160,10 +161,10 @@ MEASURES = {
 """Of two sets of one size."""
 
 
-def _chances(k: int, n_layers: int, n_heads: int) -> dict[str, float]:
+def _chances(k: int, grid: HeadGrid) -> dict[str, float]:
     """What two sets of k heads drawn at random give on average; exact."""
-    total, shared = n_layers * n_heads, np.arange(k + 1)
-    up_to = _up_to_each_layer(k, n_layers, n_heads)
+    total, shared = grid.total, np.arange(k + 1)
+    up_to = _up_to_each_layer(k, grid)
     return {
         "overlap": k / total,
         "jaccard": float(hypergeom(total, k, k).pmf(shared) @ (shared / (2 * k - shared))),
@@ -174,14 +175,15 @@ def _chances(k: int, n_layers: int, n_heads: int) -> dict[str, float]:
 def _distance_from_random(heads: HeadSet) -> float:
     """The mean layer distance of a set from one of its size drawn at random; exact."""
     up_to = np.eye(len(heads) + 1)[heads.layer_counts().cumsum()[:-1]]
-    drawn = _up_to_each_layer(len(heads), heads.n_layers, heads.n_heads)
+    drawn = _up_to_each_layer(len(heads), heads.grid)
     return _mean_distance(up_to, drawn)
 
 
-def _up_to_each_layer(k: int, n_layers: int, n_heads: int) -> Float[np.ndarray, "layer count"]:
+def _up_to_each_layer(k: int, grid: HeadGrid) -> Float[np.ndarray, "layer count"]:
     """For all layers but the last, how probably so many of k drawn heads lie there or below."""
-    below = n_heads * np.arange(1, n_layers)[:, None]
-    return np.asarray(hypergeom.pmf(np.arange(k + 1), n_layers * n_heads, below, k))
+    have = np.isin(np.arange(grid.n_layers - 1), grid.layers)
+    below = grid.n_heads * have.cumsum()[:, None]
+    return np.asarray(hypergeom.pmf(np.arange(k + 1), grid.total, below, k))
 
 
 def _mean_distance(

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from scipy.stats import kendalltau, spearmanr
 
@@ -134,9 +135,10 @@ def rank_stability(scores: Mapping[str, Mapping[int, HeadScores]]) -> RankStabil
         )
     for task, by_seed in scores.items():
         for seed, found in by_seed.items():
-            if bool((found.scores == found.scores[0, 0]).all()):
+            values = found.scores[list(found.grid.layers)]
+            if bool((values == values[0, 0]).all()):
                 raise LofitLensError(
-                    f"Every head has the score {float(found.scores[0, 0]):g} on {task!r} with seed "
+                    f"Every head has the score {float(values[0, 0]):g} on {task!r} with seed "
                     f"{seed}, which ranks none. Leave it out, or select with more steps."
                 )
     one_shape({task: tuple(by_seed.values()) for task, by_seed in scores.items()})
@@ -145,8 +147,9 @@ def rank_stability(scores: Mapping[str, Mapping[int, HeadScores]]) -> RankStabil
 
 def _ranks(scores: HeadScores) -> Int[np.ndarray, " head"]:
     """The place of each head, from 0, layer by layer."""
-    order = [layer * scores.n_heads + head for layer, head in scores.top(k=scores.scores.numel())]
-    return np.argsort(order)
+    best_first = scores.ranking()
+    places = best_first.placed(torch.arange(len(best_first)))
+    return places[list(scores.grid.layers)].flatten().numpy()
 
 
 def _common_shares(

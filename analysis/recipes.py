@@ -18,6 +18,7 @@ from lofit_lens.analysis.baselines.rivals import train_ia3, train_lora, train_re
 from lofit_lens.analysis.baselines.selectors import selector
 from lofit_lens.analysis.baselines.validation import choose_on_validation
 from lofit_lens.analysis.methods import Fitted, Leaky, Method, Settings
+from lofit_lens.attention import heads_of
 from lofit_lens.edit import Edit
 from lofit_lens.errors import LofitLensError
 from lofit_lens.head_lists import is_head_list
@@ -81,8 +82,7 @@ def _heads(
 
     def choose(model: TransformerBridge, task: Task, seed: int) -> HeadSet:
         if listed:
-            cfg = model.cfg
-            return HeadSet.load(chosen, n_layers=cfg.n_layers, n_heads=cfg.n_heads)
+            return HeadSet.load(chosen, **heads_of(model).shape)
         return score(model, task, seed).top(k=settings.n_heads(model))
 
     return choose

@@ -114,6 +114,7 @@ def read_heads(
     *,
     n_layers: int | None = None,
     n_heads: int | None = None,
+    without: tuple[int, ...] = (),
     k: int | None = None,
     fraction: float | None = None,
 ) -> HeadSet:
@@ -130,9 +131,8 @@ def read_heads(
             raise LofitLensError(
                 f"{scored} scores every head; say how many with --k or --fraction."
             )
-        source, n_layers, n_heads = source / "heads.npy", scores.n_layers, scores.n_heads
-    found = HeadSet.load(source, n_layers=n_layers, n_heads=n_heads)
+        return HeadSet.load(source / "heads.npy", **scores.grid.shape)
+    found = HeadSet.load(source, n_layers=n_layers, n_heads=n_heads, without=without)
     if cut:
-        total = found.n_layers * found.n_heads
-        found = found.first(number_of_heads(total, k=k, fraction=fraction))
+        found = found.first(number_of_heads(found.grid.total, k=k, fraction=fraction))
     return found

@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from lofit_lens.attention import output_projection
 from lofit_lens.errors import UnsupportedError
 from lofit_lens.intervention import HeadIntervention
-from lofit_lens.model import output_projection
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -100,19 +100,20 @@ def fold_projection(projection: Any, intervention: HeadIntervention, layer: int)
     weight, bias = projection.weight, projection.bias
     by_input = weight.data if isinstance(projection, Conv1D) else weight.data.T
     per_head: Float[Tensor, "head d_head d_model"] = by_input.double().unflatten(
-        0, (intervention.heads.n_heads, intervention.d_head)
+        0, (intervention.heads.n_heads, -1)
     )
+    width = per_head.shape[1]  # heads of other layers may be wider
     ranked = intervention.heads.in_layer(layer)
     rows = [rank for rank, _ in ranked]
     heads = [head for _, head in ranked]
     if intervention.bias is not None:
-        offset = intervention.bias[rows].to(per_head)
+        offset = intervention.bias[rows, :width].to(per_head)
         added = torch.einsum("kd,kdm->m", offset, per_head[heads])
         before = 0 if bias is None else bias.data.double()
         projection.bias = nn.Parameter((before + added).to(weight.dtype), requires_grad=False)
     if intervention.scale is not None:
         scaled = per_head.clone()
-        scaled[heads] *= 1 + intervention.scale[rows].to(per_head)[..., None]
+        scaled[heads] *= 1 + intervention.scale[rows, :width].to(per_head)[..., None]
         flat = scaled.flatten(0, 1)
         new = flat if isinstance(projection, Conv1D) else flat.T
         projection.weight = nn.Parameter(new.contiguous().to(weight.dtype), requires_grad=False)

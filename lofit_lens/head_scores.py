@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,8 @@ from torch import Tensor
 
 from lofit_lens.errors import LofitLensError
 from lofit_lens.files import read_json
-from lofit_lens.heads import Head, HeadSet, number_of_heads
+from lofit_lens.grid import Head, HeadGrid
+from lofit_lens.heads import HeadSet, number_of_heads
 from lofit_lens.provenance import Provenance
 
 if TYPE_CHECKING:
@@ -29,23 +31,43 @@ class HeadScores:
     """A score for every head; the higher, the more the task lives there.
 
     Attributes:
-        scores: The scores; kept in float32 on the CPU.
+        scores: The scores; kept in float32 on the CPU, NaN in layers without heads.
         method: How they were made, as "lofit" or "random".
         provenance: Model, task, configuration and training curve behind the scores, if any.
+        without: Layers without heads, as in hybrid families; what stands there is not read.
 
     Raises:
-        LofitLensError: A score is not finite.
+        LofitLensError: The score of a head is not finite.
     """
 
     scores: Float[Tensor, "layer head"]
     method: str = "lofit"
     provenance: Provenance | None = field(default=None, repr=False)
+    without: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "scores", self.scores.detach().float().cpu())
-        if not torch.isfinite(self.scores).all():
-            bad = [str(Head(*i)) for i in (~torch.isfinite(self.scores)).nonzero().tolist()]
+        layers = list(self.grid.layers)
+        scores = torch.full_like(self.scores, torch.nan, dtype=torch.float32, device="cpu")
+        scores[layers] = self.scores.detach().float().cpu()[layers]
+        object.__setattr__(self, "scores", scores)
+        object.__setattr__(self, "without", self.grid.without)
+        odd = ~torch.isfinite(scores)
+        odd[list(self.without)] = False
+        if odd.any():
+            bad = [str(Head(*i)) for i in odd.nonzero().tolist()]
             raise LofitLensError(f"Scores must be finite; they are not for {', '.join(bad[:8])}.")
+
+    @classmethod
+    def of(
+        cls,
+        heads: HeadSet,
+        values: Float[Tensor, " head"],
+        method: str,
+        provenance: Provenance | None = None,
+    ) -> HeadScores:
+        """Scores of all heads from one number for each, in the order of `heads`."""
+        scores = heads.placed(values.detach().float().cpu(), fill=math.nan)
+        return cls(scores, method, provenance, heads.without)
 
     @property
     def n_layers(self) -> int:
@@ -57,6 +79,15 @@ class HeadScores:
         """Query heads per layer."""
         return self.scores.shape[1]
 
+    @property
+    def grid(self) -> HeadGrid:
+        """The heads of the model."""
+        return HeadGrid(self.n_layers, self.n_heads, self.without)
+
+    def ranking(self) -> HeadSet:
+        """All heads, best first."""
+        return self.top(fraction=1.0)
+
     def top(self, *, k: int | None = None, fraction: float | None = None) -> HeadSet:
         """The best heads over the whole network; ties go to the lower layer, then head.
 
@@ -67,17 +98,15 @@ class HeadScores:
         Raises:
             LofitLensError: Not exactly one of the two is given, or it is out of range.
         """
-        k = number_of_heads(self.scores.numel(), k=k, fraction=fraction)
-        order = np.argsort(-self.scores.double().numpy().ravel(), kind="stable")[:k]
-        return HeadSet(
-            (divmod(int(i), self.n_heads) for i in order),
-            n_layers=self.n_layers,
-            n_heads=self.n_heads,
-        )
+        grid = self.grid
+        k = number_of_heads(grid.total, k=k, fraction=fraction)
+        scores = self.scores[list(grid.layers)].double().numpy().ravel()
+        order = np.argsort(-scores, kind="stable")[:k]
+        return HeadSet((grid[i] for i in order), **grid.shape)
 
     def frame(self) -> pd.DataFrame:
         """Columns `layer`, `head`, `name`, `score`, `rank` (from 1), best head first."""
-        frame = self.top(k=self.scores.numel()).frame()
+        frame = self.ranking().frame()
         frame["score"] = self.scores.numpy()[frame["layer"].to_numpy(), frame["head"].to_numpy()]
         return frame[["layer", "head", "name", "score", "rank"]]
 
@@ -85,7 +114,8 @@ class HeadScores:
         """Layer x head heat map of the scores."""
         from lofit_lens.plotting import head_grid
 
-        return head_grid(self.scores.numpy(), label="score", title=f"Head scores ({self.method})")
+        title = f"Head scores ({self.method})"
+        return head_grid(self.scores.numpy(), label="score", title=title, without=self.without)
 
     def save(self, path: str | Path) -> Path:
         """Write the scores and their provenance as one JSON file."""
@@ -94,7 +124,10 @@ class HeadScores:
         content: dict[str, Any] = {
             "schema": SCORES_SCHEMA,
             "method": self.method,
-            "scores": self.scores.double().tolist(),
+            "scores": [
+                None if layer in self.without else row
+                for layer, row in enumerate(self.scores.double().tolist())
+            ],
             "provenance": self.provenance.to_json() if self.provenance else None,
         }
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -109,7 +142,10 @@ class HeadScores:
         """
         content = read_json(path, schema=SCORES_SCHEMA, what="head scores")
         try:
-            scores = torch.tensor(content["scores"], dtype=torch.float32)
+            rows = content["scores"]
+            without = tuple(layer for layer, row in enumerate(rows) if row is None)
+            blank = [math.nan] * max(len(row or ()) for row in rows)
+            scores = torch.tensor([row or blank for row in rows], dtype=torch.float32)
             if scores.ndim != 2:
                 raise ValueError(f"{scores.ndim} dimensions, expected layer x head")
             origin = content["provenance"]
@@ -117,12 +153,11 @@ class HeadScores:
             method = content["method"]
         except (KeyError, TypeError, ValueError) as error:
             raise LofitLensError(f"The head scores in {path} are damaged: {error}.") from error
-        return cls(scores, method, provenance)
+        return cls(scores, method, provenance, without)
 
     def __repr__(self) -> str:
         best = ", ".join(
-            f"{head} {self.scores[head.layer, head.head]:.3g}"
-            for head in self.top(k=min(5, self.scores.numel()))
+            f"{head} {self.scores[head.layer, head.head]:.3g}" for head in self.ranking().heads[:5]
         )
         return f"HeadScores({self.method}, {self.n_layers}x{self.n_heads}; best: {best})"
 

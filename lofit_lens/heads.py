@@ -7,30 +7,21 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import index
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from lofit_lens.errors import LofitLensError, ModelMismatchError
+from lofit_lens.grid import Head, HeadGrid
 from lofit_lens.head_lists import EXPECTED, read_head_list
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
-
-
-class Head(NamedTuple):
-    """One attention head: `layer` and query `head`, both counted from 0."""
-
-    layer: int
-    head: int
-
-    def __str__(self) -> str:
-        return f"L{self.layer}H{self.head}"
 
 
 @dataclass(frozen=True)
@@ -41,6 +32,7 @@ class HeadSet:
         heads: The heads, without repeats; the order is kept by the set operations.
         n_layers: Layers of the model.
         n_heads: Query heads per layer.
+        without: Layers of the model that have no heads, as in hybrid families.
 
     Raises:
         LofitLensError: A head is repeated or lies outside the model.
@@ -54,32 +46,41 @@ class HeadSet:
     heads: tuple[Head, ...]
     n_layers: int
     n_heads: int
+    without: tuple[int, ...]
 
     def __init__(
-        self, heads: Iterable[tuple[int, int] | Head], *, n_layers: int, n_heads: int
+        self,
+        heads: Iterable[tuple[int, int] | Head],
+        *,
+        n_layers: int,
+        n_heads: int,
+        without: Iterable[int] = (),
     ) -> None:
+        grid = HeadGrid(n_layers, n_heads, tuple(without))
         chosen = tuple(Head(int(layer), int(head)) for layer, head in heads)
         for head in chosen:
-            if not (0 <= head.layer < n_layers and 0 <= head.head < n_heads):
+            if head not in grid:
                 raise LofitLensError(
-                    f"Head {tuple(head)} lies outside a model of {n_layers} layers x {n_heads} "
-                    f"heads. Layers run from 0 to {n_layers - 1}, heads from 0 to {n_heads - 1}."
+                    f"Head {tuple(head)} lies outside a model of {grid}. Layers run from 0 to "
+                    f"{n_layers - 1}, heads from 0 to {n_heads - 1}."
                 )
         if len(set(chosen)) != len(chosen):
             repeated = sorted({str(head) for head in chosen if chosen.count(head) > 1})
             raise LofitLensError(f"Heads may appear once; repeated: {', '.join(repeated)}.")
         object.__setattr__(self, "heads", chosen)
-        object.__setattr__(self, "n_layers", n_layers)
-        object.__setattr__(self, "n_heads", n_heads)
+        for name, value in grid.shape.items():
+            object.__setattr__(self, name, value)
 
     @classmethod
-    def random(cls, k: int, *, n_layers: int, n_heads: int, seed: int) -> HeadSet:
+    def random(
+        cls, k: int, *, n_layers: int, n_heads: int, without: Iterable[int] = (), seed: int
+    ) -> HeadSet:
         """Draw `k` heads uniformly without replacement, from a local generator."""
-        total = n_layers * n_heads
-        _check_k(k, total)
+        grid = HeadGrid(n_layers, n_heads, tuple(without))
+        _check_k(k, grid.total)
         _check_seed(seed)
-        drawn = np.random.default_rng(seed).choice(total, size=k, replace=False)
-        return cls((divmod(int(i), n_heads) for i in drawn), n_layers=n_layers, n_heads=n_heads)
+        drawn = np.random.default_rng(seed).choice(grid.total, size=k, replace=False)
+        return cls((grid[i] for i in drawn), **grid.shape)
 
     @classmethod
     def random_like(cls, other: HeadSet, *, seed: int) -> HeadSet:
@@ -93,10 +94,15 @@ class HeadSet:
         return other._with(Head(layer, int(next(rows[layer]))) for layer, _ in other)
 
     @classmethod
-    def every(cls, *, n_layers: int, n_heads: int) -> HeadSet:
+    def every(cls, *, n_layers: int, n_heads: int, without: Iterable[int] = ()) -> HeadSet:
         """All heads of a model, by layer and head."""
-        everything = ((layer, head) for layer in range(n_layers) for head in range(n_heads))
-        return cls(everything, n_layers=n_layers, n_heads=n_heads)
+        grid = HeadGrid(n_layers, n_heads, tuple(without))
+        return cls((grid[i] for i in range(grid.total)), **grid.shape)
+
+    @property
+    def grid(self) -> HeadGrid:
+        """The heads of the model."""
+        return HeadGrid(self.n_layers, self.n_heads, self.without)
 
     def __len__(self) -> int:
         return len(self.heads)
@@ -126,8 +132,8 @@ class HeadSet:
 
     @property
     def fraction(self) -> float:
-        """Share of the model's heads."""
-        return len(self) / (self.n_layers * self.n_heads)
+        """Share of the model's heads, those that exist."""
+        return len(self) / self.grid.total
 
     def first(self, k: int) -> HeadSet:
         """The first `k` heads."""
@@ -154,6 +160,14 @@ class HeadSet:
             mask[layer, head] = True
         return mask
 
+    def placed(
+        self, rows: Shaped[Tensor, "row *numbers"], *, fill: float = 0.0
+    ) -> Shaped[Tensor, "layer head *numbers"]:
+        """Values of the heads, in the order of the set, by layer and head; `fill` elsewhere."""
+        grid = rows.new_full((self.n_layers, self.n_heads, *rows.shape[1:]), fill)
+        layer, head = torch.tensor(self.heads, dtype=torch.long).reshape(-1, 2).T
+        return grid.index_put((layer.to(rows.device), head.to(rows.device)), rows)
+
     def frame(self) -> pd.DataFrame:
         """Columns `rank` (from 1), `layer`, `head`, `name`."""
         import pandas as pd
@@ -168,12 +182,14 @@ class HeadSet:
         ranks = np.full((self.n_layers, self.n_heads), np.nan)
         for rank, (layer, head) in enumerate(self.heads, start=1):
             ranks[layer, head] = rank
-        return head_grid(ranks, label="rank", title=f"{len(self)} heads")
+        title = f"{len(self)} heads"
+        return head_grid(ranks, label="rank", title=title, without=self.without)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
         heads = [list(head) for head in self.heads]
-        return {"n_layers": self.n_layers, "n_heads": self.n_heads, "heads": heads}
+        shape = {"n_layers": self.n_layers, "n_heads": self.n_heads}
+        return shape | ({"without": list(self.without)} if self.without else {}) | {"heads": heads}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> HeadSet:
@@ -185,7 +201,8 @@ class HeadSet:
             LofitLensError: A head is repeated or lies outside the model.
         """
         pairs = [(index(layer), index(head)) for layer, head in content["heads"]]
-        return cls(pairs, n_layers=index(content["n_layers"]), n_heads=index(content["n_heads"]))
+        shape = {key: index(content[key]) for key in ("n_layers", "n_heads")}
+        return cls(pairs, **shape, without=map(index, content.get("without", ())))
 
     def save(self, path: str | Path) -> Path:
         """Write the set as `.npy` (LoFiT's own format: int64 rows of layer, head) or `.json`.
@@ -207,7 +224,12 @@ class HeadSet:
 
     @classmethod
     def load(
-        cls, path: str | Path, *, n_layers: int | None = None, n_heads: int | None = None
+        cls,
+        path: str | Path,
+        *,
+        n_layers: int | None = None,
+        n_heads: int | None = None,
+        without: Iterable[int] = (),
     ) -> HeadSet:
         """Read a head list: LoFiT's `.npy`, a `.json` written by `save`, or see `read_head_list`.
 
@@ -215,6 +237,7 @@ class HeadSet:
             path: The file, or the heads themselves, as in "L1H3,L2H7".
             n_layers: Layers of the model; checked for a `.json` written by `save`, else needed.
             n_heads: Query heads per layer; likewise.
+            without: Layers of the model without heads.
 
         Raises:
             LofitLensError: The file is missing or is not a head list.
@@ -226,6 +249,7 @@ class HeadSet:
             if isinstance(content, Mapping):
                 found = cls.from_json(content)
                 rows, shape = found.heads, (found.n_layers, found.n_heads)
+                without = tuple(without) or found.without
             else:
                 rows, shape = content, (n_layers, n_heads)
             pairs = [(index(layer), index(head)) for layer, head in rows]
@@ -240,7 +264,7 @@ class HeadSet:
                 f"{path.name} was made for {shape[0]} layers x {shape[1]} heads, the model has "
                 f"{n_layers} x {n_heads}. Select heads on this model."
             )
-        return cls(pairs, n_layers=shape[0], n_heads=shape[1])
+        return cls(pairs, n_layers=shape[0], n_heads=shape[1], without=without)
 
     def __repr__(self) -> str:
         names = [str(head) for head in self.heads[:8]]
@@ -251,7 +275,7 @@ class HeadSet:
         return f"<p>{self!r}</p>{self.frame().head(20).to_html(index=False)}"
 
     def _with(self, heads: Iterable[Head]) -> HeadSet:
-        return HeadSet(heads, n_layers=self.n_layers, n_heads=self.n_heads)
+        return HeadSet(heads, **self.grid.shape)
 
     def _check_same_shape(self, other: HeadSet) -> None:
         if (self.n_layers, self.n_heads) != (other.n_layers, other.n_heads):

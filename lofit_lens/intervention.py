@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lofit_lens.attention import check_head_shape, real_columns, z_width
 from lofit_lens.errors import LofitLensError, ModelMismatchError, UnsupportedError
 from lofit_lens.heads import HeadSet
 from lofit_lens.identity import check_same_model, weights_processed
-from lofit_lens.model import check_head_shape
 from lofit_lens.positions import PositionTracker, TokenScope, check_scope, tracked_positions
 from lofit_lens.provenance import Provenance, unmeasured
 
@@ -42,8 +42,9 @@ class HeadIntervention:
 
     Attributes:
         heads: The heads, in the order of the rows of `scale` and `bias`.
-        scale: A of the paper, one row a head; None leaves the scale alone.
-        bias: v of the paper, one row a head; None adds nothing.
+        scale: A of the paper, one row a head; None leaves the scale alone. Where a model has heads
+            of several widths, rows are as long as the widest and end in zeros for the others.
+        bias: v of the paper, one row a head, likewise; None adds nothing.
         scope: The token positions edited.
         provenance: How it was learned, if it was.
 
@@ -83,7 +84,7 @@ class HeadIntervention:
 
     @property
     def d_head(self) -> int:
-        """Size of a head."""
+        """Size of a head, the widest where they differ."""
         return self._some_tensor.shape[-1]
 
     @property
@@ -147,9 +148,15 @@ class HeadIntervention:
             UnsupportedError: Scale on a model whose weights TransformerLens has processed.
         """
         check_head_shape(model, self.heads)
-        if self.d_head != model.cfg.d_head:
+        if self.d_head != z_width(model):
             raise ModelMismatchError(
-                f"The intervention has d_head = {self.d_head}, the model {model.cfg.d_head}."
+                f"The intervention has d_head = {self.d_head}, the model {z_width(model)}."
+            )
+        unreal = ~real_columns(model, self.heads)
+        if any(t is not None and t.detach().cpu()[unreal].any() for t in (self.scale, self.bias)):
+            raise ModelMismatchError(
+                "The intervention has numbers behind the width of a head: in this model heads of "
+                "some layers are narrower, and their rows must end in zeros."
             )
         if self.provenance is not None:
             check_same_model(model, self.provenance.fingerprint, "The intervention")
@@ -194,7 +201,7 @@ class HeadIntervention:
         if self.provenance is not None:
             task = self.provenance.task
             title += f" for {elided([task], 40)[task]}"
-        return head_grid(norms, label="norm", title=title)
+        return head_grid(norms, label="norm", title=title, without=self.heads.without)
 
     def save(self, folder: str | Path) -> Path:
         """Write the intervention to a folder; see `lofit_lens.artifacts`."""
@@ -260,12 +267,13 @@ class HeadIntervention:
 
         def edit(z: Float[Tensor, "batch pos head d_head"], hook: object = None) -> Tensor:  # noqa: ARG001
             index, scale, bias = parts(z.device) if learning else kept(z.device)
+            width = z.shape[-1]
             before = z if dense else z.index_select(-2, index)
             after = before.float()
             if scale is not None:
-                after = after * (1 + scale)
+                after = after * (1 + scale[:, :width])
             if bias is not None:
-                after = after + bias
+                after = after + bias[:, :width]
             after = after.to(z.dtype)
             if positions is not None:
                 after = positions.limit(after, before)

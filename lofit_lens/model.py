@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from lofit_lens.errors import LofitLensError, ModelMismatchError, UnsupportedError
+from lofit_lens.errors import LofitLensError
 from lofit_lens.identity import EMBEDDED, EMBEDDED_FOLDER
 from lofit_lens.tokenizer import attach_tokenizer, load_tokenizer, stand_in
+from lofit_lens.usable import check_usable
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
-
-    from lofit_lens.heads import HeadSet
 
 DtypeName = Literal["float32", "bfloat16", "float16"]
 
@@ -47,6 +45,7 @@ def load_model(
 
     Raises:
         LofitLensError: The model cannot be found or read.
+        UnsupportedError: It has no attention heads to edit, or TransformerLens cannot run it.
 
     Examples:
         >>> model = load_model("embedded")  # doctest: +SKIP
@@ -87,7 +86,7 @@ def load_model(
             f"Could not load the model {str(name_or_folder)!r}: {error}\nGive a folder in Hugging "
             "Face format (config.json, *.safetensors, tokenizer.json) or a name on the hub."
         ) from error
-    return freeze(model)
+    return check_usable(freeze(model))
 
 
 def find_model(name_or_folder: str | Path) -> str:
@@ -116,48 +115,6 @@ def freeze(model: TransformerBridge) -> TransformerBridge:
     model.requires_grad_(False)
     model.eval()
     return model
-
-
-def check_head_shape(model: TransformerBridge, heads: HeadSet) -> None:
-    """Refuse heads of another model shape.
-
-    Raises:
-        ModelMismatchError: Layers or heads differ.
-    """
-    cfg = model.cfg
-    if (heads.n_layers, heads.n_heads) != (cfg.n_layers, cfg.n_heads):
-        raise ModelMismatchError(
-            f"The heads belong to a model of {heads.n_layers} layers x {heads.n_heads} heads, this "
-            f"one has {cfg.n_layers} x {cfg.n_heads}. Select heads on this model."
-        )
-
-
-def check_layers(layers: Sequence[int], n_layers: int) -> None:
-    """Refuse layers that a model does not have, none at all, or repeats.
-
-    Raises:
-        LofitLensError: One of the three.
-    """
-    outside = [layer for layer in layers if not 0 <= layer < n_layers]
-    if outside or not layers or len(set(layers)) < len(layers):
-        raise LofitLensError(
-            f"layers must be different numbers from 0 to {n_layers - 1}, got {layers}."
-        )
-
-
-def output_projection(model: TransformerBridge, layer: int) -> Any:
-    """The attention output projection of a layer, with its own `weight` and `bias`.
-
-    Raises:
-        UnsupportedError: Its weights are quantised.
-    """
-    projection = model.blocks[layer].attn.o.original_component
-    if projection.weight.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        raise UnsupportedError(
-            "The weights are quantised, so they cannot be read or folded. Keep the intervention as "
-            "hooks (`applied`), or load the model in bfloat16."
-        )
-    return projection
 
 
 def _dtype_from_name(name: str) -> torch.dtype:

@@ -33,6 +33,13 @@ SCORES = (
 )
 """Viridis without its ends, which vanish on a dark and on a light ground."""
 
+HATCHED: dict[str, Any] = {
+    "color": "rgba(0,0,0,0)",
+    "line": {"width": 0},
+    "pattern": {"shape": "/", "fgcolor": NEUTRAL, "size": 6, "solidity": 0.15},
+}
+"""The marker of bars that stand for layers without heads."""
+
 LETTERS = 24
 """Letters that a name has in a figure; the whole of it is told in hover texts."""
 
@@ -111,8 +118,10 @@ def whiskers(value: np.ndarray, low: np.ndarray, high: np.ndarray) -> dict[str, 
     }
 
 
-def head_grid(values: np.ndarray, *, label: str, title: str) -> go.Figure:
-    """Layer x head heat map, layer 0 at the bottom; NaN cells stay empty."""
+def head_grid(
+    values: np.ndarray, *, label: str, title: str, without: Sequence[int] = ()
+) -> go.Figure:
+    """Layer x head heat map, layer 0 at the bottom; NaN cells stay empty, `without` is hatched."""
     n_layers, n_heads = values.shape
     names = [[f"L{layer}H{head}" for head in range(n_heads)] for layer in range(n_layers)]
     heat = go.Heatmap(
@@ -126,13 +135,40 @@ def head_grid(values: np.ndarray, *, label: str, title: str) -> go.Figure:
         ygap=1,
     )
     figure = go.Figure(heat)
+    hatch_layers(figure, without, n_heads=n_heads)
+    note = {"text": "hatched: layers without heads"} if without else None
     return figure.update_layout(
-        title=title,
+        title={"text": title, "subtitle": note},
         template=TEMPLATE,
         height=grid_height(n_layers),
-        xaxis={"title": "head", "dtick": max(1, n_heads // 16)},
-        yaxis={"title": "layer", "dtick": max(1, n_layers // 16)},
+        xaxis={"title": "head", "dtick": max(1, n_heads // 16), "range": [-0.5, n_heads - 0.5]},
+        yaxis={"title": "layer", "dtick": max(1, n_layers // 16), "range": [-0.5, n_layers - 0.5]},
     )
+
+
+def hatch_layers(
+    figure: go.Figure,
+    layers: Sequence[int],
+    *,
+    n_heads: int,
+    row: int | None = None,
+    col: int | None = None,
+) -> None:
+    """Hatch the rows of layers without heads in a layer x head grid, and say so on hovering."""
+    if layers:
+        figure.add_bar(
+            orientation="h",
+            base=-0.5,
+            x=[n_heads] * len(layers),
+            y=list(layers),
+            width=0.9,
+            name="no heads",
+            showlegend=False,
+            marker=HATCHED,
+            hovertemplate="layer %{y}: no attention heads<extra></extra>",
+            row=row,
+            col=col,
+        )
 
 
 def grid_height(n_layers: int) -> int:

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lofit_lens.attention import check_layers
 from lofit_lens.errors import LofitLensError, ModelMismatchError
 from lofit_lens.identity import check_same_model
-from lofit_lens.model import check_layers
 from lofit_lens.positions import PositionTracker, TokenScope, check_scope, tracked_positions
 from lofit_lens.provenance import Provenance, unmeasured
 

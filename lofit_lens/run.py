@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lofit_lens.attention import heads_of
 from lofit_lens.errors import LofitLensError, TrainingStopped
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet, number_of_heads
@@ -151,7 +152,7 @@ def lofit(
     if out is not None and Path(out).is_file():
         raise LofitLensError(f"{out} is a file; name a folder.")
     check_together(together)
-    number_of_heads(model.cfg.n_layers * model.cfg.n_heads, k=k, fraction=fraction)
+    number_of_heads(heads_of(model).total, k=k, fraction=fraction)
     folder = Path(out) if out is not None else None
 
     def score(edit: HeadIntervention | None, name: str) -> Evaluation:
@@ -164,7 +165,7 @@ def lofit(
     heads = scores.top(k=k, fraction=fraction)
     if folder is not None:
         _save_scores(folder, scores, heads)
-    shape = {"n_layers": heads.n_layers, "n_heads": heads.n_heads}
+    shape = heads.grid.shape
     drawn = {
         seed: HeadSet.random(len(heads), seed=seed, **shape)
         for seed in range(tuning.seed, tuning.seed + random_draws)

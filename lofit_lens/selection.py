@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lofit_lens.attention import heads_of
 from lofit_lens.errors import LofitLensError, TrainingStopped
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
@@ -74,8 +75,7 @@ def select_together(
     """
     if not configs:
         raise LofitLensError("There is no configuration to select heads with. Give at least one.")
-    cfg = model.cfg
-    every = HeadSet.every(n_layers=cfg.n_layers, n_heads=cfg.n_heads)
+    every = HeadSet.every(**heads_of(model).shape)
     runs = [(every, config) for config in configs]
     found = train_together(model, task, runs, "scale", progress=progress)
     return [edit if isinstance(edit, TrainingStopped) else _scores(edit) for edit in found]
@@ -84,5 +84,4 @@ def select_together(
 def _scores(edit: HeadIntervention) -> HeadScores:
     """The norm of the scale of each head of an edit of all heads."""
     assert edit.scale is not None
-    norms = edit.scale.norm(dim=-1).reshape(edit.heads.n_layers, edit.heads.n_heads)
-    return HeadScores(norms, method="lofit", provenance=edit.provenance)
+    return HeadScores.of(edit.heads, edit.scale.norm(dim=-1), "lofit", edit.provenance)

@@ -149,13 +149,14 @@ def draw_edit(
     seed: int = 0,
 ) -> Any:
     """A random intervention, large enough to change every logit."""
+    from lofit_lens.attention import heads_of, real_columns
     from lofit_lens.heads import HeadSet
     from lofit_lens.intervention import HeadIntervention
 
-    chosen = HeadSet(heads, n_layers=model.cfg.n_layers, n_heads=model.cfg.n_heads)
+    chosen = HeadSet(heads, **heads_of(model).shape)
     generator = torch.Generator().manual_seed(seed)
-    shape = (len(chosen), model.cfg.d_head)
-    drawn = [0.5 * torch.randn(shape, generator=generator) for _ in range(2)]
+    real = real_columns(model, chosen)
+    drawn = [0.5 * torch.randn(real.shape, generator=generator) * real for _ in range(2)]
     return HeadIntervention(
         chosen, scale=drawn[0] if scale else None, bias=drawn[1] if bias else None, scope=scope
     )

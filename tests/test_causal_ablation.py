@@ -148,7 +148,7 @@ def test_a_head_that_is_tuned_and_then_ablated_gives_what_the_ablation_says(
 ) -> None:
     tokens, tuned = draw_tokens(), draw_edit(llama)
     outputs = torch.randn(N_LAYERS, N_HEADS, llama.cfg.d_head)
-    ablation = ablation_to(some_heads(), outputs)
+    ablation = ablation_to(llama, some_heads(), outputs)
     with ablation.applied(llama):
         alone = llama(tokens)
     with StackedEdits((tuned, ablation)).applied(llama):

@@ -10,10 +10,11 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoTokenizer
 
+from lofit_lens.attention import check_head_shape, output_projection
 from lofit_lens.errors import LofitLensError, ModelMismatchError
 from lofit_lens.heads import HeadSet
 from lofit_lens.identity import _sample, check_same_model, fingerprint, weights_processed
-from lofit_lens.model import check_head_shape, find_model, freeze, load_model, output_projection
+from lofit_lens.model import find_model, freeze, load_model
 from tests.helpers import (
     BIT_EQUAL,
     CONFIGS,

@@ -240,17 +240,18 @@ def test_mass_mean_and_sigma_equal_numpy() -> None:
     shift = stored[right].mean(0) - stored[~right].mean(0)
     shift /= np.linalg.norm(shift, axis=-1, keepdims=True)
     np.testing.assert_allclose(contrast.mass_mean().numpy(), shift, rtol=1e-8)
-    for direction in (contrast.mass_mean(), random_directions(*SHAPE, 5, seed=3)):
+    for direction in (contrast.mass_mean(), random_directions(torch.ones(*SHAPE, 5, dtype=torch.bool), seed=3)):
         sigma = np.einsum("nlhd,lhd->nlh", stored, direction.numpy()).std(0)
         np.testing.assert_allclose(contrast.all.std_along(direction).numpy(), sigma, rtol=1e-8)
 
 
 def test_random_directions_are_unit_seeded_and_local() -> None:
     before = torch.get_rng_state()
-    first = random_directions(*SHAPE, 24, seed=1)
+    real = torch.ones(*SHAPE, 24, dtype=torch.bool)
+    first = random_directions(real, seed=1)
     assert torch.equal(torch.get_rng_state(), before)
-    assert torch.equal(first, random_directions(*SHAPE, 24, seed=1))
-    assert not torch.equal(first, random_directions(*SHAPE, 24, seed=2))
+    assert torch.equal(first, random_directions(real, seed=1))
+    assert not torch.equal(first, random_directions(real, seed=2))
     assert first.shape == (*SHAPE, 24)
     torch.testing.assert_close(first.norm(dim=-1), torch.ones(SHAPE).double())
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lofit_lens.attention import no_z, z_hooks
 from lofit_lens.scoring.logprobs import batches_by_length
 from lofit_lens.tokens import EncodedText, Encoder
 
@@ -20,6 +21,8 @@ def last_z(
     model: TransformerBridge, texts: Sequence[EncodedText], *, batch_size: int = 32
 ) -> Float[Tensor, "text layer head d_head"]:
     """`hook_z` at the last token of each text, float32 on the CPU (ITI, section 3.1).
+
+    Zeros stand in layers without heads and behind heads that are narrower than the widest.
 
     Args:
         model: A bridge; edits in force are part of what is read.
@@ -39,7 +42,12 @@ def last_residual(
         texts: Encoded texts.
         batch_size: Texts per forward pass.
     """
-    return _stored(_last(model, texts, "hook_out", batch_size), len(texts))
+    layers = range(model.cfg.n_layers)
+    batches = _last(
+        model, texts, lambda keep: [(f"blocks.{i}.hook_out", keep(i)) for i in layers], batch_size
+    )
+    stacked = ((rows, torch.stack([seen[i] for i in layers], dim=1)) for rows, seen in batches)
+    return _stored(stacked, len(texts))
 
 
 def last_z_batches(
@@ -55,13 +63,21 @@ def last_z_batches(
     Yields:
         The places of some texts and their activations `[text, layer, head, d_head]`.
     """
-    yield from _last(model, texts, "attn.hook_z", batch_size)
+    for rows, seen in _last(model, texts, lambda keep: z_hooks(model, keep), batch_size):
+        z = no_z(model, len(rows))
+        for layer, found in seen.items():
+            z[:, layer, :, : found.shape[-1]] = found
+        yield rows, z
 
 
 def _last(
-    model: TransformerBridge, texts: Sequence[EncodedText], hook: str, batch_size: int
-) -> Iterator[tuple[list[int], Tensor]]:
-    encoder, n_layers = Encoder(model), model.cfg.n_layers
+    model: TransformerBridge,
+    texts: Sequence[EncodedText],
+    hooks_on: Callable[[Callable[[int], Callable[..., None]]], list[tuple[str, Any]]],
+    batch_size: int,
+) -> Iterator[tuple[list[int], dict[int, Tensor]]]:
+    """What the hooks of each layer see at the last token, batch by batch."""
+    encoder = Encoder(model)
     seen: dict[int, Tensor] = {}
 
     def keep(layer: int) -> Callable[..., None]:
@@ -72,10 +88,9 @@ def _last(
 
     for indices in batches_by_length([len(text.ids) for text in texts], batch_size):
         batch = encoder.batch([texts[i] for i in indices])
-        hooks = [(f"blocks.{layer}.{hook}", keep(layer)) for layer in range(n_layers)]
-        with torch.no_grad(), model.hooks(fwd_hooks=hooks):
+        with torch.no_grad(), model.hooks(fwd_hooks=hooks_on(keep)):
             model(batch.tokens, attention_mask=batch.attention_mask, logits_to_keep=1)
-        yield indices, torch.stack([seen[layer] for layer in range(n_layers)], dim=1)
+        yield indices, seen
 
 
 def _stored(batches: Iterator[tuple[list[int], Tensor]], n: int) -> Tensor:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from lofit_lens.attention import heads_of, z_hooks
 from lofit_lens.fast.direct import direct
 from lofit_lens.fast.passes import summed_logprobs
 from lofit_lens.fast.past import Announce
@@ -80,7 +81,10 @@ def attribute_heads(
             bar.update(len(batch))
     config = {"objective": objective, "selector": "attribution"}
     return HeadScores(
-        total / total_weight(objective, items), "attribution", learned_on(model, task, config)
+        total / total_weight(objective, items),
+        "attribution",
+        learned_on(model, task, config),
+        heads_of(model).without,
     )
 
 
@@ -99,9 +103,8 @@ def _attributions(
 
         return edit
 
-    hooks = [(f"blocks.{layer}.attn.hook_z", scaled(layer)) for layer in range(shape[1])]
     rows = stack([lay_out([t]) for t in texts], pad=Encoder(model).pad, device=model.cfg.device)
-    with model.hooks(fwd_hooks=hooks), direct(model) as is_direct:
+    with model.hooks(fwd_hooks=z_hooks(model, scaled)), direct(model) as is_direct:
         logprobs = summed_logprobs(model, rows, announce, direct=is_direct)
         reference = iter(logprobs.tolist())  # the unedited model is DPO's reference
         items = [

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lofit_lens.analysis.baselines.hooked import changed
+from lofit_lens.attention import heads_of
 from lofit_lens.errors import ModelMismatchError
 from lofit_lens.identity import check_same_model
 from lofit_lens.positions import PositionTracker, TokenScope, check_scope
@@ -49,7 +50,7 @@ class OutputBias:
 
     @property
     def n_parameters(self) -> int:
-        """Layers x d_model."""
+        """Layers that have attention x d_model."""
         return self.vectors.numel()
 
     @contextmanager
@@ -59,7 +60,8 @@ class OutputBias:
         Raises:
             ModelMismatchError: The vectors belong to another model.
         """
-        shape = (model.cfg.n_layers, model.cfg.d_model)
+        layers = heads_of(model).layers
+        shape = (len(layers), model.cfg.d_model)
         if self.vectors.shape != shape:
             raise ModelMismatchError(
                 f"The vectors have shape {tuple(self.vectors.shape)}, this model needs {shape} (layers "
@@ -68,10 +70,10 @@ class OutputBias:
         if self.provenance is not None:
             check_same_model(model, self.provenance.fingerprint, "The bias")
 
-        def plus(layer: int) -> Callable[[Tensor], Tensor]:
-            return lambda out: out + self.vectors[layer].to(out.device)
+        def plus(place: int) -> Callable[[Tensor], Tensor]:
+            return lambda out: out + self.vectors[place].to(out.device)
 
-        changes = {f"blocks.{i}.attn.o.hook_out": plus(i) for i in range(model.cfg.n_layers)}
+        changes = {f"blocks.{i}.attn.o.hook_out": plus(k) for k, i in enumerate(layers)}
         with changed(model, changes, self.scope) as positions:
             yield positions
 
@@ -95,8 +97,8 @@ def train_bitfit(
     Raises:
         TrainingStopped: Training became unstable.
     """
-    cfg = model.cfg
-    vectors = torch.zeros(cfg.n_layers, cfg.d_model, device=cfg.device, requires_grad=True)
+    shape = len(heads_of(model).layers), model.cfg.d_model
+    vectors = torch.zeros(shape, device=model.cfg.device, requires_grad=True)
     edit = OutputBias(vectors, config.scope)
 
     def learned(provenance: Provenance) -> OutputBias:

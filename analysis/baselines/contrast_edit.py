@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from lofit_lens.analysis.baselines.contrast_streams import ContrastStreams
+from lofit_lens.attention import check_layers
 from lofit_lens.errors import LofitLensError, ModelMismatchError
 from lofit_lens.identity import check_same_model
-from lofit_lens.model import check_layers
 from lofit_lens.positions import PositionTracker, TokenScope, check_scope, tracked_positions
 from lofit_lens.provenance import Provenance, unmeasured
 

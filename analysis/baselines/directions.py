@@ -121,11 +121,16 @@ def streamed_contrast(
     return _summed((z, statements.right[rows]) for rows, z in _joined(batches))
 
 
-def random_directions(n_layers: int, n_heads: int, d_head: int, *, seed: int) -> Directions:
-    """A unit vector for each head, drawn uniformly with a local generator."""
+def random_directions(real: Bool[Tensor, "layer head d_head"], *, seed: int) -> Directions:
+    """A unit vector for each head, drawn uniformly with a local generator.
+
+    Args:
+        real: Which numbers of each head exist; the others are 0.
+        seed: Of the generator.
+    """
     generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randn(n_layers, n_heads, d_head, generator=generator, dtype=torch.float64)
-    return normalize(drawn, dim=-1)
+    drawn = torch.randn(real.shape, generator=generator, dtype=torch.float64)
+    return normalize(drawn * real, dim=-1)
 
 
 def _joined(batches: Iterable[tuple[list[int], Tensor]]) -> Iterator[tuple[list[int], Tensor]]:

@@ -12,7 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lofit_lens.attention import device_of, heads_of, real_columns
 from lofit_lens.errors import LofitLensError
+from lofit_lens.grid import HeadGrid
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
 from lofit_lens.intervention import HeadIntervention, HookFunction
@@ -100,6 +102,7 @@ class Gates:
         bias: a of JoLA.
         scope: The token positions edited.
         provenance: How it was learned.
+        without: Layers without heads; what stands there means nothing.
     """
 
     log_alpha: Float[Tensor, "layer head 2"]
@@ -107,6 +110,7 @@ class Gates:
     bias: Float[Tensor, "layer head d_head"]
     scope: TokenScope = "all"
     provenance: Provenance | None = field(default=None, repr=False)
+    without: tuple[int, ...] = ()
 
     def scores(self) -> HeadScores:
         """The L2 norm of what each head's gates let through, `(g_m * m, g_a * a)`.
@@ -116,16 +120,13 @@ class Gates:
         """
         scale, bias = self._gated()
         norms = torch.cat([scale, bias], dim=-1).norm(dim=-1)
-        return HeadScores(norms, "gates", self.provenance)
+        return HeadScores(norms, "gates", self.provenance, self.without)
 
     def edit(self) -> HeadIntervention:
         """The learned edit, each gate as in evaluation; heads with both gates closed are left out."""
         is_open = (expected_gate(self.log_alpha) > 0).any(-1)
-        best_first = self.scores().top(fraction=1.0)
-        heads = HeadSet(
-            (head for head in best_first if is_open[head]),
-            n_layers=best_first.n_layers, n_heads=best_first.n_heads,
-        )  # fmt: skip
+        best_first = self.scores().ranking()
+        heads = HeadSet((h for h in best_first if is_open[h]), **best_first.grid.shape)
         layer, head = torch.tensor(list(heads), dtype=torch.long).reshape(-1, 2).unbind(-1)
         scale, bias = (part[layer, head] for part in self._gated())
         return HeadIntervention(heads, scale, bias, self.scope, self.provenance)
@@ -146,8 +147,10 @@ class Gates:
         return frame
 
     def __repr__(self) -> str:
-        scale, bias = (expected_gate(self.log_alpha) > 0).flatten(0, 1).sum(0).tolist()
         n_layers, n_heads, _ = self.log_alpha.shape
+        layers = list(HeadGrid(n_layers, n_heads, self.without).layers)
+        is_open = expected_gate(self.log_alpha[layers]) > 0
+        scale, bias = is_open.flatten(0, 1).sum(0).tolist()
         return f"Gates({n_layers}x{n_heads} heads: {scale} scale and {bias} bias gates open)"
 
     def _gated(self) -> tuple[Tensor, Tensor]:
@@ -183,21 +186,17 @@ def train_gates(
         UnsupportedError: TransformerLens has processed the model's weights.
     """
     config = replace(config or GateConfig(), seed=seed)
-    cfg = model.cfg
     generator = torch.Generator().manual_seed(seed)
-    heads = HeadSet.every(n_layers=cfg.n_layers, n_heads=cfg.n_heads)
-    device = model.blocks[0].attn.o.original_component.weight.device
-    drawn = config.init_std * torch.randn(2, len(heads), cfg.d_head, generator=generator)
+    heads = HeadSet.every(**heads_of(model).shape)
+    device, real = device_of(model), real_columns(model, heads)
+    drawn = config.init_std * torch.randn(2, *real.shape, generator=generator) * real
     scale, bias = (part.clone().to(device).requires_grad_(True) for part in drawn)
     log_alpha = torch.zeros(len(heads), 2, device=device, requires_grad=True)
     training = _GatesInTraining(heads, log_alpha, scale, bias, config.scope, generator)
 
     def gates(provenance: Provenance | None) -> Gates:
-        by_head = (
-            part.detach().cpu().clone().reshape(cfg.n_layers, cfg.n_heads, -1)
-            for part in (log_alpha, scale, bias)
-        )
-        return Gates(*by_head, scope=config.scope, provenance=provenance)
+        by_head = (heads.placed(part.detach().cpu()) for part in (log_alpha, scale, bias))
+        return Gates(*by_head, scope=config.scope, provenance=provenance, without=heads.without)
 
     edit = fit(
         model, task, training, [log_alpha, scale, bias],

@@ -22,12 +22,12 @@ from lofit_lens.analysis.baselines.iti_config import ITIConfig
 from lofit_lens.analysis.baselines.probes import ProbeScores, fit_probes, score_probes
 from lofit_lens.analysis.baselines.statements import all_statements
 from lofit_lens.analysis.baselines.validation import Trial, choose_on_validation
+from lofit_lens.attention import check_head_shape, heads_of, real_columns
 from lofit_lens.edit import Edit
 from lofit_lens.errors import LofitLensError
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet, number_of_heads
 from lofit_lens.intervention import HeadIntervention
-from lofit_lens.model import check_head_shape
 from lofit_lens.positions import TokenScope
 from lofit_lens.provenance import Provenance, learned_on
 from lofit_lens.tasks.task import Task
@@ -69,7 +69,8 @@ class ITI:
         """The heads by validation accuracy of their probes, ties by log-loss; None without probes."""
         if self.probe_scores is None:
             return None
-        return replace(self.probe_scores.head_scores(), provenance=self.provenance)
+        scores = self.probe_scores.head_scores(self.ranking.without)
+        return replace(scores, provenance=self.provenance)
 
     def edit(
         self, *, k: int | None = None, heads: HeadSet | None = None, alpha: float | None = None
@@ -152,18 +153,18 @@ def fit_iti(
         >>> evaluate(model, task, iti.edit())  # doctest: +SKIP
     """
     config = config or ITIConfig()
-    n_heads = model.cfg.n_layers * model.cfg.n_heads
+    grid = heads_of(model)
     if heads is not None:
         check_head_shape(model, heads)
         ks = config.ks or (len(heads),)
     else:
-        ks = config.ks or (number_of_heads(n_heads, fraction=config.fraction),)
+        ks = config.ks or (number_of_heads(grid.total, fraction=config.fraction),)
     for k in ks:  # refused before the work, not after it
-        number_of_heads(n_heads if heads is None else len(heads), k=k)
+        number_of_heads(grid.total if heads is None else len(heads), k=k)
     scores, directions, contrast = _contrast(model, task, config, seed, heads, batch_size)
     if heads is None:
         assert scores is not None
-        heads = scores.head_scores().top(k=n_heads)
+        heads = scores.head_scores(grid.without).ranking()
     spread = contrast.all
     if config.sigma == "legacy":
         pool = (*task.train, *task.val)
@@ -215,8 +216,9 @@ def _contrast(
     if config.direction == "mass-mean":
         return scores, contrast.mass_mean(), contrast
     if config.direction == "random":
-        shape = contrast.right.mean.shape
-        return scores, random_directions(*shape, seed=seed), contrast
+        every = HeadSet.every(**heads_of(model).shape)
+        real = every.placed(real_columns(model, every), fill=False)
+        return scores, random_directions(real, seed=seed), contrast
     assert probes is not None
     return scores, probes.directions(), contrast
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from lofit_lens.analysis.baselines.adapters import AdapterEdit
 from lofit_lens.analysis.baselines.contrast import ANY_TASK, INSTRUCTIONS
 from lofit_lens.analysis.baselines.rivals import train_adapter
+from lofit_lens.attention import check_layers
 from lofit_lens.errors import LofitLensError
-from lofit_lens.model import check_layers
 from lofit_lens.scoring.logprobs import batches_by_length
 from lofit_lens.tasks.task import Task
 from lofit_lens.tokens import Batch, EncodedText, Encoder

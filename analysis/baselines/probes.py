@@ -86,9 +86,13 @@ class ProbeScores:
             found[tied] = (value - rank.double() / tied.sum()) / self.n_texts
         return found
 
-    def head_scores(self) -> HeadScores:
-        """As scores of heads (ITI, section 3.2: heads ranked by validation accuracy)."""
-        return HeadScores(self.ranks, method="iti")
+    def head_scores(self, without: tuple[int, ...] = ()) -> HeadScores:
+        """As scores of heads (ITI, section 3.2: heads ranked by validation accuracy).
+
+        Args:
+            without: Layers without heads.
+        """
+        return HeadScores(self.ranks, method="iti", without=without)
 
 
 def fit_probes(
@@ -155,6 +159,7 @@ def layer_probe_scores(
     val_z: Float[Tensor, "val layer head d_head"],
     val_right: Bool[np.ndarray, " val"],
     *,
+    without: tuple[int, ...] = (),
     device: torch.device | str | None = None,
 ) -> HeadScores:
     """Score layers by one probe on all their heads together (paper, Table 2, "probe-layers").
@@ -167,6 +172,7 @@ def layer_probe_scores(
         right: Which of their texts are right.
         val_z: Activations to score on.
         val_right: Which of their texts are right.
+        without: Layers without heads.
         device: Where to solve; default: CUDA when present, else the CPU.
 
     Raises:
@@ -175,7 +181,7 @@ def layer_probe_scores(
     n_heads = z.shape[2]
     layers, val_layers = z.flatten(2)[:, :, None], val_z.flatten(2)[:, :, None]
     scores = score_probes(fit_probes(layers, right, device=device), val_layers, val_right)
-    return HeadScores(scores.ranks.expand(-1, n_heads), method="probe-layers")
+    return HeadScores(scores.ranks.expand(-1, n_heads), method="probe-layers", without=without)
 
 
 def _fit_chunk(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lofit_lens.analysis.baselines.adapters import AdapterEdit, kind_of, new_adapter
+from lofit_lens.attention import heads_of, z_width
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import HeadSet
 from lofit_lens.intervention import HeadIntervention
@@ -166,11 +167,9 @@ def train_red(
     Raises:
         TrainingStopped: Training became unstable.
     """
-    cfg = model.cfg
-    heads = HeadSet.every(n_layers=cfg.n_layers, n_heads=cfg.n_heads)
-    scale, bias = (
-        torch.zeros(len(heads), cfg.d_head, device=cfg.device, requires_grad=True) for _ in range(2)
-    )
+    heads, device = HeadSet.every(**heads_of(model).shape), model.cfg.device
+    shape = len(heads), z_width(model)
+    scale, bias = (torch.zeros(shape, device=device, requires_grad=True) for _ in range(2))
     edit = HeadIntervention(heads, scale=scale, bias=bias, scope=config.scope)
 
     def learned(provenance: Provenance) -> HeadIntervention:
@@ -185,7 +184,14 @@ def train_red(
 
 
 def _in_every_block(model: TransformerBridge, projections: Sequence[str]) -> list[str]:
-    return [f"blocks.{layer}.{name}" for layer in range(model.cfg.n_layers) for name in projections]
+    """Names of these layers in every block, those of attention where it has heads."""
+    grid = heads_of(model)
+    return [
+        f"blocks.{layer}.{name}"
+        for layer in range(grid.n_layers)
+        for name in projections
+        if layer in grid.layers or not name.startswith("attn.")
+    ]
 
 
 def _pattern(projections: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from lofit_lens.analysis.baselines.attribution import attribute_heads
 from lofit_lens.analysis.baselines.gates import GateConfig, train_gates
 from lofit_lens.analysis.baselines.probes import fit_probes, layer_probe_scores, score_probes
 from lofit_lens.analysis.baselines.statements import all_statements
+from lofit_lens.attention import heads_of
 from lofit_lens.errors import LofitLensError
 from lofit_lens.head_lists import is_head_list
 from lofit_lens.head_scores import HeadScores
@@ -54,12 +55,10 @@ def by_bias(config: TuningConfig | None = None) -> HeadSelector:
 
     def select(model: TransformerBridge, task: Task, seed: int) -> HeadScores:
         seeded = replace(config or TuningConfig(), component="bias", seed=seed)
-        n_layers, n_heads = _shape(model)
-        every = HeadSet.every(n_layers=n_layers, n_heads=n_heads)
+        every = HeadSet.every(**heads_of(model).shape)
         trained = train(model, task, every, "bias", seeded, progress=False)
         assert trained.bias is not None
-        norms = trained.bias.norm(dim=-1).reshape(n_layers, n_heads)
-        return HeadScores(norms, "bias-norm", trained.provenance)
+        return HeadScores.of(every, trained.bias.norm(dim=-1), "bias-norm", trained.provenance)
 
     return select
 
@@ -89,7 +88,8 @@ def by_probes(*, batch_size: int = 32) -> HeadSelector:
 
     def select(model: TransformerBridge, task: Task, seed: int) -> HeadScores:
         (z, right), (val_z, val_right) = _statements(model, task, seed, batch_size)
-        scores = score_probes(fit_probes(z, right), val_z, val_right).head_scores()
+        found = score_probes(fit_probes(z, right), val_z, val_right)
+        scores = found.head_scores(heads_of(model).without)
         config = {"selector": "probes", "seed": seed}
         return replace(scores, method="probes", provenance=learned_on(model, task, config))
 
@@ -101,7 +101,7 @@ def by_probe_layers(*, batch_size: int = 32) -> HeadSelector:
 
     def select(model: TransformerBridge, task: Task, seed: int) -> HeadScores:
         train_z, val_z = _statements(model, task, seed, batch_size)
-        scores = layer_probe_scores(*train_z, *val_z)
+        scores = layer_probe_scores(*train_z, *val_z, without=heads_of(model).without)
         config = {"selector": "probe-layers", "seed": seed}
         return replace(scores, provenance=learned_on(model, task, config))
 
@@ -116,9 +116,9 @@ def at_random(*, draw: int = 0) -> HeadSelector:
     """
 
     def select(model: TransformerBridge, task: Task, seed: int) -> HeadScores:  # noqa: ARG001
-        n_layers, n_heads = _shape(model)
-        order = np.random.default_rng((_checked(seed), draw)).permutation(n_layers * n_heads)
-        return HeadScores(torch.from_numpy(order).reshape(n_layers, n_heads).float(), "random")
+        every = HeadSet.every(**heads_of(model).shape)
+        order = np.random.default_rng((_checked(seed), draw)).permutation(len(every))
+        return HeadScores.of(every, torch.from_numpy(order), "random")
 
     return select
 
@@ -139,7 +139,7 @@ def layer_matched(selector: HeadSelector, *, draw: int = 0) -> HeadSelector:
         rng = np.random.default_rng((_checked(seed), draw))
         shuffled = rng.permuted(other.scores.numpy(), axis=1)
         method = f"random in the layers of {other.method}"
-        return HeadScores(torch.from_numpy(shuffled), method, other.provenance)
+        return HeadScores(torch.from_numpy(shuffled), method, other.provenance, other.without)
 
     return select
 
@@ -155,12 +155,10 @@ def from_file(path: str | Path) -> HeadSelector:
     """
 
     def select(model: TransformerBridge, task: Task, seed: int) -> HeadScores:  # noqa: ARG001
-        n_layers, n_heads = _shape(model)
-        heads = HeadSet.load(path, n_layers=n_layers, n_heads=n_heads)
-        scores = torch.zeros(n_layers, n_heads)
-        for rank, head in enumerate(heads):
-            scores[head] = len(heads) - rank
-        return HeadScores(scores, str(path))
+        grid = heads_of(model)
+        heads = HeadSet.load(path, **grid.shape)
+        points = heads.placed(torch.arange(len(heads), 0, -1).float())
+        return HeadScores(points, str(path), without=grid.without)
 
     return select
 
@@ -209,10 +207,6 @@ def selector(
         f"No head selector is called {name!r}. There are {', '.join(known)}, and head lists (.npy, "
         ".json, .csv, .tsv or .txt, or L1H3,L2H7)."
     )
-
-
-def _shape(model: TransformerBridge) -> tuple[int, int]:
-    return model.cfg.n_layers, model.cfg.n_heads
 
 
 def _checked(seed: int) -> int:

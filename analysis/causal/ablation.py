@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lofit_lens.attention import check_head_shape, no_z, real_columns, z_hooks
 from lofit_lens.heads import HeadSet
 from lofit_lens.intervention import HeadIntervention
-from lofit_lens.model import check_head_shape
 from lofit_lens.provenance import Provenance, learned_on
 from lofit_lens.scoring.logprobs import batches_by_length
 from lofit_lens.tasks.task import Task
@@ -36,7 +36,7 @@ def zero_ablation(model: TransformerBridge, heads: HeadSet) -> HeadIntervention:
         ModelMismatchError: The heads belong to another model shape.
     """
     check_head_shape(model, heads)
-    return ablation_to(heads, _zeros(model))
+    return ablation_to(model, heads, no_z(model))
 
 
 def mean_ablation(
@@ -59,10 +59,11 @@ def mean_ablation(
     """
     check_head_shape(model, heads)
     means = mean_z(model, training_texts(model, task), batch_size=batch_size)
-    return ablation_to(heads, means, learned_on(model, task, {"method": "mean-ablation"}))
+    return ablation_to(model, heads, means, learned_on(model, task, {"method": "mean-ablation"}))
 
 
 def ablation_to(
+    model: TransformerBridge,
     heads: HeadSet,
     outputs: Float[Tensor, "layer head d_head"],
     provenance: Provenance | None = None,
@@ -70,15 +71,15 @@ def ablation_to(
     """An edit under which some heads give the same output at every position: `z <- 0 z + output`.
 
     Args:
+        model: The model.
         heads: The heads; may be none.
         outputs: The output of every head of the model.
         provenance: How the outputs were measured, if they were.
     """
     rows = [outputs[layer, head] for layer, head in heads]
     fixed = torch.stack(rows) if rows else outputs.new_zeros(0, outputs.shape[-1])
-    return HeadIntervention(
-        heads, scale=torch.full_like(fixed, -1.0), bias=fixed, provenance=provenance
-    )
+    gone = -real_columns(model, heads).to(fixed)
+    return HeadIntervention(heads, scale=gone, bias=fixed, provenance=provenance)
 
 
 def training_texts(model: TransformerBridge, task: Task) -> list[EncodedText]:
@@ -99,22 +100,18 @@ def mean_z(
         texts: Encoded texts, at least one.
         batch_size: Texts per forward pass.
     """
-    encoder, total = Encoder(model), _zeros(model).double()
+    encoder, total = Encoder(model), no_z(model).double()
 
     def add(layer: int, real: Tensor) -> Callable[..., None]:
         def read(z: Any, hook: object = None) -> None:  # noqa: ARG001
-            total[layer] += z.detach()[real.to(z.device)].float().sum(0).cpu()
+            total[layer, :, : z.shape[-1]] += z.detach()[real.to(z.device)].float().sum(0).cpu()
 
         return read
 
     for indices in batches_by_length([len(text.ids) for text in texts], batch_size):
         batch = encoder.batch([texts[i] for i in indices])
         real = batch.attention_mask.bool()
-        hooks = [(f"blocks.{i}.attn.hook_z", add(i, real)) for i in range(model.cfg.n_layers)]
+        hooks = z_hooks(model, lambda layer, real=real: add(layer, real))
         with torch.no_grad(), model.hooks(fwd_hooks=hooks):
             model(batch.tokens, attention_mask=batch.attention_mask, logits_to_keep=1)
     return (total / sum(len(text.ids) for text in texts)).float()
-
-
-def _zeros(model: TransformerBridge) -> Float[Tensor, "layer head d_head"]:
-    return torch.zeros(model.cfg.n_layers, model.cfg.n_heads, model.cfg.d_head)

@@ -18,10 +18,10 @@ def others_like(heads: HeadSet, *, seed: int) -> HeadSet:
         seed: Seed of the local generator.
     """
     rng = np.random.default_rng(seed)
-    every = HeadSet.every(n_layers=heads.n_layers, n_heads=heads.n_heads)
+    every = HeadSet.every(**heads.grid.shape)
     rows = []
     for layer in range(heads.n_layers):
         parts = [[head for _, head in some.in_layer(layer)] for some in (every - heads, heads)]
         rows.append(iter([int(head) for part in parts for head in rng.permutation(part)]))
     drawn = [(layer, next(rows[layer])) for layer, _ in heads]
-    return HeadSet(drawn, n_layers=heads.n_layers, n_heads=heads.n_heads)
+    return HeadSet(drawn, **heads.grid.shape)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, SupportsIndex
 
 import numpy as np
-import torch
 from tqdm.auto import tqdm
 
 from lofit_lens.analysis.causal.ablation import ablation_to, mean_z, training_texts
@@ -16,10 +15,10 @@ from lofit_lens.analysis.causal.patching import PatchIntervention, check_all_pos
 from lofit_lens.analysis.causal.results import ABLATIONS, CURVES, Ablation, CausalCurves, Curve
 from lofit_lens.analysis.causal.stacking import StackedEdits
 from lofit_lens.analysis.pairing import item_groups, main_scores
+from lofit_lens.attention import check_head_shape, heads_of, no_z
 from lofit_lens.edit import Edit
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import Head, HeadSet
-from lofit_lens.model import check_head_shape
 from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.scoring.evaluation import Evaluation
 from lofit_lens.tasks.task import Task
@@ -50,7 +49,7 @@ def causal_curves(
     * necessity: the first K heads are ablated, the others are left alone;
     * sufficiency: all heads of the model but the first K are ablated (the faithfulness of Wang et
       al., 2023, "Interpretability in the wild"). A few heads alone seldom do a task; a ranking of
-      all heads, `scores.top(k=model.cfg.n_layers * model.cfg.n_heads)`, shows the whole curve.
+      all heads, `scores.ranking()`, shows the whole curve.
 
     With an edit it is through which heads the edit works:
 
@@ -140,20 +139,19 @@ def _edits(
     model: TransformerBridge, task: Task, edit: Edit | None, ablation: Ablation, *, batch_size: int
 ) -> Callable[[Curve, HeadSet], Edit]:
     """What the model is scored under, by curve and heads."""
-    cfg = model.cfg
-    every = HeadSet.every(n_layers=cfg.n_layers, n_heads=cfg.n_heads)
-    outputs = torch.zeros(cfg.n_layers, cfg.n_heads, cfg.d_head)
+    every = HeadSet.every(**heads_of(model).shape)
+    outputs = no_z(model)
     if ablation == "mean":
         outputs = mean_z(model, training_texts(model, task), batch_size=batch_size)
 
     def make(curve: Curve, some: HeadSet) -> Edit:
         if curve == "sufficiency":
             if edit is None:
-                return ablation_to(every - some, outputs)
+                return ablation_to(model, every - some, outputs)
             return PatchIntervention(some, donor=edit)
         if ablation == "unedited":
             return PatchIntervention(some, base=edit)
-        ablated = ablation_to(some, outputs)
+        ablated = ablation_to(model, some, outputs)
         return ablated if edit is None else StackedEdits((edit, ablated))
 
     return make

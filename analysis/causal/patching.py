@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from lofit_lens.analysis.causal.stacking import shared_provenance
 from lofit_lens.analysis.causal.two_runs import TwoRuns, owners
+from lofit_lens.attention import check_head_shape
 from lofit_lens.edit import Edit
 from lofit_lens.errors import LofitLensError, UnsupportedError
 from lofit_lens.heads import HeadSet
-from lofit_lens.model import check_head_shape
 from lofit_lens.positions import PositionTracker
 from lofit_lens.provenance import Provenance
 from lofit_lens.scoring.logprobs import edited

@@ -200,6 +200,7 @@ def _settings(
     from lofit_lens.analysis.baselines.paper_rates import paper_loreft, paper_rates
     from lofit_lens.analysis.cli.options import paper_task
     from lofit_lens.analysis.methods import Settings
+    from lofit_lens.attention import heads_of
     from lofit_lens.identity import EMBEDDED
     from lofit_lens.positions import check_scope
 
@@ -210,7 +211,7 @@ def _settings(
         row = training.preset, paper_task(task)
         start = Settings(rates=paper_rates(*row), loreft=paper_loreft(*row))
     settings = dataclasses.replace(start, k=head_options.k, fraction=head_options.fraction)
-    share = settings.n_heads(model) / (model.cfg.n_layers * model.cfg.n_heads)
+    share = settings.n_heads(model) / heads_of(model).total
     return dataclasses.replace(
         settings,
         scope=check_scope(training.scope or "all"),

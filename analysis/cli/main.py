@@ -135,6 +135,7 @@ def lofit(
         from lofit_lens.analysis.explorer.cards import head_cards
         from lofit_lens.analysis.explorer.measure import short_prompt
         from lofit_lens.analysis.runs import CARDS, RunFolder
+        from lofit_lens.attention import heads_of
         from lofit_lens.errors import UnsupportedError
         from lofit_lens.heads import number_of_heads
         from lofit_lens.identity import source_of
@@ -145,7 +146,7 @@ def lofit(
         tasks = task_options.load(training.seed)
         model = model_options.load()
         training.hint(model_options.model, report)
-        total = model.cfg.n_layers * model.cfg.n_heads
+        total = heads_of(model).total
         k = number_of_heads(total, k=head_options.k, fraction=head_options.fraction)
         configs = [(training.selection(t), training.tuning(t, k / total)) for t in tasks]
         report.say(f"{Path(source_of(model)[0]).name}: {k} of {total} heads; {task_options.task}")
@@ -229,6 +230,7 @@ def select(
     """
     with command(as_json, quiet) as report:
         from lofit_lens.analysis.runs import RunFolder
+        from lofit_lens.attention import heads_of
         from lofit_lens.heads import number_of_heads
         from lofit_lens.selection import select_heads
 
@@ -238,7 +240,7 @@ def select(
         training.hint(model_options.model, report)
         wanted = {"k": head_options.k, "fraction": head_options.fraction}
         if any(value is not None for value in wanted.values()):
-            number_of_heads(model.cfg.n_layers * model.cfg.n_heads, **wanted)
+            number_of_heads(heads_of(model).total, **wanted)
         configs = [training.selection(task) for task in tasks]
         folder.clear()
         chosen = []
@@ -279,6 +281,7 @@ def tune(
     """Stage 2: tune given heads on a task, from a fresh start."""
     with command(as_json, quiet) as report:
         from lofit_lens.analysis.runs import RunFolder, read_heads
+        from lofit_lens.attention import heads_of
         from lofit_lens.errors import LofitLensError
         from lofit_lens.tuning import tune_heads
 
@@ -286,7 +289,7 @@ def tune(
         tasks = task_options.load(training.seed)
         model = model_options.load()
         training.hint(model_options.model, report)
-        shape = {"n_layers": model.cfg.n_layers, "n_heads": model.cfg.n_heads}
+        shape = heads_of(model).shape
         sources = RunFolder(heads).folds() if heads.is_dir() else [heads]
         if len(sources) == 1:
             sources *= len(tasks)  # one head set for every fold
@@ -462,7 +465,7 @@ def heads(
             layer_counts=[int(n) for n in first.layer_counts()],
         )
         if other is not None:
-            second = read_heads(other, n_layers=first.n_layers, n_heads=first.n_heads, **wanted)
+            second = read_heads(other, **first.grid.shape, **wanted)
             common = first & second
             report.add(
                 f"{other}: {second!r}\nin both: {' '.join(map(str, common)) or 'none'}; "

@@ -84,6 +84,7 @@ def transfer(
         from lofit_lens.analysis.transfer.folder import TransferFolder
         from lofit_lens.analysis.transfer.matrix import transfer_matrix
         from lofit_lens.analysis.transfer.stages import score_heads
+        from lofit_lens.attention import heads_of
         from lofit_lens.identity import EMBEDDED, fingerprint, source_of, tokenizer_of
         from lofit_lens.provenance import library_versions
         from lofit_lens.scoring.evaluate import evaluate
@@ -94,7 +95,7 @@ def transfer(
             model_options, training = as_embedded(model_options, training)
         tasks = _one_fold_each(task_options, embedded, training.seed, report)
         model = model_options.load()
-        total = model.cfg.n_layers * model.cfg.n_heads
+        total = heads_of(model).total
         k = Settings(k=head_options.k, fraction=head_options.fraction).n_heads(model)
         selection = {task.name: training.selection(task) for task in tasks}
         tuning = {task.name: training.tuning(task, k / total) for task in tasks}

@@ -17,6 +17,7 @@ from lofit_lens.analysis.comparison.side_effects import kl_on, sample_texts
 from lofit_lens.analysis.comparison.templates import check_templates
 from lofit_lens.analysis.methods import Fitted, Method, Settings
 from lofit_lens.analysis.named_methods import named_methods
+from lofit_lens.attention import heads_of
 from lofit_lens.errors import LeakError, LofitLensError
 from lofit_lens.identity import fingerprint, tokenizer_of
 from lofit_lens.provenance import library_versions
@@ -89,10 +90,12 @@ def compare(
         check_splits(task)
         by_task[task.name].n_heads(model)
     texts = tuple(texts) if texts is not None else sample_texts(model)
+    grid = heads_of(model)
     shared = {
         "model": fingerprint(model).weights,
         "tokenizer": tokenizer_of(model),
-        "shape": [model.cfg.n_layers, model.cfg.n_heads],
+        "shape": [grid.n_layers, grid.n_heads],
+        **({"without": list(grid.without)} if grid.without else {}),
         "texts": hashlib.sha256(repr([text.ids for text in texts]).encode()).hexdigest(),
         "n_answers": n_answers,
         "versions": library_versions(),

@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lofit_lens.analysis.decode.token_text import token_texts
+from lofit_lens.attention import check_head_shape
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import Head, HeadSet
-from lofit_lens.model import check_head_shape
 from lofit_lens.scoring.logprobs import edited
 from lofit_lens.tokens import EncodedText, Encoder
 

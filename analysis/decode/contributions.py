@@ -12,9 +12,10 @@ from torch import Tensor
 
 from lofit_lens.analysis.decode.lens import head_projections
 from lofit_lens.analysis.decode.pairs import AnswerPair
+from lofit_lens.attention import heads_of, output_projection
 from lofit_lens.errors import UnsupportedError
+from lofit_lens.grid import headless
 from lofit_lens.intervention import HeadIntervention
-from lofit_lens.model import output_projection
 from lofit_lens.positions import known_prompts
 from lofit_lens.scoring.logprobs import batches_by_length
 from lofit_lens.tokens import Batch, Encoder
@@ -54,9 +55,16 @@ def check_decomposable(model: TransformerBridge) -> None:
     """Refuse a model whose logits are not linear in what its components write, norm frozen.
 
     Raises:
-        UnsupportedError: It has a norm behind attention or MLP, or changes the logits behind the
-            unembedding; the message says which.
+        UnsupportedError: It has layers without attention, a norm behind attention or MLP, or changes
+            the logits behind the unembedding; the message says which.
     """
+    grid = heads_of(model)
+    if grid.without:
+        raise UnsupportedError(
+            f"This model ({model.cfg.architecture}) has {headless(grid.without)}: what these layers "
+            "write is of another kind and has no decomposition into heads. Look at the attention and "
+            "the logit lens."
+        )
     norms = [
         name for name in ("ln1_post", "ln2_post") if name in dict(model.blocks[0].named_children())
     ]
@@ -193,7 +201,8 @@ def _edited(
         change = seen[f"edited{layer}"][:, heads] - before
         scaled = torch.zeros_like(before)
         if edit.scale is not None:  # nothing changes where the scope leaves this position alone
-            scaled = edit.scale[ranks].detach().to(before) * before * change.any(-1, keepdim=True)
+            scale = edit.scale[ranks, : before.shape[-1]].detach().to(before)
+            scaled = scale * before * change.any(-1, keepdim=True)
         scales[:, ranks] = _by_head(model, layer, heads, scaled, reading)
         offsets[:, ranks] = _by_head(model, layer, heads, change - scaled, reading)
     return [scales, offsets]

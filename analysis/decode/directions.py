@@ -13,6 +13,7 @@ from torch.nn.functional import cosine_similarity, normalize
 
 from lofit_lens.analysis.baselines.directions import streamed_contrast
 from lofit_lens.analysis.baselines.statements import all_statements
+from lofit_lens.attention import z_widths
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import HeadSet
 from lofit_lens.intervention import HeadIntervention
@@ -33,7 +34,7 @@ class OffsetDirections:
 
     Attributes:
         heads: The edited heads, in the order of the edit.
-        d_head: Size of a head.
+        d_head: Size of a head, the narrowest where they differ.
         n_statements: Right and wrong statements read.
         offset_norm: L2 norm of the offset.
         cosine_mass_mean: Cosine with ITI's mass-mean direction, from wrong to right statements.
@@ -133,8 +134,10 @@ def compare_directions(
         (variance + mean.square().sum(-1)).sqrt(),
         everything.std_along(along)[rows],
     )
+    widths = z_widths(model)
+    d_head = min(widths[layer] for layer in edit.heads.layers())
     return OffsetDirections(
-        edit.heads, edit.d_head, everything.count, *(column.float() for column in columns)
+        edit.heads, d_head, everything.count, *(column.float() for column in columns)
     )
 
 

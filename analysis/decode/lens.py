@@ -13,10 +13,10 @@ from torch.func import functional_call
 from transformers.pytorch_utils import Conv1D
 
 from lofit_lens.analysis.decode.token_text import token_texts
+from lofit_lens.attention import output_projection
 from lofit_lens.errors import LofitLensError, UnsupportedError
 from lofit_lens.heads import Head, HeadSet
 from lofit_lens.intervention import HeadIntervention
-from lofit_lens.model import output_projection
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -202,7 +202,7 @@ def written(model: TransformerBridge, edit: HeadIntervention) -> Float[Tensor, "
     for layer in edit.heads.layers():
         ranks, heads = zip(*edit.heads.in_layer(layer), strict=True)
         weight = head_projections(model, layer, heads)
-        offset = edit.bias[list(ranks)].detach().to(weight)
+        offset = edit.bias[list(ranks), : weight.shape[1]].detach().to(weight)
         found[list(ranks)] = torch.einsum("kd,kdm->km", offset, weight).cpu()
     return found
 

@@ -18,6 +18,7 @@ from lofit_lens.analysis.transfer.matrix import transfer_plan
 from lofit_lens.analysis.transfer.results import RANDOM
 from lofit_lens.analysis.transfer.run import TransferRun
 from lofit_lens.analysis.transfer.stages import score_heads, tune_and_score
+from lofit_lens.attention import heads_of
 from lofit_lens.embedded.settings import SELECTION, TUNING
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import number_of_heads
@@ -103,7 +104,7 @@ def parts_of(
     """Biases, and the scale on each task's own heads and on random ones, by share of heads."""
     parts = []
     for fraction in fractions:
-        k = number_of_heads(model.cfg.n_layers * model.cfg.n_heads, fraction=fraction)
+        k = number_of_heads(heads_of(model).total, fraction=fraction)
         plan = transfer_plan(model, tasks, seeds=seeds, k=k, random_draws=draws, scores=scores)
         own = [step for step in plan if step[0] in (step[1].name, RANDOM)]
         scale = replace(TUNING, component="scale")

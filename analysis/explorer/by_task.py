@@ -52,11 +52,14 @@ def scores_by_task(scores: Scores, edits: Edits, tasks: Tasks | None) -> tuple[T
                     "Scores are HeadScores, {task: HeadScores} or {task: {seed: HeadScores}}, seeds "
                     f"whole numbers; for {task!r} and seed {seed!r} got {one!r}."
                 )
-            rows = tuple(map(tuple, one.scores.double().tolist()))
+            rows = tuple(
+                () if layer in one.without else tuple(row)
+                for layer, row in enumerate(one.scores.double().tolist())
+            )
             found.append(TaskScores(task, seed, rows))
     if not found:
         raise LofitLensError("Give the scores of at least one task; got none.")
-    shapes = sorted({f"{len(one.scores)}x{len(one.scores[0])}" for one in found})
+    shapes = sorted({"{}x{}".format(*one.table.shape) for one in found})
     if len(shapes) > 1:
         raise ModelMismatchError(f"The scores are of different models: {' and '.join(shapes)}.")
     return tuple(found)

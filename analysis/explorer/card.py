@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from lofit_lens.heads import Head
 
@@ -22,7 +22,8 @@ class TaskScores:
     Attributes:
         task: Name of the task.
         seed: Seed, if known.
-        scores: Scores `[layer][head]`; the higher, the more the task lives there.
+        scores: Scores `[layer][head]`, nothing in layers without heads; the higher, the more the task
+            lives there.
     """
 
     task: str
@@ -30,9 +31,15 @@ class TaskScores:
     scores: Rows
 
     @cached_property
+    def table(self) -> Float[np.ndarray, "layer head"]:
+        """The scores, NaN in layers without heads."""
+        blank = (np.nan,) * max(map(len, self.scores))
+        return np.array([row or blank for row in self.scores])
+
+    @cached_property
     def ranks(self) -> Int[np.ndarray, "layer head"]:
         """Ranks `[layer, head]` from 1; ties go to the lower layer, then head, as in `HeadScores`."""
-        scores = np.array(self.scores)
+        scores = self.table
         ranks = np.empty(scores.size, dtype=int)
         ranks[np.argsort(-scores.ravel(), kind="stable")] = np.arange(1, scores.size + 1)
         return ranks.reshape(scores.shape)

@@ -26,8 +26,10 @@ from lofit_lens.analysis.explorer.card import (
     TaskScores,
 )
 from lofit_lens.analysis.explorer.measure import measure_attention, measure_edit
+from lofit_lens.attention import heads_of
 from lofit_lens.errors import LofitLensError, ModelMismatchError
 from lofit_lens.files import read_json
+from lofit_lens.grid import HeadGrid
 from lofit_lens.heads import Head, HeadSet
 from lofit_lens.identity import fingerprint
 
@@ -51,6 +53,7 @@ class HeadCards:
         edits: What each edit does to each of its heads, in the order of the edit.
         attention: Attention of the edited heads on `text`; empty without a text.
         text: The example text.
+        without: Layers of the model without heads.
 
     Raises:
         LofitLensError: Scores of another shape or not finite, or a head outside the model.
@@ -63,18 +66,23 @@ class HeadCards:
     edits: tuple[HeadEdit, ...]
     attention: tuple[HeadAttention, ...] = ()
     text: str | None = None
+    without: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        shape = (self.n_layers, self.n_heads)
+        grid = self.grid
+        lengths = [0 if i in grid.without else grid.n_heads for i in range(grid.n_layers)]
         for one in self.scores:
-            if {len(row) for row in one.scores} != {self.n_heads} or len(one.scores) != shape[0]:
-                raise LofitLensError(
-                    f"The scores for {one.task!r} are not of {shape[0]} layers x {shape[1]} heads."
-                )
-            if not np.isfinite(one.scores).all():
+            if [len(row) for row in one.scores] != lengths:
+                raise LofitLensError(f"The scores for {one.task!r} are not of {grid}.")
+            if not np.isfinite(one.table[list(grid.layers)]).all():
                 raise LofitLensError(f"The scores for {one.task!r} are not all finite.")
         for part in (*self.edits, *self.attention):
-            HeadSet([part.head], n_layers=self.n_layers, n_heads=self.n_heads)
+            HeadSet([part.head], **grid.shape)
+
+    @property
+    def grid(self) -> HeadGrid:
+        """The heads of the model."""
+        return HeadGrid(self.n_layers, self.n_heads, self.without)
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -91,14 +99,14 @@ class HeadCards:
         Raises:
             LofitLensError: The model has no such head.
         """
-        (head,) = HeadSet([head], n_layers=self.n_layers, n_heads=self.n_heads)
+        (head,) = HeadSet([head], **self.grid.shape)
         scores = (
             HeadScore(
                 task=one.task,
                 seed=one.seed,
                 score=one.scores[head.layer][head.head],
                 rank=int(one.ranks[head]),
-                n_ranked=self.n_layers * self.n_heads,
+                n_ranked=self.grid.total,
             )
             for one in self.scores
         )
@@ -112,7 +120,7 @@ class HeadCards:
 
     def mean_scores(self, task: str) -> Float[np.ndarray, "layer head"]:
         """Mean over seeds of the scores on a task; NaN without scores."""
-        scores = [one.scores for one in self.scores if one.task == task]
+        scores = [one.table for one in self.scores if one.task == task]
         if not scores:
             return np.full((self.n_layers, self.n_heads), np.nan)
         return np.mean(scores, axis=0)
@@ -126,10 +134,11 @@ class HeadCards:
         import pandas as pd
 
         parts = []
-        layer, head = np.divmod(np.arange(self.n_layers * self.n_heads), self.n_heads)
+        place = tuple(np.array(HeadSet.every(**self.grid.shape).heads).T)
         for one in self.scores:
-            columns = {"layer": layer, "head": head, "task": one.task, "seed": one.seed}
-            columns |= {"score": np.ravel(one.scores), "rank": one.ranks.ravel()}
+            columns = dict(zip(("layer", "head"), place, strict=True))
+            columns |= {"task": one.task, "seed": one.seed}
+            columns |= {"score": one.table[place], "rank": one.ranks[place]}
             parts.append(pd.DataFrame(columns))
         known = {one.task for one in self.scores}
         for edit in self.edits:
@@ -197,6 +206,7 @@ class HeadCards:
                 edits=tuple(map(HeadEdit.from_json, content["edits"])),
                 attention=tuple(map(HeadAttention.from_json, content["attention"])),
                 text=None if content["text"] is None else str(content["text"]),
+                without=tuple(map(int, content.get("without", ()))),
             )
         except (KeyError, TypeError, ValueError, LofitLensError) as error:
             raise LofitLensError(f"The head cards in {path} are damaged: {error}.") from error
@@ -248,11 +258,11 @@ def head_cards(
     """
     named, tables = edits_by_task(edits, scores, tasks), scores_by_task(scores, edits, tasks)
     own_tasks = task_of_each(named, tasks)
-    shape = model.cfg.n_layers, model.cfg.n_heads
-    if (found := (len(tables[0].scores), len(tables[0].scores[0]))) != shape:
+    grid = heads_of(model)
+    if (found := tables[0].table.shape) != (grid.n_layers, grid.n_heads):
         raise ModelMismatchError(
             f"The scores belong to a model of {found[0]} layers x {found[1]} heads, this one has "
-            f"{shape[0]} x {shape[1]}. Score the heads of this model."
+            f"{grid.n_layers} x {grid.n_heads}. Score the heads of this model."
         )
     for edit in named.values():
         edit.check_model(model)
@@ -271,8 +281,9 @@ def head_cards(
     ]
     return HeadCards(
         model=fingerprint(model).name or "model",
-        n_layers=shape[0],
-        n_heads=shape[1],
+        n_layers=grid.n_layers,
+        n_heads=grid.n_heads,
+        without=grid.without,
         scores=tables,
         edits=tuple(measured),
         attention=tuple(attention),

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lofit_lens.analysis.explorer.card import Cosines, HeadAttention, HeadEdit, Rows
+from lofit_lens.attention import heads_of
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import Head, HeadSet
 from lofit_lens.intervention import HeadIntervention
@@ -99,7 +100,7 @@ def measure_attention(
             f"The attention on a card is a table of at most {MAX_TOKENS} tokens; the text has "
             f"{n_tokens}. Give a shorter one."
         )
-    chosen = HeadSet(heads, n_layers=model.cfg.n_layers, n_heads=model.cfg.n_heads)
+    chosen = HeadSet(heads, **heads_of(model).shape)
     patterns = attention_patterns(model, text, chosen, edit)
     assert patterns.after is not None
     (tokens,), (before,), (after,) = patterns.tokens, patterns.before, patterns.after
@@ -114,11 +115,7 @@ def _offsets(edit: HeadIntervention) -> HeadIntervention | None:
     if edit.bias is None or not edit.bias.any():
         return None
     rows = edit.bias.any(dim=-1).nonzero().flatten().tolist()
-    heads = HeadSet(
-        (edit.heads.heads[row] for row in rows),
-        n_layers=edit.heads.n_layers,
-        n_heads=edit.heads.n_heads,
-    )
+    heads = HeadSet((edit.heads.heads[row] for row in rows), **edit.heads.grid.shape)
     return replace(edit, heads=heads, scale=None, bias=edit.bias[rows])
 
 

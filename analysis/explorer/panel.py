@@ -64,7 +64,7 @@ class Panel:
     def _heads(self) -> list[tuple[str, Head]]:
         cards = self._explorer.cards
         edited = cards.edited()
-        every = HeadSet.every(n_layers=cards.n_layers, n_heads=cards.n_heads)
+        every = HeadSet.every(**cards.grid.shape)
         others = [(str(head), head) for head in every if head not in set(edited)]
         return [(f"{head} (edited)", head) for head in edited] + others
 

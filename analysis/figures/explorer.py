@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from lofit_lens.heads import Head
-from lofit_lens.plotting import COLOURS, SCORES, TEMPLATE, elided, grid_height
+from lofit_lens.plotting import COLOURS, SCORES, TEMPLATE, elided, grid_height, hatch_layers
 
 if TYPE_CHECKING:
     from lofit_lens.analysis.explorer.cards import HeadCards
@@ -40,7 +40,10 @@ def head_map(cards: HeadCards, task: str) -> go.Figure:
         ygap=gap,
     )
     subtitle = f"{label}{mean}; {MARK} and outline: the {len(marked)} edited heads"
-    return go.Figure(heat).update_layout(
+    subtitle += "; hatched: layers without heads" if cards.without else ""
+    figure = go.Figure(heat)
+    hatch_layers(figure, cards.without, n_heads=cards.n_heads)
+    return figure.update_layout(
         title={"text": f"Heads for {elided([task], 60)[task]}", "subtitle": {"text": subtitle}},
         template=TEMPLATE,
         height=grid_height(cards.n_layers),
@@ -80,6 +83,8 @@ def _cells(values: np.ndarray) -> list[list[Head]]:
 
 
 def _hover(cards: HeadCards, task: str, head: Head) -> str:
+    if head not in cards.grid:
+        return ""
     card = cards.card(head)
     lines = [f"<b>{head}</b>"]
     for score in card.scores:

@@ -10,7 +10,8 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
-from lofit_lens.plotting import COLOURS, NEUTRAL, TEMPLATE, elided
+from lofit_lens.grid import HeadGrid
+from lofit_lens.plotting import COLOURS, NEUTRAL, TEMPLATE, elided, hatch_layers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +24,7 @@ IN_LINE = 3
 
 
 def head_grid_with_margins(
-    values: Float[np.ndarray, "layer head"], *, label: str, title: str
+    values: Float[np.ndarray, "layer head"], *, label: str, title: str, without: Sequence[int] = ()
 ) -> go.Figure:
     """Layer x head heat map with its sums by layer and by head; layer 0 at the bottom.
 
@@ -32,6 +33,7 @@ def head_grid_with_margins(
             written into the cells.
         label: What the numbers are.
         title: Title of the figure.
+        without: Layers without heads, which are hatched.
     """
     n_layers, n_heads = values.shape
     found = values[~np.isnan(values)]
@@ -79,11 +81,14 @@ def head_grid_with_margins(
         xgap=1,
         ygap=1,
     )
+    hatch_layers(figure, without, n_heads=n_heads, row=2, col=1)
     _frame_grid(figure, n_layers, n_heads, row=2, col=1)
     figure.update_xaxes(rangemode="tozero", nticks=4, row=2, col=2)
     figure.update_yaxes(rangemode="tozero", nticks=4, row=1, col=1)
+    subtitle = f"bars: {label}, sum by head and by layer"
+    subtitle += "; hatched: layers without heads" if without else ""
     return figure.update_layout(
-        title={"text": title, "subtitle": {"text": f"bars: {label}, sum by head and by layer"}},
+        title={"text": title, "subtitle": {"text": subtitle}},
         template=TEMPLATE,
         height=_grid_height(n_layers) + 60,
         margin={"t": 95},
@@ -92,15 +97,15 @@ def head_grid_with_margins(
     )
 
 
-def task_grid(chosen: pd.DataFrame, *, n_layers: int, n_heads: int) -> go.Figure:
+def task_grid(chosen: pd.DataFrame, grid: HeadGrid) -> go.Figure:
     """Layer x head grid of which tasks chose a head: colour for how many, letters for which.
 
     Args:
         chosen: One row per task and head it chose, as `LayerDistribution.chosen` gives it: columns
             `task`, `layer`, `head`, `name`, `times` (seeds that chose the head) and `seeds`.
-        n_layers: Layers of the model.
-        n_heads: Query heads per layer.
+        grid: The heads of the model; layers without any are hatched.
     """
+    n_layers, n_heads = grid.n_layers, grid.n_heads
     tasks = list(dict.fromkeys(chosen["task"]))
     letters = _letters(tasks)
     number = np.zeros((n_layers, n_heads))
@@ -130,10 +135,13 @@ def task_grid(chosen: pd.DataFrame, *, n_layers: int, n_heads: int) -> go.Figure
             xgap=1,
             ygap=1,
         )
+    hatch_layers(figure, grid.without, n_heads=n_heads)
     _frame_grid(figure, n_layers, n_heads)
     names = elided(tasks)
+    hatched = ["hatched: layers without heads"] if grid.without else []
     key = [f"<b>{letters[task]}</b> {names[task]}" for task in tasks]
     lines = [", ".join(key[place : place + IN_LINE]) for place in range(0, len(key), IN_LINE)]
+    lines += hatched
     return figure.update_layout(
         title={"text": "Which tasks chose a head", "subtitle": {"text": ",<br>".join(lines)}},
         template=TEMPLATE,

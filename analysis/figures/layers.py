@@ -5,11 +5,12 @@ from __future__ import annotations
 from itertools import product
 from typing import TYPE_CHECKING
 
+import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from lofit_lens.errors import LofitLensError
-from lofit_lens.plotting import COLOURS, NEUTRAL, TEMPLATE, elided
+from lofit_lens.plotting import COLOURS, HATCHED, NEUTRAL, TEMPLATE, elided
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,10 +61,11 @@ def layer_bars(frame: pd.DataFrame, *, relative_depth: bool = False) -> go.Figur
     figure.update_layout(xaxis={"matches": None}, yaxis={"matches": None})  # the others match these
     figure.update_annotations(font={"size": 14})
     seeds = "bars: mean over seeds; whiskers: least and most; " if _seeds(frame) > 1 else ""
+    hatched = "; hatched: layers without heads" if frame["count"].isna().any() else ""
     return figure.update_layout(
         title={
             "text": "Chosen heads by layer",
-            "subtitle": {"text": f"{seeds}dashed: expected of heads drawn at random"},
+            "subtitle": {"text": f"{seeds}dashed: expected of heads drawn at random{hatched}"},
         },
         template=TEMPLATE,
         height=170 + 150 * len(tasks),
@@ -122,7 +124,16 @@ def _panel(panel: pd.DataFrame, relative_depth: bool) -> list[go.Bar | go.Scatte
         line={"dash": "dash", "color": COLOURS[5], "width": 1.5},
         hovertemplate=f"drawn at random: {uniform:.3g} heads<extra>{whole}</extra>",
     )
-    return [bars, line]
+    headless = layers[np.isnan(mean)]
+    none = go.Bar(
+        x=headless * unit,
+        y=np.full(len(headless), max(np.nanmax(high), uniform)),
+        width=0.85 * unit,
+        hovertext=[f"layer {layer}: no attention heads" for layer in headless],
+        hovertemplate=f"%{{hovertext}}<extra>{whole}</extra>",
+        marker=HATCHED,
+    )
+    return [bars, line, *([none] if len(headless) else [])]
 
 
 def _seeds(frame: pd.DataFrame) -> int:

@@ -16,7 +16,7 @@ from lofit_lens.analysis.reporting.markup import paragraph
 from lofit_lens.analysis.reporting.plots import Plot, in_words
 from lofit_lens.analysis.reporting.section import Section
 from lofit_lens.analysis.reporting.study_cards import Choices, cards_of, chosen_by
-from lofit_lens.heads import Head
+from lofit_lens.heads import Head, HeadSet
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +47,7 @@ def heads_section(study: Study) -> Section | None:
         return None
     parts, plots = [paragraph(HOW)], []
     for number, (name, cards) in enumerate(models.items(), start=1):
-        explorer = Explorer(number, cards, chosen_by(study, (cards.n_layers, cards.n_heads)))
+        explorer = Explorer(number, cards, chosen_by(study, cards.grid))
         if len(models) > 1:
             parts.append(f"<h3>{escape(name)}</h3>")
         parts.append(explorer.html())
@@ -82,8 +82,8 @@ class Explorer:
     def heads(self) -> list[Head]:
         """The heads that have a card."""
         cards = self.cards
-        if cards.n_layers * cards.n_heads <= SMALL:
-            return [Head(*divmod(i, cards.n_heads)) for i in range(cards.n_layers * cards.n_heads)]
+        if cards.grid.total <= SMALL:
+            return list(HeadSet.every(**cards.grid.shape))
         found = {*self.chosen, *cards.edited()}
         if not found:
             best = (np.argwhere(one.ranks <= BEST).tolist() for one in cards.scores)
@@ -167,6 +167,7 @@ def _mean_scores(cards: HeadCards) -> pd.DataFrame:
     """One row a head, one column a task: the mean score over seeds."""
     import pandas as pd
 
-    names = [str(Head(*divmod(i, cards.n_heads))) for i in range(cards.n_layers * cards.n_heads)]
-    scores = {task: cards.mean_scores(task).ravel() for task in cards.tasks}
-    return pd.DataFrame({"head": names} | scores)
+    every = HeadSet.every(**cards.grid.shape)
+    place = tuple(np.array(every.heads).T)
+    scores = {task: cards.mean_scores(task)[place] for task in cards.tasks}
+    return pd.DataFrame({"head": list(map(str, every))} | scores)

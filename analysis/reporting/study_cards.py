@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from lofit_lens.analysis.explorer.by_task import scores_by_task
 from lofit_lens.analysis.explorer.card import HeadEdit
 from lofit_lens.analysis.explorer.cards import HeadCards
+from lofit_lens.grid import HeadGrid
 from lofit_lens.heads import Head
 
 if TYPE_CHECKING:
     from lofit_lens.analysis.study.results import Study
     from lofit_lens.identity import Fingerprint
 
-Shape = tuple[int, int]
 Choices = dict[Head, dict[str, list[int]]]
 """For each head the tasks that chose it, with the seeds."""
 
@@ -23,45 +23,45 @@ Choices = dict[Head, dict[str, list[int]]]
 def cards_of(study: Study) -> dict[str, HeadCards]:
     """The cards of a study by name of the run and model.
 
-    Without any, what scores and edits tell without the model, by model shape.
+    Without any, what scores and edits tell without the model, by the heads of the model.
     """
     if study.cards:
         return {f"{name}: {_model(cards)}": cards for name, cards in study.cards.items()}
-    scores: dict[Shape, dict[str, dict[int, Any]]] = defaultdict(dict)
+    scores: dict[HeadGrid, dict[str, dict[int, Any]]] = defaultdict(dict)
     for task, by_seed in study.scores.items():
         first = next(iter(by_seed.values()))
-        scores[first.n_layers, first.n_heads][task] = dict(by_seed)
-    edits: dict[Shape, list[HeadEdit]] = defaultdict(list)
+        scores[first.grid][task] = dict(by_seed)
+    edits: dict[HeadGrid, list[HeadEdit]] = defaultdict(list)
     for task, edit in study.edits.items():
-        edits[edit.heads.n_layers, edit.heads.n_heads] += [
+        edits[edit.heads.grid] += [
             HeadEdit(Head(row["layer"], row["head"]), task, row["bias_norm"], row["scale_norm"])
             for row in edit.frame().to_dict("records")
         ]
     names = {(mark.n_layers, mark.n_heads): mark.name for mark in _fingerprints(study)}
     found = [
         HeadCards(
-            names.get(shape, "model"),
-            *shape,
-            scores=scores_by_task(scores[shape], {}, None) if shape in scores else (),
-            edits=tuple(edits[shape]),
+            names.get((grid.n_layers, grid.n_heads), "model"),
+            **grid.shape,
+            scores=scores_by_task(scores[grid], {}, None) if grid in scores else (),
+            edits=tuple(edits[grid]),
         )
-        for shape in dict.fromkeys((*scores, *edits))
+        for grid in dict.fromkeys((*scores, *edits))
     ]
     return {_model(cards): cards for cards in found}
 
 
-def chosen_by(study: Study, shape: Shape) -> Choices:
-    """Which tasks of a study chose each head of a model shape (layers, heads)."""
+def chosen_by(study: Study, grid: HeadGrid) -> Choices:
+    """Which tasks of a study chose each head of a model."""
     found: Choices = {}
     for task, by_seed in study.chosen.items():
         for seed, heads in by_seed.items():
-            for head in heads if (heads.n_layers, heads.n_heads) == shape else ():
+            for head in heads if heads.grid == grid else ():
                 found.setdefault(head, {}).setdefault(task, []).append(seed)
     return found
 
 
 def _model(cards: HeadCards) -> str:
-    return f"{cards.model}, {cards.n_layers} layers x {cards.n_heads} heads"
+    return f"{cards.model}, {cards.grid}"
 
 
 def _fingerprints(study: Study) -> Iterator[Fingerprint]:

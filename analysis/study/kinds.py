@@ -27,6 +27,7 @@ from lofit_lens.analysis.transfer.folder import load_transfer
 from lofit_lens.analysis.transfer.results import RANDOM, TransferMatrix
 from lofit_lens.artifacts import DESCRIPTION
 from lofit_lens.errors import LofitLensError
+from lofit_lens.grid import HeadGrid
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
 from lofit_lens.intervention import HeadIntervention
@@ -102,9 +103,8 @@ def _lofit_heads(comparison: Comparison) -> dict[str, dict[int, HeadSet]]:
     for run in comparison.runs:
         shape = run.protocol.get("shape")
         if run.method == "lofit" and run.heads and shape:
-            heads = HeadSet(
-                ((layer, head) for layer, head in run.heads), n_layers=shape[0], n_heads=shape[1]
-            )
+            grid = HeadGrid(shape[0], shape[1], tuple(run.protocol.get("without", ())))
+            heads = HeadSet(((layer, head) for layer, head in run.heads), **grid.shape)
             found.setdefault(run.fold, {})[run.seed] = heads
     return found
 
@@ -148,7 +148,7 @@ def _transfer(folder: Path) -> Study:
     heads, name = matrix.runs[0].heads, folder.resolve().name
     return Study(
         folder,
-        matrices={f"{len(heads)} of {heads.n_layers * heads.n_heads} heads": matrix},
+        matrices={f"{len(heads)} of {heads.grid.total} heads": matrix},
         scores=_all_scores(folder / "scores", matrix),
         chosen=_own_heads(matrix),
         provenance={name: {"kind": "transfer", **told}},

@@ -84,8 +84,8 @@ class Study:
         """
         found: dict[str, dict[str, tuple[HeadSet, ...]]] = {}
         for task, sets in self.heads.items():
-            k, shape = len(sets[0]), (sets[0].n_layers, sets[0].n_heads)
-            found.setdefault(f"{k} of {shape[0]}x{shape[1]} heads", {})[task] = sets
+            k, grid = len(sets[0]), sets[0].grid
+            found.setdefault(f"{k} of {grid.n_layers}x{grid.n_heads} heads", {})[task] = sets
         return {label: LayerDistribution(heads) for label, heads in found.items()}
 
     @property
@@ -177,7 +177,7 @@ def _by_seed(
 
 
 def _alike_sets(a: HeadSet, b: HeadSet, same_seed: bool) -> bool:
-    kinds = {(len(heads), heads.n_layers, heads.n_heads) for heads in (a, b)}
+    kinds = {(len(heads), heads.grid) for heads in (a, b)}
     return len(kinds) == 1 and (a == b or not same_seed)
 
 
@@ -186,4 +186,6 @@ def _alike_scores(a: HeadScores, b: HeadScores, same_seed: bool) -> bool:
         (s.method, s.scores.shape, s.provenance and s.provenance.fingerprint.weights)
         for s in (a, b)
     }
-    return len(kinds) == 1 and (not same_seed or torch.equal(a.scores, b.scores))
+    return len(kinds) == 1 and (
+        not same_seed or torch.equal(a.scores.nan_to_num(), b.scores.nan_to_num())
+    )

@@ -19,6 +19,7 @@ from lofit_lens.analysis.recipes import Learned
 from lofit_lens.analysis.sweeping.folder import SweepFolder
 from lofit_lens.analysis.sweeping.results import Sweep
 from lofit_lens.analysis.sweeping.steps import Steps, check_request, settings_for
+from lofit_lens.attention import heads_of
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import HeadSet, number_of_heads
 from lofit_lens.tasks.task import Task
@@ -82,7 +83,7 @@ def head_sweep(
     check_request(tasks, seeds)
     names = [name for name in methods if name != ZERO_SHOT]
     _check_methods(names)
-    total = model.cfg.n_layers * model.cfg.n_heads
+    total = heads_of(model).total
     own = {
         k: {task.name: _at(share, k, task, settings) for task in tasks}
         for k, share in _numbers(fractions, total).items()
@@ -118,7 +119,7 @@ def _on(
     """A method on given heads, draw by draw."""
     _, direction, scope = _parts(name)
     tuning = replace(settings.tuning, component=direction, scope=scope or settings.scope)
-    shape = {"n_layers": model.cfg.n_layers, "n_heads": model.cfg.n_heads}
+    shape = heads_of(model).shape
     return [_tuned(HeadSet(heads, **shape), tuning, {_RANKED: most}) for heads in draws]
 
 

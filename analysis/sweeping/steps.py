@@ -13,6 +13,7 @@ from lofit_lens.analysis.comparison.templates import check_templates
 from lofit_lens.analysis.methods import Settings
 from lofit_lens.analysis.sweeping.folder import SweepFolder
 from lofit_lens.analysis.sweeping.results import Sweep, Swept
+from lofit_lens.attention import heads_of
 from lofit_lens.errors import LofitLensError
 from lofit_lens.tasks.task import Task
 from lofit_lens.tokens import EncodedText
@@ -91,7 +92,7 @@ class Steps:
     def sweep(self) -> Sweep:
         """All that was run."""
         runs = {x: tuple(found) for x, found in self._runs.items()}
-        n_heads = self.model.cfg.n_layers * self.model.cfg.n_heads
+        n_heads = heads_of(self.model).total
         if self.folder is not None:
             self.folder.finish(runs, n_heads=n_heads)
         return Sweep(self.swept, {x: Comparison(found) for x, found in runs.items()}, n_heads)

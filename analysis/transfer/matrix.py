@@ -13,6 +13,7 @@ from lofit_lens.analysis.transfer.earlier import AllScores, Step, check_scores, 
 from lofit_lens.analysis.transfer.results import RANDOM, ZERO_SHOT, TransferMatrix
 from lofit_lens.analysis.transfer.run import TransferRun
 from lofit_lens.analysis.transfer.stages import by_task, score_heads, tune_and_score
+from lofit_lens.attention import heads_of
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import number_of_heads
 from lofit_lens.scoring.evaluate import evaluate
@@ -93,7 +94,7 @@ def transfer_matrix(
         if zero_shot is not None and name not in zero_shot:
             raise LofitLensError(f"`zero_shot` lacks {name}; it has {', '.join(zero_shot)}.")
     configs = by_task(tuning or TuningConfig(), names)
-    size = number_of_heads(model.cfg.n_layers * model.cfg.n_heads, k=k, fraction=fraction)
+    size = number_of_heads(heads_of(model).total, k=k, fraction=fraction)
     if scores is None:
         scores = score_heads(
             model, tasks, seeds=seeds, selection=selection, together=together, progress=progress

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lofit_lens.attention import heads_of, z_width
 from lofit_lens.embedded.words import CUES
 from lofit_lens.embedded.world import ABILITIES, Ability, Item
 from lofit_lens.heads import HeadSet
@@ -109,21 +110,22 @@ def constant_shift(
 ) -> HeadIntervention:
     """The mean difference between two lists of prompts in every head's output at the last token."""
     bias = _mean_last_z(model, cued) - _mean_last_z(model, plain)
-    heads = HeadSet.every(n_layers=model.cfg.n_layers, n_heads=model.cfg.n_heads)
+    heads = HeadSet.every(**heads_of(model).shape)
     return HeadIntervention(heads, bias=bias, scope="last")
 
 
 def _mean_last_z(model: TransformerBridge, prompts: Sequence[str]) -> torch.Tensor:
     """Mean of `hook_z` at the last token, one row per head."""
-    names = [f"blocks.{layer}.attn.hook_z" for layer in range(model.cfg.n_layers)]
+    heads = HeadSet.every(**heads_of(model).shape)
+    names = [f"blocks.{layer}.attn.hook_z" for layer in heads.layers()]
     encoder = Encoder(model)
-    total = torch.zeros(model.cfg.n_layers, model.cfg.n_heads, model.cfg.d_head)
+    total = torch.zeros(len(heads), z_width(model))
     with torch.no_grad():
         for prompt in prompts:
             tokens = torch.tensor([encoder.prompt(prompt).ids], device=model.cfg.device)
             _, cache = model.run_with_cache(tokens, names_filter=names)
-            total += torch.stack([cache[name][0, -1].float().cpu() for name in names])
-    return (total / len(prompts)).flatten(0, 1)
+            total += torch.cat([cache[name][0, -1].float().cpu() for name in names])
+    return total / len(prompts)
 
 
 def _cued(items: Sequence[Item], register: str) -> list[str]:

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from lofit_lens.attention import z_width
 from lofit_lens.fast.switches import taken
 from lofit_lens.identity import weights_processed
 
@@ -76,7 +77,7 @@ def attention_of(model: TransformerBridge) -> str:
     """The attention to try: PyTorch's, where the family supports it and it pays."""
     hf_model: Any = model.original_model
     capped = getattr(hf_model.config.get_text_config(), "attn_logit_softcapping", None)
-    small = model.cfg.d_head < SMALL and next(hf_model.parameters()).device.type == "cpu"
+    small = z_width(model) < SMALL and next(hf_model.parameters()).device.type == "cpu"
     return "sdpa" if hf_model._supports_sdpa and capped is None and not small else "eager"
 
 

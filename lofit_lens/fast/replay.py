@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from lofit_lens.attention import z_widths
 from lofit_lens.fast.direct import listens
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ class Replay:
     def bytes_per_token(self, model: TransformerBridge) -> int:
         """What is kept of a token."""
         cfg = model.cfg
-        numbers = cfg.d_model * bool(self._below) + cfg.n_heads * cfg.d_head * self.with_z
+        z = cfg.n_heads * z_widths(model)[self.n_blocks] if self.with_z else 0
+        numbers = cfg.d_model * bool(self._below) + z
         return numbers * next(model.original_model.parameters()).element_size()
 
     @contextmanager

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import torch
 from torch import Tensor
 
+from lofit_lens.attention import check_head_shape, device_of, real_columns
 from lofit_lens.edit import Edit
 from lofit_lens.errors import LofitLensError, TrainingStopped
 from lofit_lens.fast.switches import taken
 from lofit_lens.heads import HeadSet
 from lofit_lens.intervention import HeadIntervention
-from lofit_lens.model import check_head_shape
 from lofit_lens.provenance import Provenance, learned_on
 from lofit_lens.scoring.logprobs import answer_logprobs
 from lofit_lens.tasks.task import Objective, Task
@@ -213,7 +213,7 @@ def _parts(model: TransformerBridge, heads: Sequence[HeadSet]) -> list[list[int]
     """
     if not taken().together:
         return [[i] for i in range(len(heads))]
-    if model.blocks[0].attn.o.original_component.weight.device.type != "cpu":
+    if device_of(model).type != "cpu":
         return [list(range(len(heads)))]
     by_layer: dict[int, list[int]] = {}
     for i, chosen in enumerate(heads):
@@ -224,8 +224,9 @@ def _parts(model: TransformerBridge, heads: Sequence[HeadSet]) -> list[list[int]
 def _new(model: TransformerBridge, heads: HeadSet, config: TrainingConfig) -> Trainee:
     """Fresh parameters for some heads, and the order of the examples, from the seed."""
     generator = torch.Generator().manual_seed(config.seed)
-    initial = config.init_std * torch.randn(len(heads), model.cfg.d_head, generator=generator)
-    device = model.blocks[heads.layers()[0]].attn.o.original_component.weight.device
+    real = real_columns(model, heads)
+    initial = config.init_std * torch.randn(real.shape, generator=generator) * real
+    device = device_of(model, heads.layers()[0])
     return Trainee([initial.to(device).requires_grad_(True)], generator)
 
 

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lofit_lens.attention import check_head_shape
 from lofit_lens.heads import HeadSet
-from lofit_lens.model import check_head_shape
 from lofit_lens.positions import TokenScope, tracked_positions
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class StackedHeads:
             if place == 0:  # once for all layers, as each forward pass meets this one first
                 self._by_layer = self._laid_out()
             numbers = self._by_layer[place].to(z.device)
-            change = numbers[self._owners.to(z.device)][:, None]
+            change = numbers[self._owners.to(z.device)][:, None, :, : z.shape[-1]]
             after = z * (1 + change) if self._component == "scale" else z + change
             return positions.limit(after.to(z.dtype), z)
 
