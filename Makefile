@@ -21,7 +21,7 @@ FETCH_MODELS := $(wildcard ../shared/tools/real_models.py)
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: install demo check format test docs notebooks bench dist models clean
+.PHONY: install demo check format test docs notebooks bench families dist models clean
 
 install: $(VENV)/.core
 
@@ -67,6 +67,10 @@ $(RAN)/%.ipynb: notebooks/%.ipynb $(CODE) | $(VENV)/.notebooks
 
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/run.py
+
+# Every family on a tiny random model; writes docs/guide/families.md.
+families: $(VENV)/.test
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/families.py $(ARGS)
 
 # The wheel, by way of the sdist, must hold lofit_lens.analysis and import from anywhere.
 dist: $(VENV)/.dist

@@ -31,9 +31,7 @@ from benchmarks.families_page import write_page
 from benchmarks.family_configs import CONFIGS, N_HEADS, config_of
 from lofit_lens.attention import heads_of, z_widths
 from lofit_lens.errors import LofitLensError
-from lofit_lens.heads import HeadSet
 from lofit_lens.tasks import MultipleChoice
-from lofit_lens.scoring.logprobs import answer_logprobs
 from lofit_lens.tokens import Encoder
 from tests.helpers import build_tokenizer, draw_edit, draw_tokens
 
@@ -49,6 +47,7 @@ class Row:
 
     Attributes:
         family: Its name.
+        architecture: Class of the Hugging Face model.
         heads: Layers x heads and the width of z, as read from the model.
         edit: Largest difference of an edited logit from plain Hugging Face, relative to the largest.
         fast: Largest difference of a log-probability between the fast paths and the plain one.
@@ -60,6 +59,7 @@ class Row:
     """
 
     family: str
+    architecture: str = ""
     heads: str = ""
     edit: float | None = None
     fast: float | None = None
@@ -86,7 +86,7 @@ def try_family(family: str, folder: Path) -> Row:
             model = ll.load_model(folder / "model", device="cpu", dtype="float32")
         except LofitLensError as error:
             return replace(row, refused=one_line(error))
-        row = replace(row, heads=_described(model))
+        row = replace(row, heads=_described(model), architecture=str(model.cfg.architecture))
         plain = load_plain(folder / "model")
         edit = draw_edit(model, heads=some_heads(model))
         row = replace(row, edit=edit_difference(model, plain, edit))
@@ -109,7 +109,11 @@ def save_tiny(family: str, folder: Path) -> Path:
     """Save a random model of a family, every parameter drawn, and a tokenizer."""
     config = config_of(family)
     kind = transformers.AutoModelForCausalLM
-    for auto in (kind, transformers.AutoModelForSeq2SeqLM, transformers.AutoModelForImageTextToText):
+    for auto in (
+        kind,
+        transformers.AutoModelForSeq2SeqLM,
+        transformers.AutoModelForImageTextToText,
+    ):
         if type(config) in auto._model_mapping:
             kind = auto
             break
@@ -135,7 +139,9 @@ def load_plain(folder: Path) -> Any:
 
 def plain_projections(plain: Any) -> dict[int, Any]:
     """The output projections of a plain model by layer, found by their names."""
-    name = re.compile(r"\.(\d+)\.(?:self_)?(?:attn|attention)(?:\.attention)?\.(?:o_proj|out_proj|c_proj|dense)$")
+    name = re.compile(
+        r"\.(\d+)\.(?:self_)?(?:attn|attention)(?:\.attention)?\.(?:o_proj|out_proj|c_proj|dense)$"
+    )
     found = {}
     for path, module in plain.named_modules():
         match = name.search(path)
@@ -174,7 +180,9 @@ def some_heads(model: Any) -> list[tuple[int, int]]:
     """Two heads of the first layer that has some and one of the last, and of one of another width."""
     layers, widths = heads_of(model).layers, z_widths(model)
     other = [i for i in layers if widths[i] != widths[layers[-1]]][-1:]
-    return list(dict.fromkeys([(layers[0], 3), (layers[-1], 1), (layers[0], 0), *((i, 2) for i in other)]))
+    return list(
+        dict.fromkeys([(layers[0], 3), (layers[-1], 1), (layers[0], 0), *((i, 2) for i in other)])
+    )
 
 
 @torch.no_grad()
@@ -191,13 +199,19 @@ def edit_difference(model: Any, plain: Any, edit: ll.HeadIntervention) -> float:
 
 
 def _fast_difference(model: Any, edit: ll.HeadIntervention) -> float:
-    encoder = Encoder(model)
-    texts = [encoder.continuation(p, a) for p in PROMPTS for a in (" blue.", " a cat and a house.")]
-    with edit.applied(model):
-        fast = answer_logprobs(model, texts, batch_size=3)
-        with ll.shortcuts(False):
-            plain = answer_logprobs(model, texts, batch_size=3)
-    return float((fast - plain).abs().max())
+    """Of log-probabilities of candidates, and of the first losses of training, by either path."""
+
+    def numbers() -> torch.Tensor:
+        records = ll.evaluate(model, small_task(), edit, progress=False).records
+        found = [value for r in records for kind in ("correct", "incorrect") for value in r[kind]]
+        config = ll.TuningConfig(epochs=1, batch_size=4, validate=False)
+        tuned = ll.tune_heads(model, small_task(), edit.heads, config, progress=False)
+        assert tuned.provenance is not None
+        return torch.tensor(found + list(tuned.provenance.history.loss))
+
+    fast = numbers()
+    with ll.shortcuts(False):
+        return float((fast - numbers()).abs().max())
 
 
 @torch.no_grad()
@@ -230,19 +244,27 @@ def _both_stages(model: Any, folder: Path) -> bool:
     scores = torch.equal(again.scores.scores.nan_to_num(), run.scores.scores.nan_to_num())
     moved = bool((tuned.bias.abs().sum(-1) > 0.1).all())
     grid = heads_of(model)
-    return alike and scores and moved and run.scores.grid == grid and all(h in grid for h in run.heads)
+    return (
+        alike and scores and moved and run.scores.grid == grid and all(h in grid for h in run.heads)
+    )
 
 
 def small_task() -> ll.Task:
     """Which colour a thing has."""
     colours = {"sky": " blue.", "cat": " grey.", "house": " red.", "sister": " old."}
-    examples = tuple(
-        ll.Example(thing, f"The {thing} is", (colour,), tuple(set(colours.values()) - {colour}))
-        for thing, colour in colours.items()
-    )
+    train, val, test = (
+        tuple(
+            ll.Example(
+                f"{start} {thing}", f"{start} {thing} is", (colour,),
+                tuple(other for other in colours.values() if other != colour),
+            )
+            for thing, colour in colours.items()
+        )
+        for start in ("The", "Her", "An old")
+    )  # fmt: skip
     return ll.Task(
-        name="things", train=examples, val=examples, test=examples, val_as_test=examples,
-        objective="sft", scoring=MultipleChoice(),
+        name="things", train=train, val=val, test=test, val_as_test=val, objective="sft",
+        scoring=MultipleChoice(),
     )  # fmt: skip
 
 

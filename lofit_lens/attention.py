@@ -94,7 +94,9 @@ def output_projection(model: TransformerBridge, layer: int) -> Any:
             f"Layer {layer} of this model has no attention heads. Choose one of layers "
             f"{', '.join(map(str, heads_of(model).layers))}."
         )
-    if projection.weight.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+    weight = getattr(projection, "weight", None)
+    plain = getattr(weight, "dtype", None) in (torch.float32, torch.bfloat16, torch.float16)
+    if not plain or hasattr(weight, "quant_state"):  # which bitsandbytes may keep in any type
         raise UnsupportedError(
             "The weights are quantised, so they cannot be read or folded. Keep the intervention as "
             "hooks (`applied`), or load the model in bfloat16."

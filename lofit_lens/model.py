@@ -11,7 +11,7 @@ import torch
 from lofit_lens.errors import LofitLensError
 from lofit_lens.identity import EMBEDDED, EMBEDDED_FOLDER
 from lofit_lens.tokenizer import attach_tokenizer, load_tokenizer, stand_in
-from lofit_lens.usable import check_usable
+from lofit_lens.usable import check_usable, why
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -83,8 +83,8 @@ def load_model(
         if "out of memory" in str(error):
             raise
         raise LofitLensError(
-            f"Could not load the model {str(name_or_folder)!r}: {error}\nGive a folder in Hugging "
-            "Face format (config.json, *.safetensors, tokenizer.json) or a name on the hub."
+            f"Could not load the model {str(name_or_folder)!r}: {why(error, source)}\nGive a folder in "
+            "Hugging Face format (config.json, *.safetensors, tokenizer.json) or a name on the hub."
         ) from error
     return check_usable(freeze(model))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,30 @@ from lofit_lens.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
+
+
+UNKNOWN = ("Could not determine supported architecture", "Unsupported architecture")
+"""How TransformerLens begins to say that it does not know a family, before it lists all it knows."""
+
+
+def why(error: Exception, source: str) -> str:
+    """What a library says on a model that cannot be loaded, in one line if the family is unknown.
+
+    Args:
+        error: What it raised.
+        source: The folder or hub name.
+    """
+    if not str(error).startswith(UNKNOWN):
+        return str(error)
+    from transformers import AutoConfig
+
+    config: Any = AutoConfig.from_pretrained(source)
+    name = ", ".join(config.architectures or ()) or type(config).__name__
+    return (
+        f"TransformerLens {version('transformer-lens')} does not know {name}, so there are no hook "
+        "points to edit its heads at. Take a model of a family that it knows, such as Llama, Qwen "
+        "or Gemma."
+    )
 
 
 def check_usable(model: TransformerBridge) -> TransformerBridge:

@@ -240,7 +240,10 @@ def test_mass_mean_and_sigma_equal_numpy() -> None:
     shift = stored[right].mean(0) - stored[~right].mean(0)
     shift /= np.linalg.norm(shift, axis=-1, keepdims=True)
     np.testing.assert_allclose(contrast.mass_mean().numpy(), shift, rtol=1e-8)
-    for direction in (contrast.mass_mean(), random_directions(torch.ones(*SHAPE, 5, dtype=torch.bool), seed=3)):
+    for direction in (
+        contrast.mass_mean(),
+        random_directions(torch.ones(*SHAPE, 5, dtype=torch.bool), seed=3),
+    ):
         sigma = np.einsum("nlhd,lhd->nlh", stored, direction.numpy()).std(0)
         np.testing.assert_allclose(contrast.all.std_along(direction).numpy(), sigma, rtol=1e-8)
 
