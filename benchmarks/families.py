@@ -90,7 +90,7 @@ def try_family(family: str, folder: Path) -> Row:
         plain = load_plain(folder / "model")
         edit = draw_edit(model, heads=some_heads(model))
         row = replace(row, edit=edit_difference(model, plain, edit))
-        row = replace(row, fast=_fast_difference(model, edit))
+        row = replace(row, fast=fast_difference(model, edit))
         row = replace(row, generation=_generates_alike(model, plain, edit))
         row = replace(row, stages=_both_stages(model, folder))
         try:
@@ -198,7 +198,7 @@ def edit_difference(model: Any, plain: Any, edit: ll.HeadIntervention) -> float:
     return float((ours - theirs).abs().max() / theirs.abs().max())
 
 
-def _fast_difference(model: Any, edit: ll.HeadIntervention) -> float:
+def fast_difference(model: Any, edit: ll.HeadIntervention) -> float:
     """Of log-probabilities of candidates, and of the first losses of training, by either path."""
 
     def numbers() -> torch.Tensor:

@@ -161,7 +161,7 @@ class HeadSet:
         return mask
 
     def placed(
-        self, rows: Shaped[Tensor, row * numbers], *, fill: float = 0.0
+        self, rows: Shaped[Tensor, row * numbers], *, fill: float | bool = 0.0
     ) -> Shaped[Tensor, "layer head *numbers"]:
         """Values of the heads, in the order of the set, by layer and head; `fill` elsewhere."""
         grid = rows.new_full((self.n_layers, self.n_heads, *rows.shape[1:]), fill)

@@ -34,6 +34,9 @@ _SHARES: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 _WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
 """Settings that limit how far a token sees."""
 
+_COUNTING_PLACES = "attention_layers"
+"""Setting of a family (GPT-Neo) whose window counts places in the row, those of other texts too."""
+
 _BY_LENGTH = ("dynamic", "longrope")
 """Rotary positions that depend on the length of the whole text."""
 
@@ -59,7 +62,10 @@ class Standing:
 
     def may_share(self, model: TransformerBridge, longest: int) -> bool:
         """Whether they may lie in one row too, under a mask that knows of no window."""
-        windows = (getattr(_text_config(model), name, None) for name in _WINDOWS)
+        config = _text_config(model)
+        if "local" in getattr(config, _COUNTING_PLACES, ()):
+            longest = config.max_position_embeddings
+        windows = (getattr(config, name, None) for name in _WINDOWS)
         narrow = any(isinstance(limit, int) and limit < longest for limit in windows)
         return self.may_continue(model, longest) and not narrow
 
