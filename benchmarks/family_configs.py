@@ -55,6 +55,10 @@ _MLA = _COMMON | {
     "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1,
 }  # fmt: skip
 _MAMBA2 = {"mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 8}
+_GRANITE4 = _GQA | _MAMBA2 | {
+    "layer_types": ["mamba", "attention"] * 2, "num_local_experts": 0,
+    "shared_intermediate_size": 96,
+}  # fmt: skip
 _ALTERNATING = ["sliding_attention", "full_attention"] * 2
 
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -133,9 +137,9 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "Falcon-H1": ("FalconH1Config", _GQA | {
         "mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8,
         "mamba_n_groups": 1}),
-    "Granite 4 (hybrid)": ("GraniteMoeHybridConfig", _GQA | _MAMBA2 | {
-        "layer_types": ["mamba", "attention"] * 2, "num_local_experts": 0,
-        "shared_intermediate_size": 96}),
+    "Granite 4, rotary positions": ("GraniteMoeHybridConfig", _GRANITE4 | {
+        "position_embedding_type": "rope"}),
+    "Granite 4, no positions": ("GraniteMoeHybridConfig", _GRANITE4),
     "Nemotron-H": ("NemotronHConfig", _GQA),
     "RecurrentGemma": ("RecurrentGemmaConfig", _GQA | {
         "lru_width": 64, "attention_window_size": WINDOW,

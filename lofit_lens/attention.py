@@ -168,10 +168,9 @@ def _read_widths(model: TransformerBridge) -> tuple[int, ...]:
     projections = [_projection(model, layer) for layer in range(model.cfg.n_layers)]
     if not any(projection is not None for projection in projections):
         raise UnsupportedError(
-            f"{name} has no attention heads that TransformerLens shows (no `attn` with an output "
-            f"projection `o` in any of {len(projections)} layers), so there is nothing for LoFiT to "
-            "select or tune. Take a model with attention, such as Llama or Qwen, or a hybrid one "
-            "such as Qwen3.5, LFM2 or Jamba."
+            f"{name} has no attention heads that TransformerLens shows in any of its "
+            f"{len(projections)} layers, so there is nothing to select or tune. Take a model with "
+            "attention, such as Llama or Qwen, or a hybrid one such as Qwen3.5, LFM2 or Jamba."
         )
     widths = [_width(model, layer) for layer in range(model.cfg.n_layers)]
     if {width % n_heads for width in widths} != {0} or not _alike(model, widths):

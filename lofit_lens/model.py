@@ -11,7 +11,7 @@ import torch
 from lofit_lens.errors import LofitLensError
 from lofit_lens.identity import EMBEDDED, EMBEDDED_FOLDER
 from lofit_lens.tokenizer import attach_tokenizer, load_tokenizer, stand_in
-from lofit_lens.usable import check_usable, why
+from lofit_lens.usable import check_usable, known_family
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -67,15 +67,16 @@ def load_model(
 
     source = find_model(name_or_folder)
     try:
-        model = TransformerBridge.boot_transformers(
-            source,
-            device=device,
-            dtype=dtype,
-            revision=revision,
-            n_devices=n_devices,
-            device_map=device_map,
-            tokenizer=stand_in(),
-        )
+        with known_family(source, revision):
+            model = TransformerBridge.boot_transformers(
+                source,
+                device=device,
+                dtype=dtype,
+                revision=revision,
+                n_devices=n_devices,
+                device_map=device_map,
+                tokenizer=stand_in(),
+            )
         attach_tokenizer(model, load_tokenizer(source, revision=revision))
     except (
         OSError, ValueError, RuntimeError, AssertionError, NotImplementedError, SafetensorError
@@ -83,7 +84,7 @@ def load_model(
         if "out of memory" in str(error):
             raise
         raise LofitLensError(
-            f"Could not load the model {str(name_or_folder)!r}: {why(error, source)}\nGive a folder in "
+            f"Could not load the model {str(name_or_folder)!r}: {error}\nGive a folder in "
             "Hugging Face format (config.json, *.safetensors, tokenizer.json) or a name on the hub."
         ) from error
     return check_usable(freeze(model))

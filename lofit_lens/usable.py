@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -16,27 +18,42 @@ if TYPE_CHECKING:
 
 
 UNKNOWN = ("Could not determine supported architecture", "Unsupported architecture")
-"""How TransformerLens begins to say that it does not know a family, before it lists all it knows."""
+"""How TransformerLens begins to say that it does not know a family."""
 
 
-def why(error: Exception, source: str) -> str:
-    """What a library says on a model that cannot be loaded, in one line if the family is unknown.
+@contextmanager
+def known_family(source: str, revision: str | None = None) -> Iterator[None]:
+    """Say by name that TransformerLens does not know a family, or stumbles over it.
 
     Args:
-        error: What it raised.
-        source: The folder or hub name.
+        source: The folder or hub name that is loaded inside the context.
+        revision: Branch, tag or commit on the hub.
+
+    Raises:
+        UnsupportedError: One of the two.
     """
-    if not str(error).startswith(UNKNOWN):
-        return str(error)
+    ours = f"TransformerLens {version('transformer-lens')}"
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith(UNKNOWN):  # it goes on with a list of all that it knows
+            raise
+        raise UnsupportedError(
+            f"{ours} does not know {_class_name(source, revision)}, so there are no hook points to "
+            "edit its heads at. Take a model of a family that it knows, such as Llama, Qwen or Gemma."
+        ) from None
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise UnsupportedError(
+            f"{ours} cannot load {_class_name(source, revision)} ({type(error).__name__}: {error}). "
+            "Take a model of another family, or a TransformerLens that loads this one."
+        ) from error
+
+
+def _class_name(source: str, revision: str | None) -> str:
     from transformers import AutoConfig
 
-    config: Any = AutoConfig.from_pretrained(source)
-    name = ", ".join(config.architectures or ()) or type(config).__name__
-    return (
-        f"TransformerLens {version('transformer-lens')} does not know {name}, so there are no hook "
-        "points to edit its heads at. Take a model of a family that it knows, such as Llama, Qwen "
-        "or Gemma."
-    )
+    config: Any = AutoConfig.from_pretrained(source, revision=revision)
+    return ", ".join(config.architectures or ()) or type(config).__name__
 
 
 def check_usable(model: TransformerBridge) -> TransformerBridge:
@@ -61,7 +78,8 @@ def check_usable(model: TransformerBridge) -> TransformerBridge:
             raise
         raise UnsupportedError(
             f"TransformerLens loads {name}, but a forward pass of three tokens fails: "
-            f"{type(error).__name__}: {error}"
+            f"{type(error).__name__}: {error} Take a model of another family, or a TransformerLens that "
+            "runs this one."
         ) from error
     wanted = {i: (model.cfg.n_heads, width) for i, width in enumerate(z_widths(model)) if width}
     if seen != wanted:
