@@ -14,6 +14,7 @@ from torch import Tensor
 from lofit_lens.analysis.baselines.adapters import AdapterEdit
 from lofit_lens.analysis.baselines.contrast import ANY_TASK, INSTRUCTIONS
 from lofit_lens.analysis.baselines.rivals import train_adapter
+from lofit_lens.analysis.baselines.wrapping import places_of
 from lofit_lens.attention import check_layers
 from lofit_lens.errors import LofitLensError
 from lofit_lens.scoring.logprobs import batches_by_length
@@ -86,8 +87,8 @@ def train_lorra(
     instructions = instructions or INSTRUCTIONS.get(task.name, ANY_TASK)
     layers = middle_layers(model.cfg.n_layers) if layers is None else tuple(layers)
     _check(model, instructions, strength, layers)
+    places = places_of(model, PROJECTIONS, up_to=max(layers))
     loss = _Distance(model, task, config, instructions, strength, layers)
-    places = [f"blocks.{layer}.{name}" for layer in range(max(layers) + 1) for name in PROJECTIONS]
     peft_config = peft.LoraConfig(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=places
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lofit_lens.analysis.baselines.adapters import AdapterEdit, kind_of, new_adapter
+from lofit_lens.analysis.baselines.wrapping import places_of
 from lofit_lens.attention import heads_of, z_width
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import HeadSet
@@ -64,7 +65,7 @@ def train_lora(
     peft_config = peft.LoraConfig(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=_pattern(projections)
     )
-    places = _in_every_block(model, projections)
+    places = places_of(model, projections)
     return train_adapter(model, task, peft_config, places, config, progress=progress)
 
 
@@ -92,7 +93,7 @@ def train_ia3(
     peft_config = peft.IA3Config(
         target_modules=_pattern(projections), feedforward_modules=_pattern(projections[2:])
     )
-    places = _in_every_block(model, projections)
+    places = places_of(model, projections)
     return train_adapter(model, task, peft_config, places, config, progress=progress)
 
 
@@ -181,17 +182,6 @@ def train_red(
         generator=torch.Generator().manual_seed(config.seed),
         what={"component": "scale and bias"}, progress=progress,
     )  # fmt: skip
-
-
-def _in_every_block(model: TransformerBridge, projections: Sequence[str]) -> list[str]:
-    """Names of these layers in every block, those of attention where it has heads."""
-    grid = heads_of(model)
-    return [
-        f"blocks.{layer}.{name}"
-        for layer in range(grid.n_layers)
-        for name in projections
-        if layer in grid.layers or not name.startswith("attn.")
-    ]
 
 
 def _pattern(projections: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,11 +14,44 @@ import torch
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
+from lofit_lens.attention import heads_of
 from lofit_lens.errors import UnsupportedError
+from lofit_lens.grid import headless
 
 if TYPE_CHECKING:
     from peft import PeftConfig
     from transformer_lens.model_bridge import TransformerBridge
+
+
+def places_of(
+    model: TransformerBridge, projections: Sequence[str], *, up_to: int | None = None
+) -> list[str]:
+    """TransformerLens names of some linear layers of every block, as `blocks.0.attn.q`.
+
+    Those of attention are named where there are heads.
+
+    Args:
+        model: A bridge.
+        projections: Names inside a block.
+        up_to: The last block; default: of the model.
+
+    Raises:
+        UnsupportedError: There are none.
+    """
+    grid = heads_of(model)
+    last = grid.n_layers - 1 if up_to is None else up_to
+    found = [
+        f"blocks.{layer}.{name}"
+        for layer in range(last + 1)
+        for name in projections
+        if layer in grid.layers or not name.startswith("attn.")
+    ]
+    if not found:
+        raise UnsupportedError(
+            f"This model has {headless(grid.without)}, so none of its layers up to {last} has "
+            f"{' or '.join(projections)}. Choose a higher target layer."
+        )
+    return found
 
 
 def linear(model: TransformerBridge, place: str) -> torch.nn.Module:
