@@ -35,6 +35,7 @@ from lofit_lens.analysis.reporting.study_cards import cards_of, chosen_by
 from lofit_lens.analysis.study.lofit_table import lofit_table
 from lofit_lens.analysis.study.results import Study
 from lofit_lens.errors import LofitLensError
+from lofit_lens.grid import HeadGrid
 from lofit_lens.heads import Head
 from tests.small_study import (
     BOTH,
@@ -269,10 +270,10 @@ def test_the_seeds_agreement_is_that_of_the_sets() -> None:
 
 
 def test_heads_chosen_by_several_tasks_and_seeds() -> None:
-    found = chosen_by(study(), (N_LAYERS, N_HEADS))
+    found = chosen_by(study(), HeadGrid(N_LAYERS, N_HEADS))
     assert found[BOTH] == {"truth": list(SEEDS), NASTY: list(SEEDS)}
     assert found[Head(0, 3)] == {"truth": [7]}
-    assert chosen_by(study(), (9, 9)) == {}
+    assert chosen_by(study(), HeadGrid(9, 9)) == {}
 
 
 def test_without_cards_scores_and_edits_make_them() -> None:
@@ -288,7 +289,7 @@ def test_without_cards_scores_and_edits_make_them() -> None:
 
 
 def test_a_large_model_has_cards_of_the_chosen_and_edited_heads_only() -> None:
-    every = Explorer(1, cards(), chosen_by(study(), (N_LAYERS, N_HEADS)))
+    every = Explorer(1, cards(), chosen_by(study(), HeadGrid(N_LAYERS, N_HEADS)))
     assert len(every.heads) == N_LAYERS * N_HEADS
     wide = replace(cards(), n_heads=300, scores=(), attention=())
     chosen = {Head(0, 299): {"truth": [7]}}
@@ -297,7 +298,7 @@ def test_a_large_model_has_cards_of_the_chosen_and_edited_heads_only() -> None:
 
 
 def test_the_first_card_is_of_the_head_chosen_most_often() -> None:
-    assert Explorer(1, cards(), chosen_by(study(), (N_LAYERS, N_HEADS))).first == BOTH
+    assert Explorer(1, cards(), chosen_by(study(), HeadGrid(N_LAYERS, N_HEADS))).first == BOTH
     every = range(N_LAYERS * N_HEADS)
     tied = {Head(*divmod(i, N_HEADS)): {"truth": [7]} for i in every}
     ranks = np.sum([one.ranks for one in cards().scores], axis=0)

@@ -118,7 +118,7 @@ def at_random(*, draw: int = 0) -> HeadSelector:
     def select(model: TransformerBridge, task: Task, seed: int) -> HeadScores:  # noqa: ARG001
         every = HeadSet.every(**heads_of(model).shape)
         order = np.random.default_rng((_checked(seed), draw)).permutation(len(every))
-        return HeadScores.of(every, torch.from_numpy(order), "random")
+        return HeadScores.of(every, torch.from_numpy(order).float(), "random")
 
     return select
 
