@@ -132,7 +132,7 @@ def save_tiny(family: str, folder: Path) -> Path:
 
 def load_plain(folder: Path) -> Any:
     """The same model in plain `transformers`, with eager attention."""
-    config = transformers.AutoConfig.from_pretrained(folder)
+    config: Any = transformers.AutoConfig.from_pretrained(folder)
     kind = getattr(transformers, config.architectures[0])
     return kind.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32).eval()
 
@@ -232,7 +232,7 @@ def _generates_alike(model: Any, plain: Any, edit: ll.HeadIntervention) -> bool:
 def _both_stages(model: Any, folder: Path) -> bool:
     """Select, tune and score on a task of four items, save all and read it again."""
     task = small_task()
-    config = {"epochs": 1, "batch_size": 4}
+    config: dict[str, Any] = {"epochs": 1, "batch_size": 4}
     run = ll.lofit(
         model, task, k=3, random_draws=1, progress=False, out=folder / "run",
         selection=ll.SelectionConfig(**config), tuning=ll.TuningConfig(learning_rate=0.1, **config),

@@ -161,8 +161,8 @@ class HeadSet:
         return mask
 
     def placed(
-        self, rows: Shaped[Tensor, row * numbers], *, fill: float | bool = 0.0
-    ) -> Shaped[Tensor, "layer head *numbers"]:
+        self, rows: Shaped[Tensor, "row ..."], *, fill: float | bool = 0.0
+    ) -> Shaped[Tensor, "layer head ..."]:
         """Values of the heads, in the order of the set, by layer and head; `fill` elsewhere."""
         grid = rows.new_full((self.n_layers, self.n_heads, *rows.shape[1:]), fill)
         layer, head = torch.tensor(self.heads, dtype=torch.long).reshape(-1, 2).T

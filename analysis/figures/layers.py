@@ -126,6 +126,7 @@ def _panel(panel: pd.DataFrame, relative_depth: bool) -> list[go.Bar | go.Scatte
     )
     headless = layers[np.isnan(mean)]
     none = go.Bar(
+        name="no heads",
         x=headless * unit,
         y=np.full(len(headless), max(np.nanmax(high), uniform)),
         width=0.85 * unit,
