@@ -13,10 +13,9 @@ import typer
 
 from lofit_lens.analysis.cli.console import command
 from lofit_lens.analysis.cli.options import (
-    EMBEDDED_TASKS,
     HeadOptions,
     ModelOptions,
-    TaskOptions,
+    TasksOptions,
     TrainingOptions,
     as_embedded,
     with_options,
@@ -35,14 +34,14 @@ METHODS = "zero-shot,iti,repe-reading,repe-contrast,lofit,lora,random-heads"
 
 @with_options(
     model_options=ModelOptions,
-    task_options=TaskOptions,
+    task_options=TasksOptions,
     head_options=HeadOptions,
     training=TrainingOptions,
 )
 def compare(
     *,
     model_options: ModelOptions,
-    task_options: TaskOptions,
+    task_options: TasksOptions,
     head_options: HeadOptions,
     training: TrainingOptions,
     methods: Annotated[
@@ -97,8 +96,9 @@ def compare(
     """Fit and score several methods on several tasks under one protocol.
 
     Without --model and --task: the embedded model on its three tasks. Several tasks are given with
-    commas. **Methods**: zero-shot, lofit, lofit-scale, iti, repe-reading, repe-contrast, lorra, lora,
-    ia3, red, loreft, bitfit, jola, random-heads, or HEADS/DIRECTION, as lofit/mass-mean or probes/bias.
+    commas, or each with a --task of its own. **Methods**: zero-shot, lofit, lofit-scale, iti,
+    repe-reading, repe-contrast, lorra, lora, ia3, red, loreft, bitfit, jola, random-heads, or
+    HEADS/DIRECTION, as lofit/mass-mean or probes/bias.
     """
     with command(as_json, quiet) as report:
         from lofit_lens.analysis.comparison.compare import ZERO_SHOT
@@ -113,7 +113,8 @@ def compare(
         embedded = (model_options.model or EMBEDDED) == EMBEDDED
         if embedded:
             model_options, training = as_embedded(model_options, training)
-        tasks = _tasks(task_options, embedded, training.seed)
+        each = task_options.load_each(training.seed, embedded=embedded)
+        tasks = [task for folds in each for task in folds]
         if drop_leaked:
             tasks = [_without_leaks(task, report) for task in tasks]
         if training.component is not None:
@@ -170,15 +171,6 @@ def compare(
                 out=str(out),
                 paths=[str(path) for path in paths],
             )
-
-
-def _tasks(options: TaskOptions, embedded: bool, seed: int) -> list[Task]:
-    """The tasks named, separated by commas; for the embedded model its own three by default."""
-    named = options.task or (EMBEDDED_TASKS if embedded else None)
-    if named is None:
-        return options.load(seed)
-    each = [dataclasses.replace(options, task=name.strip()) for name in named.split(",")]
-    return [task for one in each for task in one.load(seed)]
 
 
 def _without_leaks(task: Task, report: Report) -> Task:

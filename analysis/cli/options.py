@@ -10,11 +10,13 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
+
+from lofit_lens.tasks.arguments import ARGUMENTS, SYNONYMS, read_arguments
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -66,72 +68,143 @@ class ModelOptions:
 
 
 @dataclass(frozen=True)
-class TaskOptions:
-    """Which task; the columns of a file of one's own."""
+class NamedTask:
+    """Which task: its name, its file, or its files."""
 
     task: Annotated[
         str | None,
         _option(
             "truthfulqa (both folds), truthfulqa:0, truthfulqa:1, mquake, clutrr, embedded:truth, "
-            "embedded:kinship, embedded:edit, or a .csv, .tsv, .jsonl or .json file.",
+            "embedded:kinship, embedded:edit; a .csv, .tsv, .jsonl or .json file, also with its options "
+            "behind it, as 'a.csv?prompt=Q: {q} A:&answer=a'; or a task file (.toml).",
             TASK,
         ),
     ] = None
+    train_file: Annotated[
+        Path | None, _option("File of training items, where every split is a file.", TASK)
+    ] = None
+    val_file: Annotated[Path | None, _option("File of validation items.", TASK)] = None
+    test_file: Annotated[Path | None, _option("File of test items.", TASK)] = None
     data_dir: Annotated[
         Path | None, _option("Folder with the files of the paper's tasks.", TASK)
     ] = None
-    prompt: Annotated[
-        str | None, _option('Template over the columns, as "Q: {question} A:".', TASK)
-    ] = None
-    answer: Annotated[str | None, _option("Column of the right answer.", TASK)] = None
-    choices: Annotated[
-        list[str] | None,
-        _option("Column of the candidates; give it again for several columns.", TASK),
-    ] = None
-    separator: Annotated[
-        str | None, _option("What separates the candidates in one column.", TASK)
-    ] = None
-    answer_is: Annotated[
-        str | None, _option("The answer column holds: text, letter, index0 or index1.", TASK)
-    ] = None
-    answer_prefix: Annotated[
-        str | None, _option("Text between prompt and answer. (default: a blank)", TASK)
-    ] = None
-    accepted: Annotated[str | None, _option("Column of further accepted answers.", TASK)] = None
-    good: Annotated[str | None, _option("Column of the better sentence of a pair.", TASK)] = None
-    bad: Annotated[str | None, _option("Column of the worse sentence.", TASK)] = None
-    group: Annotated[str | None, _option("Column whose equal values stay in one split.", TASK)] = (
-        None
-    )
+
+    @property
+    def named(self) -> str | Mapping[str, str] | None:
+        """The task as it was named, or its files by split.
+
+        Raises:
+            LofitLensError: Both were given.
+        """
+        from lofit_lens.errors import LofitLensError
+
+        files = {"train": self.train_file, "val": self.val_file, "test": self.test_file}
+        given = {split: str(file) for split, file in files.items() if file is not None}
+        if given and self.task:
+            raise LofitLensError(
+                f"Give either --task or {' and '.join(f'--{split}-file' for split in given)}; for three "
+                "files of one of several tasks write a task file."
+            )
+        return given or self.task
+
+
+def _of_files() -> list[tuple[str, Any, Any]]:
+    """The arguments of `from_file` as options: name, annotation, default."""
+    fields = []
+    for name, argument in ARGUMENTS.items():
+        if name in NO_OPTIONS:
+            continue
+        kind: Any = next((kind for kind in (int, float, bool) if kind in argument.kinds), str)
+        kind, again = (list[str], " Give it again for several.") if argument.several else (kind, "")
+        default = "" if argument.default in (None, "") else f" (default: {argument.default!r})"
+        text = argument.help + NOTES.get(name, "") + again + default
+        fields.append((name, Annotated[kind | None, _option(text, TASK)], None))
+    return fields
+
+
+NO_OPTIONS = ("split", "objective", "name")
+"""Arguments of `from_file` without an option of their name: `--shares` and `--split-column` say how
+files are split, `--objective` is one of training, and a name belongs to one file of several."""
+
+NOTES = {
+    "prompt": r" In this and other texts `\n` is a line break, `\t` a tab, `\\` a backslash.",
+}
+"""What only matters where an option is typed."""
+
+FileOptions = make_dataclass("FileOptions", _of_files(), frozen=True)
+"""The columns of a file of one's own, and what is made of them."""
+
+
+@dataclass(frozen=True)
+class TaskOptions(FileOptions, NamedTask):
+    """Which task; the columns of a file of one's own."""
+
     shares: Annotated[
-        tuple[float, float, float] | None,
-        _option("Shares for training, validation and test. (default: 0.4 0.1 0.5)", TASK),
+        str | None,
+        _option("Shares of training, validation and test. (default: 0.4,0.1,0.5)", TASK),
     ] = None
-    split_seed: Annotated[int | None, _option("Seed of the split. (default: 42)", TASK)] = None
-    max_new_tokens: Annotated[
-        int | None, _option("Length of a generated answer. (default: 16)", TASK)
-    ] = None
-    stop: Annotated[
-        str | None, _option("Text that ends a generated answer. (default: a line break)", TASK)
+    split_column: Annotated[
+        str | None, _option("Column that says train, val or test of each row.", TASK)
     ] = None
 
     def load(self, seed: int) -> list[Task]:
-        """The folds of the task."""
+        """The folds of the task.
+
+        Raises:
+            LofitLensError: No task is named, or it cannot be loaded.
+        """
         from lofit_lens.errors import LofitLensError
         from lofit_lens.tasks import load_tasks
 
-        if self.task is None:
+        if self.named is None:
             raise LofitLensError("Say which task: --task NAME_OR_FILE.")
-        options: dict[str, Any] = {
-            f.name: value
-            for f in dataclasses.fields(self)
-            if f.name not in ("task", "data_dir") and (value := getattr(self, f.name)) is not None
-        }
-        if "shares" in options:
-            options["split"] = options.pop("shares")
-        if len(options.get("choices", ())) == 1:
-            options["choices"] = options["choices"][0]
-        return load_tasks(self.task, seed=seed, data_dir=self.data_dir, options=options)
+        return load_tasks(
+            self.named, seed=seed, data_dir=self.data_dir, options=self.file_arguments()
+        )
+
+    def file_arguments(self) -> dict[str, Any]:
+        """The arguments of `from_file` that were given."""
+        named = [f.name for f in dataclasses.fields(FileOptions)] + list(SYNONYMS)
+        given = {name: getattr(self, name) for name in named}
+        return read_arguments(
+            {name: value for name, value in given.items() if value is not None}, "The command"
+        )
+
+
+@dataclass(frozen=True)
+class TasksOptions(TaskOptions):
+    """Which tasks; the columns of files of one's own."""
+
+    task: Annotated[  # pyright: ignore[reportIncompatibleVariableOverride]
+        list[str] | None,
+        _option(
+            "As in the other commands; give it again for each task, or separate names by commas. A task "
+            "with options behind its file stands alone.",
+            TASK,
+        ),
+    ] = None
+
+    def load_each(self, seed: int, *, embedded: bool) -> list[list[Task]]:
+        """The folds of each task named; for the embedded model its own three by default.
+
+        Raises:
+            LofitLensError: No task is named, or one cannot be loaded.
+        """
+        from lofit_lens.errors import LofitLensError
+        from lofit_lens.tasks import load_each
+
+        named = self.named or ([EMBEDDED_TASKS] if embedded else [])
+        each = [named] if isinstance(named, Mapping) else [n for t in named for n in _names(t)]
+        if not each:
+            raise LofitLensError("Say which tasks: --task NAME_OR_FILE, once for each.")
+        return load_each(each, seed=seed, data_dir=self.data_dir, options=self.file_arguments())
+
+
+def _names(text: str) -> list[str]:
+    """The tasks named by one text: several with commas, but for a file or one with options."""
+    if "?" in text or Path(text).is_file():
+        return [text]
+    return [name.strip() for name in text.split(",")]
 
 
 @dataclass(frozen=True)
