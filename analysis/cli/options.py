@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -30,6 +31,19 @@ def _option(text: str, panel: str, *names: str) -> Any:
     return typer.Option(*names, help=text, rich_help_panel=panel)
 
 
+def _batch_size(text: str) -> int | str:
+    """A batch size as typed.
+
+    Raises:
+        BadParameter: It is neither a whole number of at least 1 nor "auto".
+    """
+    if text == "auto":
+        return text
+    if text.isdecimal() and int(text):
+        return int(text)
+    raise typer.BadParameter(f"{text!r} is neither a whole number of at least 1 nor auto.")
+
+
 MODEL, TASK, HEADS, TRAINING = "Model", "Task", "Heads", "Training"
 
 
@@ -47,7 +61,15 @@ class ModelOptions:
     dtype: Annotated[str | None, _option("float32, bfloat16 or float16.", MODEL)] = None
     revision: Annotated[str | None, _option("Branch, tag or commit on the hub.", MODEL)] = None
     n_devices: Annotated[int | None, _option("Spread the model over CUDA devices.", MODEL)] = None
-    batch_size: Annotated[int, _option("Sequences per forward pass in scoring.", MODEL)] = 32
+    batch_size: Annotated[
+        Any,
+        typer.Option(
+            help="Sequences per forward pass in scoring, or auto: the most that fit into memory.",
+            rich_help_panel=MODEL,
+            parser=_batch_size,
+            metavar="<int|auto>",
+        ),
+    ] = "32"
 
     def load(self, run: Mapping[str, str | None] | None = None) -> TransformerBridge:
         """Load the model; that of a run, in its revision and dtype, where --model is not given."""
@@ -90,11 +112,11 @@ class NamedTask:
     ] = None
 
     @property
-    def named(self) -> str | Mapping[str, str] | None:
-        """The task as it was named, or its files by split.
+    def files(self) -> dict[str, str]:
+        """The files of the splits that were given.
 
         Raises:
-            LofitLensError: Both were given.
+            LofitLensError: There is a task as well.
         """
         from lofit_lens.errors import LofitLensError
 
@@ -102,10 +124,10 @@ class NamedTask:
         given = {split: str(file) for split, file in files.items() if file is not None}
         if given and self.task:
             raise LofitLensError(
-                f"Give either --task or {' and '.join(f'--{split}-file' for split in given)}; for three "
+                f"Give either --task or {' and '.join(f'--{split}-file' for split in given)}; for the "
                 "files of one of several tasks write a task file."
             )
-        return given or self.task
+        return given
 
 
 def _of_files() -> list[tuple[str, Any, Any]]:
@@ -156,11 +178,10 @@ class TaskOptions(FileOptions, NamedTask):
         from lofit_lens.errors import LofitLensError
         from lofit_lens.tasks import load_tasks
 
-        if self.named is None:
+        named = self.files or self.task
+        if not named:
             raise LofitLensError("Say which task: --task NAME_OR_FILE.")
-        return load_tasks(
-            self.named, seed=seed, data_dir=self.data_dir, options=self.file_arguments()
-        )
+        return load_tasks(named, seed=seed, data_dir=self.data_dir, options=self.file_arguments())
 
     def file_arguments(self) -> dict[str, Any]:
         """The arguments of `from_file` that were given."""
@@ -193,8 +214,8 @@ class TasksOptions(TaskOptions):
         from lofit_lens.errors import LofitLensError
         from lofit_lens.tasks import load_each
 
-        named = self.named or ([EMBEDDED_TASKS] if embedded else [])
-        each = [named] if isinstance(named, Mapping) else [n for t in named for n in _names(t)]
+        typed = self.task or ([EMBEDDED_TASKS] if embedded else [])
+        each = [self.files] if self.files else [name for text in typed for name in _names(text)]
         if not each:
             raise LofitLensError("Say which tasks: --task NAME_OR_FILE, once for each.")
         return load_each(each, seed=seed, data_dir=self.data_dir, options=self.file_arguments())
@@ -213,6 +234,27 @@ class HeadOptions:
 
     fraction: Annotated[float | None, _option("Share of heads, such as 0.03.", HEADS)] = None
     k: Annotated[int | None, _option("Number of heads instead.", HEADS, "--k", "-k")] = None
+
+    def check(self, *, needed: bool = True) -> None:
+        """Refuse what no model can meet, before one is loaded.
+
+        Args:
+            needed: Whether one of the two has to be given.
+
+        Raises:
+            LofitLensError: Both are given, or neither though one is needed, or one is out of range.
+        """
+        from lofit_lens.errors import LofitLensError
+        from lofit_lens.heads import number_of_heads
+
+        if self.k is not None and self.fraction is not None:
+            raise LofitLensError(
+                f"Give either k or fraction, not both; got {self.k} and {self.fraction}."
+            )
+        if self.k is not None and self.k < 1:
+            raise LofitLensError(f"k must be 1 or more, got {self.k}.")
+        if needed or self.fraction is not None:
+            number_of_heads(self.k or 1, k=self.k, fraction=self.fraction)
 
 
 @dataclass(frozen=True)
@@ -240,8 +282,13 @@ class TrainingOptions:
         int | None, _option("Examples per optimiser step. (default: 8)", TRAINING)
     ] = None
     micro_batch_size: Annotated[
-        str | None,
-        _option("Examples per forward pass, or auto: the most that fit into memory.", TRAINING),
+        Any,
+        typer.Option(
+            help="Examples per forward pass, or auto: the most that fit into memory.",
+            rich_help_panel=TRAINING,
+            parser=_batch_size,
+            metavar="<int|auto>",
+        ),
     ] = None
     weight_decay: Annotated[float | None, _option("AdamW's. (default: 0.0)", TRAINING)] = None
     gradient_checkpointing: Annotated[
@@ -287,14 +334,25 @@ class TrainingOptions:
         given = {"learning_rate": self.tuning_lr, "component": self.component}
         return dataclasses.replace(base, **self._given(given))
 
+    def check(self, tasks: Sequence[Task]) -> None:
+        """Refuse settings that cannot be trained with, before a model is loaded.
+
+        Raises:
+            LofitLensError: A value is out of range, a task has no preset, or it lacks what the
+                objective needs.
+        """
+        for task in tasks:
+            self.selection(task)
+            self.tuning(task, fraction=0.03)
+            task.check_objective(self.objective or task.objective)
+
     def hint(self, model: str | None, report: Report) -> None:
         """Tell someone who trains the embedded model at learning rates not made for it."""
         from lofit_lens.identity import EMBEDDED
 
         if model == EMBEDDED and not (self.preset or self.selection_lr or self.tuning_lr):
-            report.say(
-                "Note: the default learning rates are too small for the embedded model; give --preset "
-                "embedded."
+            report.hint(
+                "The default learning rates are too small for the embedded model; give --preset embedded."
             )
 
     def _given(self, own: Mapping[str, Any]) -> dict[str, Any]:
@@ -303,17 +361,12 @@ class TrainingOptions:
             "scope": self.scope,
             "epochs": self.epochs,
             "batch_size": self.train_batch_size,
-            "micro_batch_size": _number_or_auto(self.micro_batch_size),
+            "micro_batch_size": self.micro_batch_size,
             "weight_decay": self.weight_decay,
             "gradient_checkpointing": self.gradient_checkpointing,
             "seed": self.seed,
         }
         return {name: value for name, value in (shared | dict(own)).items() if value is not None}
-
-
-def _number_or_auto(text: str | None) -> int | str | None:
-    """A batch size as typed; what is no number is left to the check of the configuration."""
-    return int(text) if text is not None and text.isdecimal() else text
 
 
 EMBEDDED_TASKS = "embedded:truth,embedded:kinship,embedded:edit"
@@ -330,6 +383,20 @@ def as_embedded(
         dataclasses.replace(model, model=EMBEDDED, device=device, dtype=dtype),
         dataclasses.replace(training, preset=training.preset or EMBEDDED),
     )
+
+
+def name_of(tasks: Sequence[Task]) -> str:
+    """The name of a task, or of several folds of one together."""
+    return tasks[0].name if len(tasks) == 1 else paper_task(tasks[0])
+
+
+def joined_shares(arguments: Sequence[str]) -> list[str]:
+    """What was typed, with shares that have blanks between them, `--shares 0.4 0.1 0.5`, as one."""
+    return re.sub(
+        r"(?<=\0--shares\0)([\d.]+)\0([\d.]+)\0([\d.]+)(?=\0|$)",
+        r"\1,\2,\3",
+        "\0" + "\0".join(arguments),
+    ).split("\0")[1:]
 
 
 def paper_task(task: Task) -> str:

@@ -77,6 +77,8 @@ def transfer(
         if embedded:
             model_options, training = as_embedded(model_options, training)
         tasks = _one_fold_each(task_options, embedded, training.seed, report)
+        head_options.check(needed=False)
+        training.check(tasks)
         model = model_options.load()
         total = model.cfg.n_layers * model.cfg.n_heads
         k = Settings(k=head_options.k, fraction=head_options.fraction).n_heads(model)
