@@ -395,7 +395,7 @@ def joined_shares(arguments: Sequence[str]) -> list[str]:
     return re.sub(
         r"(?<=\0--shares\0)([\d.]+)\0([\d.]+)\0([\d.]+)(?=\0|$)",
         r"\1,\2,\3",
-        "\0" + "\0".join(arguments),
+        "".join(f"\0{argument}" for argument in arguments),
     ).split("\0")[1:]
 
 

@@ -132,18 +132,32 @@ def check_not_trained_on(task: Task, trained_on: Mapping[str, Any]) -> None:
         trained_on: `Task.source` of the task the edit was learned on.
 
     Raises:
-        LofitLensError: Both are the same data, dealt into splits in another way.
+        LofitLensError: Both are the same data, dealt into splits in another way, or the edit was
+            learned on a file of test items.
     """
-    if not trained_on or task.source.get("name") != trained_on.get("name"):
+    here, there = task.source.get("name"), trained_on.get("name")
+    if here != there:
+        shared = sorted(_files(here, "test") & _files(there, "train", "val"))
+        if shared:
+            raise LofitLensError(
+                f"The edit was learned on {shared[0]}, which holds test items of this task. Score the "
+                "split the edit was learned with, or a file it was not learned on."
+            )
         return
     for way in ("fold", "split", "split_seed", "group"):
-        here, there = (_as_listed(source.get(way)) for source in (task.source, trained_on))
-        if here != there:
+        now, then = (_as_listed(source.get(way)) for source in (task.source, trained_on))
+        if now != then:
             raise LofitLensError(
-                f"The edit was learned on {trained_on['name']} with {way} = {there}, this task has "
-                f"{here}: its test items may have been trained on. Score the split the edit was "
-                "learned with."
+                f"The edit was learned on {there} with {way} = {then}, this task has {now}: its test "
+                "items may have been trained on. Score the split the edit was learned with."
             )
+
+
+def _files(name: Any, *splits: str) -> set[str]:
+    """The files of some splits; all three are dealt from a file that is named alone."""
+    if isinstance(name, Mapping):
+        return {name[split] for split in splits if split in name}
+    return {name} if name else set()
 
 
 def _as_listed(value: Any) -> Any:

@@ -19,9 +19,9 @@ from typing import Any
 
 from lofit_lens.errors import DataError
 from lofit_lens.tasks.arguments import read_arguments
+from lofit_lens.tasks.data import SPLITS, find
 
 TASK_FILE = ".toml"
-SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def named_file(name: str | Mapping[str, str]) -> NamedFile | None:
     arguments = read_arguments(_behind(behind), path)
     if Path(path).suffix != TASK_FILE:
         return NamedFile(path, arguments)
-    found = _task_file(Path(path).expanduser())
+    found = _task_file(find(path))
     return NamedFile(found.path, {**found.arguments, **arguments})
 
 
