@@ -97,6 +97,7 @@ REFUSED = [
     (("evaluate", "--task", "mquake", "--stop", "."), "mquake is fixed"),
     (("export", "--intervention", "edit", "--out", "other"), "depends on the position"),
     (("heads", "edit", "--out", "old.npy"), "old.npy is there"),
+    (("report", "edit", "--out", "old.npy"), "old.npy is there"),
 ]  # fmt: skip
 
 
@@ -105,7 +106,7 @@ REFUSED = [
 def test_a_refused_option_is_refused_before_a_model_is_loaded(
     arguments: tuple[object, ...], message: str
 ) -> None:
-    model = () if arguments[0] == "heads" else ("--model", "some-model")
+    model = () if arguments[0] in ("heads", "report") else ("--model", "some-model")
     with type_checks_off():
         done = invoke(*arguments, *model)
     assert done.exit_code == 1, done.output
