@@ -114,6 +114,7 @@ def compare(
         embedded = (model_options.model or EMBEDDED) == EMBEDDED
         if embedded:
             model_options, training = as_embedded(model_options, training)
+        model_options.check()
         each = task_options.load_each(training.seed, embedded=embedded)
         tasks = [task for folds in each for task in folds]
         if drop_leaked:

@@ -146,8 +146,9 @@ def lofit(
         from lofit_lens.scoring import Evaluation
 
         folder = RunFolder.new(out, overwrite=overwrite)
-        head_options.check()
+        model_options.check()
         tasks = task_options.load(training.seed)
+        head_options.check()
         training.check(tasks)
         model = model_options.load()
         training.hint(model_options.model, report)
@@ -233,8 +234,9 @@ def select(
         from lofit_lens.selection import select_heads
 
         folder = RunFolder.new(out, overwrite=overwrite)
-        head_options.check(needed=False)
+        model_options.check()
         tasks = task_options.load(training.seed)
+        head_options.check(needed=False)
         training.check(tasks)
         model = model_options.load()
         training.hint(model_options.model, report)
@@ -285,6 +287,7 @@ def tune(
         from lofit_lens.tuning import tune_heads
 
         folder = RunFolder.new(out, overwrite=overwrite)
+        model_options.check()
         tasks = task_options.load(training.seed)
         training.check(tasks)
         if not heads.exists():
@@ -353,6 +356,7 @@ def evaluate(
         if split not in ("test", "val"):
             raise LofitLensError(f"--split is test or val, got {split!r}.")
         check_file(out, overwrite=overwrite)
+        model_options.check()
         run = RunFolder(intervention) if intervention else None
         folds = run.folds() if run else []
         edits = [strength * HeadIntervention.load(fold) for fold in folds]

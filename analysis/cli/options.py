@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from lofit_lens.tasks.arguments import ARGUMENTS, SYNONYMS, read_arguments
+from lofit_lens.tasks.load import FIXED
+from lofit_lens.tasks.tables import FORMATS
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -71,6 +73,17 @@ class ModelOptions:
         ),
     ] = "32"
 
+    def check(self) -> None:
+        """Refuse the path of a model that is not there, before any work.
+
+        Raises:
+            LofitLensError: There is no model folder.
+        """
+        from lofit_lens.model import find_model
+
+        if self.model is not None:
+            find_model(self.model)
+
     def load(self, run: Mapping[str, str | None] | None = None) -> TransformerBridge:
         """Load the model; that of a run, in its revision and dtype, where --model is not given."""
         from lofit_lens.errors import LofitLensError
@@ -96,9 +109,8 @@ class NamedTask:
     task: Annotated[
         str | None,
         _option(
-            "truthfulqa (both folds), truthfulqa:0, truthfulqa:1, mquake, clutrr, embedded:truth, "
-            "embedded:kinship, embedded:edit; a .csv, .tsv, .jsonl or .json file, also with its options "
-            "behind it, as 'a.csv?prompt=Q: {q} A:&answer=a'; or a task file (.toml).",
+            f"{', '.join(FIXED)}; a file ({', '.join(FORMATS)}), also with its options behind it, as "
+            "'a.csv?prompt=Q: {q} A:&answer=a'; or a task file (.toml).",
             TASK,
         ),
     ] = None

@@ -76,6 +76,7 @@ def transfer(
         embedded = (model_options.model or EMBEDDED) == EMBEDDED
         if embedded:
             model_options, training = as_embedded(model_options, training)
+        model_options.check()
         tasks = _one_fold_each(task_options, embedded, training.seed, report)
         head_options.check(needed=False)
         training.check(tasks)
