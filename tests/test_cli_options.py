@@ -16,9 +16,9 @@ from typer.testing import CliRunner, Result
 
 from lofit_lens.analysis.cli.hints import doubt
 from lofit_lens.analysis.cli.main import app
-from lofit_lens.analysis.cli.options import (
+from lofit_lens.analysis.cli.options import HeadOptions
+from lofit_lens.analysis.cli.task_options import (
     NO_OPTIONS,
-    HeadOptions,
     TaskOptions,
     TasksOptions,
     joined_shares,
@@ -95,6 +95,7 @@ REFUSED = [
     (("evaluate", *CATS, "--out", "old.json.gz"), "old.json.gz is there"),
     (("evaluate", *CATS, "--out", "stock"), "is a folder"),
     (("evaluate", "--task", "mquake", "--stop", "."), "mquake is fixed"),
+    (("evaluate", "--intervention", "edit", "--stop", "."), "stop describes a file"),
     (("export", "--intervention", "edit", "--out", "other"), "depends on the position"),
     (("heads", "edit", "--out", "old.npy"), "old.npy is there"),
     (("report", "edit", "--out", "old.npy"), "old.npy is there"),

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from lofit_lens.errors import DataError, LofitLensError
-from lofit_lens.tasks import Task, from_file, load_each, load_tasks, reload_task
+from lofit_lens.tasks import Task, from_file, load_tasks, reload_task
 from lofit_lens.tasks.arguments import ARGUMENTS, unescaped
-from lofit_lens.tasks.load import check_not_trained_on
+from lofit_lens.tasks.load import check_not_trained_on, load_each
 
 TASK_FILE = r"""
 file = "things.csv"

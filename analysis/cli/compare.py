@@ -15,11 +15,11 @@ from lofit_lens.analysis.cli.console import command
 from lofit_lens.analysis.cli.options import (
     HeadOptions,
     ModelOptions,
-    TasksOptions,
     TrainingOptions,
     as_embedded,
     with_options,
 )
+from lofit_lens.analysis.cli.task_options import TasksOptions
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

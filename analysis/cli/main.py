@@ -15,13 +15,11 @@ from lofit_lens.analysis.cli.figures import figures
 from lofit_lens.analysis.cli.options import (
     HeadOptions,
     ModelOptions,
-    TaskOptions,
     TrainingOptions,
-    joined_shares,
-    name_of,
     with_options,
 )
 from lofit_lens.analysis.cli.report import report as report_command
+from lofit_lens.analysis.cli.task_options import TaskOptions, joined_shares, name_of
 from lofit_lens.analysis.cli.transfer import transfer
 
 app = typer.Typer(
@@ -361,6 +359,11 @@ def evaluate(
         folds = run.folds() if run else []
         edits = [strength * HeadIntervention.load(fold) for fold in folds]
         if edits and not (task_options.task or task_options.files):
+            for name in task_options.file_arguments():
+                raise LofitLensError(
+                    f"{name} describes a file, and none is named: the run knows its own. Name the file "
+                    "with --task, or leave the option out."
+                )
             sources = [e.provenance.task_source if e.provenance else {} for e in edits]
             tasks = [reload_task(s, data_dir=task_options.data_dir) for s in sources]
             for task, edit in zip(tasks, edits, strict=True):

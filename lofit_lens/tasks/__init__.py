@@ -3,7 +3,7 @@
 from lofit_lens.tasks.clutrr import clutrr
 from lofit_lens.tasks.embedded import embedded
 from lofit_lens.tasks.from_file import from_file, from_rows
-from lofit_lens.tasks.load import load_each, load_tasks, reload_task
+from lofit_lens.tasks.load import load_tasks, reload_task
 from lofit_lens.tasks.mquake import mquake
 from lofit_lens.tasks.task import ExactMatch, Example, MultipleChoice, Task
 from lofit_lens.tasks.truthfulqa import truthfulqa
@@ -17,7 +17,6 @@ __all__ = [
     "embedded",
     "from_file",
     "from_rows",
-    "load_each",
     "load_tasks",
     "mquake",
     "reload_task",
