@@ -87,6 +87,7 @@ REFUSED = [
     (("compare", *CATS, "--kl-budget", -1), "kl_budget"),
     (("compare", "--task", "cats.csv?prompt={q}&answer=a", "--task", "cats.csv?prompt=x {q}&answer=a"),
      "Tasks need different names"),
+    (("transfer", "--task", "clutrr,cats.csv?answer=a", "--out", "new"), "give --task again for each"),
     (("compare", *CATS, "--text", "nowhere.txt"), "nowhere.txt cannot be read"),
     (("compare", *CATS, "--out", "stock"), "not empty"),
     (("transfer", *CATS, "--out", "stock"), "not empty"),

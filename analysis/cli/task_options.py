@@ -153,8 +153,19 @@ class TasksOptions(TaskOptions):
 
 
 def _names(text: str) -> list[str]:
-    """The tasks named by one text: several with commas, but for a file or one with options."""
-    if "?" in text or Path(text).is_file():
+    """The tasks named by one text: several with commas, but for a file or one with options.
+
+    Raises:
+        LofitLensError: There are commas and options.
+    """
+    path, options, _ = text.partition("?")
+    alone = Path(path).is_file()
+    if options and "," in path and not alone:
+        raise LofitLensError(
+            f"A task with options behind its file stands alone: give --task again for each, not commas; "
+            f"got {text!r}."
+        )
+    if options or alone:
         return [text]
     return [name.strip() for name in text.split(",")]
 
