@@ -72,8 +72,7 @@ def export_checkpoint(
     check_foldable(intervention)
     intervention.check_model(model)
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise LofitLensError(f"{folder} exists already. Name a new folder for the checkpoint.")
+    check_new_folder(folder)
     if weights_processed(model):
         raise UnsupportedError(
             "TransformerLens has processed the weights of this model. Load it with `load_model`."
@@ -92,6 +91,16 @@ def export_checkpoint(
         if not made_here:
             folder.mkdir()
         raise
+
+
+def check_new_folder(folder: Path) -> None:
+    """Refuse a folder with anything in it.
+
+    Raises:
+        LofitLensError: There is something.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise LofitLensError(f"{folder} exists already. Name a new folder for the checkpoint.")
 
 
 def _read_source(model: TransformerBridge) -> Any:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lofit_lens.attention import heads_of
 from lofit_lens.errors import LofitLensError, TrainingStopped
+from lofit_lens.fast.memory import BatchSize
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet, number_of_heads
 from lofit_lens.intervention import HeadIntervention
@@ -122,7 +123,7 @@ def lofit(
     tuning: TuningConfig | None = None,
     random_draws: int = 0,
     out: str | Path | None = None,
-    batch_size: int = 32,
+    batch_size: BatchSize = 32,
     together: int = 8,
     progress: bool = True,
 ) -> LofitRun:
@@ -139,7 +140,8 @@ def lofit(
             made with the seed of `tuning` plus i.
         out: Folder to write each result to as soon as it is there, in the format of
             `LofitRun.save`.
-        batch_size: Sequences per forward pass in scoring.
+        batch_size: Sequences per forward pass in scoring; "auto" takes the most that fit into
+            memory.
         together: How many head sets are tuned in one forward pass. Activations of a step take so
             many times the memory of one; results do not depend on it, up to rounding.
         progress: Whether to show bars.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from lofit_lens.analysis.runs import read_heads
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import HeadSet
 
-SHAPE = {"n_layers": 4, "n_heads": 8}
+SHAPE: Any = {"n_layers": 4, "n_heads": 8}
 EXPECTED = HeadSet([(1, 3), (2, 7)], **SHAPE)
 
 FILES = {

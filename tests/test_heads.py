@@ -256,7 +256,7 @@ def test_a_list_with_a_head_outside_the_model_is_refused(tmp_path: Path) -> None
 def test_a_file_that_is_no_head_list_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
     path = tmp_path / name
     path.write_bytes(content)
-    shape = {} if path.suffix == ".json" else {"n_layers": LAYERS, "n_heads": HEADS}
+    shape: Any = {} if path.suffix == ".json" else {"n_layers": LAYERS, "n_heads": HEADS}
     with pytest.raises(LofitLensError, match="head"):
         HeadSet.load(path, **shape)
 

@@ -16,7 +16,7 @@ from lofit_lens.errors import LofitLensError, ModelMismatchError
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
 
-SHAPE = {"n_layers": 5, "n_heads": 4}
+SHAPE: Any = {"n_layers": 5, "n_heads": 4}
 
 
 def drawn(*seeds: int, k: int = 6) -> list[HeadSet]:

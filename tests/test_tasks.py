@@ -229,6 +229,34 @@ def test_only_the_default_rule_of_mquake_forgives_a_blank(data_dir: Path) -> Non
         assert as_coded.is_correct(found, example.correct) == expected
 
 
+@pytest.mark.parametrize(
+    ("generated", "stop", "lead", "expected"),
+    [
+        (" Sweden is", " ", "", "sweden"),
+        ("\tSweden\t", "\t", "", "sweden"),
+        ("\nSweden", " ", "", "sweden"),
+        ("\nSweden\nQ:", "\n", "\n", "sweden"),
+        ("Sweden\nQ:", "\n", "\n", "sweden"),
+        (" => Sweden is", " ", "=>", "=> sweden"),
+        (" ", " ", "", ""),
+        ("\nSweden", "\n", "", ""),
+        (" .Sweden", ".", "", ""),
+    ],
+)
+def test_a_stop_is_looked_for_behind_blanks_and_the_answer_prefix(
+    generated: str, stop: str, lead: str, expected: str
+) -> None:
+    assert ExactMatch(stop=stop, lead=lead).prediction("Q: Where? A:", generated) == expected
+
+
+@pytest.mark.parametrize("after", ["A:", "Q: "])
+def test_what_the_papers_code_cuts_is_cut_as_it_does(after: str) -> None:
+    rule = ExactMatch(strip=False, after=after, stop=" ")
+    prompt, generated = "Q: Where? A:", " Sweden is"
+    as_coded = (prompt + generated).split(after)[-1].split(" ")[0].lower()
+    assert rule.prediction(prompt, generated) == as_coded
+
+
 def test_every_accepted_spelling_counts_and_nothing_else() -> None:
     accepted = (" Sweden", "Kingdom of Sweden ")
     assert ExactMatch().is_correct("sweden", accepted)

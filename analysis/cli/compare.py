@@ -13,14 +13,13 @@ import typer
 
 from lofit_lens.analysis.cli.console import command
 from lofit_lens.analysis.cli.options import (
-    EMBEDDED_TASKS,
     HeadOptions,
     ModelOptions,
-    TaskOptions,
     TrainingOptions,
     as_embedded,
     with_options,
 )
+from lofit_lens.analysis.cli.task_options import TasksOptions
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -28,21 +27,20 @@ if TYPE_CHECKING:
     from lofit_lens.analysis.cli.console import Report
     from lofit_lens.analysis.methods import Settings
     from lofit_lens.tasks import Task
-    from lofit_lens.tokens import EncodedText
 
 METHODS = "zero-shot,iti,repe-reading,repe-contrast,lofit,lora,random-heads"
 
 
 @with_options(
     model_options=ModelOptions,
-    task_options=TaskOptions,
+    task_options=TasksOptions,
     head_options=HeadOptions,
     training=TrainingOptions,
 )
 def compare(
     *,
     model_options: ModelOptions,
-    task_options: TaskOptions,
+    task_options: TasksOptions,
     head_options: HeadOptions,
     training: TrainingOptions,
     methods: Annotated[
@@ -97,13 +95,16 @@ def compare(
     """Fit and score several methods on several tasks under one protocol.
 
     Without --model and --task: the embedded model on its three tasks. Several tasks are given with
-    commas. **Methods**: zero-shot, lofit, lofit-scale, iti, repe-reading, repe-contrast, lorra, lora,
-    ia3, red, loreft, bitfit, jola, random-heads, or HEADS/DIRECTION, as lofit/mass-mean or probes/bias.
+    commas, or each with a --task of its own. **Methods**: zero-shot, lofit, lofit-scale, iti,
+    repe-reading, repe-contrast, lorra, lora, ia3, red, loreft, bitfit, jola, random-heads, or
+    HEADS/DIRECTION, as lofit/mass-mean or probes/bias.
     """
     with command(as_json, quiet) as report:
-        from lofit_lens.analysis.comparison.compare import ZERO_SHOT
+        from lofit_lens.analysis.baselines.validation import check_kl_budget
+        from lofit_lens.analysis.comparison.compare import ZERO_SHOT, check_tasks
         from lofit_lens.analysis.comparison.compare import compare as run_compare
         from lofit_lens.analysis.comparison.folder import ComparisonFolder, comparison_json
+        from lofit_lens.analysis.comparison.side_effects import encode_texts
         from lofit_lens.analysis.comparison.tables import as_text
         from lofit_lens.analysis.named_methods import named_methods
         from lofit_lens.analysis.published import check_model
@@ -113,13 +114,23 @@ def compare(
         embedded = (model_options.model or EMBEDDED) == EMBEDDED
         if embedded:
             model_options, training = as_embedded(model_options, training)
-        tasks = _tasks(task_options, embedded, training.seed)
+        model_options.check()
+        each = task_options.load_each(training.seed, embedded=embedded)
+        tasks = [task for folds in each for task in folds]
         if drop_leaked:
             tasks = [_without_leaks(task, report) for task in tasks]
+        check_tasks(tasks)
         if training.component is not None:
             raise LofitLensError(
                 "A comparison names what is learned: lofit is lofit/bias, lofit-scale is lofit/scale. Leave "
                 "--component out."
+            )
+        head_options.check(needed=False)
+        training.check(tasks)
+        check_kl_budget(kl_budget)
+        if model_options.batch_size == "auto":
+            raise LofitLensError(
+                "A comparison needs a number as --batch-size: its methods read activations in batches."
             )
         if published is not None:
             check_model(published)
@@ -132,11 +143,11 @@ def compare(
             )
         chosen_seeds = range(training.seed, training.seed + seeds)
         request = {"methods": names, "tasks": [t.name for t in tasks], "seeds": list(chosen_seeds)}
-        model = model_options.load()
-        texts = _texts(model, text) if text is not None else None
+        plain = _texts(text) if text is not None else None
         folder = None
         if out is not None:
             folder = ComparisonFolder(out, request, resume=resume, overwrite=overwrite)
+        model = model_options.load()
         comparison = run_compare(
             model,
             tasks,
@@ -151,7 +162,7 @@ def compare(
                 )
                 for task in tasks
             },
-            texts=texts,
+            texts=None if plain is None else encode_texts(model, plain),
             n_answers=answers,
             done=folder.done if folder is not None else (),
             on_run=folder.add if folder is not None else None,
@@ -170,15 +181,6 @@ def compare(
                 out=str(out),
                 paths=[str(path) for path in paths],
             )
-
-
-def _tasks(options: TaskOptions, embedded: bool, seed: int) -> list[Task]:
-    """The tasks named, separated by commas; for the embedded model its own three by default."""
-    named = options.task or (EMBEDDED_TASKS if embedded else None)
-    if named is None:
-        return options.load(seed)
-    each = [dataclasses.replace(options, task=name.strip()) for name in named.split(",")]
-    return [task for one in each for task in one.load(seed)]
 
 
 def _without_leaks(task: Task, report: Report) -> Task:
@@ -241,9 +243,8 @@ def _rates(given: Sequence[str]) -> dict[str, float]:
     return rates
 
 
-def _texts(model: TransformerBridge, path: Path) -> Sequence[EncodedText]:
+def _texts(path: Path) -> list[str]:
     """Plain text from a JSON list of strings, or from the lines of a file."""
-    from lofit_lens.analysis.comparison.side_effects import encode_texts
     from lofit_lens.errors import DataError
 
     try:
@@ -253,4 +254,4 @@ def _texts(model: TransformerBridge, path: Path) -> Sequence[EncodedText]:
         raise DataError(f"{path} cannot be read as text: {error}.") from error
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise DataError(f"{path} does not hold a list of strings.")
-    return encode_texts(model, texts)
+    return texts

@@ -62,6 +62,22 @@ def _fail(message: str) -> None:
     raise typer.Exit(BAD_REQUEST) from None
 
 
+def check_file(out: Path | None, *, overwrite: bool) -> None:
+    """Refuse a file to write to, before any work is done.
+
+    Raises:
+        LofitLensError: It is a folder, or it is there and `overwrite` is off.
+    """
+    from lofit_lens.errors import LofitLensError
+
+    if out is not None and out.is_dir():
+        raise LofitLensError(f"{out} is a folder; name a file with --out.")
+    if out is not None and out.exists() and not overwrite:
+        raise LofitLensError(
+            f"{out} is there. Name another file with --out, or give --overwrite to replace it."
+        )
+
+
 class Report:
     """Collects what a command has to say."""
 
@@ -71,10 +87,17 @@ class Report:
         self._lines: list[str] = []
         self.rescue: Path | None = None
         self.failures: list[str] = []
+        self._hints: list[str] = []
 
     def say(self, message: str) -> None:
         """A message on the way, to standard error."""
         typer.echo(message, err=True)
+
+    def hint(self, message: str | None) -> None:
+        """Advice: to standard error at once, and among the results as JSON."""
+        if message is not None:
+            self._hints.append(message)
+            self.say(message)
 
     def fail(self, error: Exception) -> None:
         """Something went wrong that the rest does not depend on; the exit code will tell."""
@@ -123,7 +146,9 @@ class Report:
     def print(self) -> None:
         """Print everything to standard output."""
         if self._as_json:
-            typer.echo(json.dumps(self._content, ensure_ascii=False, indent=1))
+            typer.echo(
+                json.dumps(self._content | {"hints": self._hints}, ensure_ascii=False, indent=1)
+            )
         else:
             typer.echo("\n\n".join(self._lines))
 

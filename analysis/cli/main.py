@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lofit_lens.analysis.cli.compare import compare
-from lofit_lens.analysis.cli.console import command, metrics_json
+from lofit_lens.analysis.cli.console import check_file, command, metrics_json
 from lofit_lens.analysis.cli.figures import figures
 from lofit_lens.analysis.cli.options import (
     HeadOptions,
     ModelOptions,
-    TaskOptions,
     TrainingOptions,
     with_options,
 )
 from lofit_lens.analysis.cli.report import report as report_command
+from lofit_lens.analysis.cli.task_options import TaskOptions, joined_shares, name_of
 from lofit_lens.analysis.cli.transfer import transfer
 
 app = typer.Typer(
@@ -119,7 +120,7 @@ def lofit(
     training: TrainingOptions,
     out: Out,
     random_draws: Annotated[
-        int, typer.Option(help="Sets of random heads to tune beside the selected ones.")
+        int, typer.Option(help="Sets of random heads to tune beside the selected ones.", min=0)
     ] = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -132,6 +133,7 @@ def lofit(
     TruthfulQA one folder a fold.
     """
     with command(as_json, quiet) as report:
+        from lofit_lens.analysis.cli.hints import doubt
         from lofit_lens.analysis.explorer.cards import head_cards
         from lofit_lens.analysis.explorer.measure import short_prompt
         from lofit_lens.analysis.runs import CARDS, RunFolder
@@ -143,13 +145,16 @@ def lofit(
         from lofit_lens.scoring import Evaluation
 
         folder = RunFolder.new(out, overwrite=overwrite)
+        model_options.check()
         tasks = task_options.load(training.seed)
+        head_options.check()
+        training.check(tasks)
         model = model_options.load()
         training.hint(model_options.model, report)
         total = heads_of(model).total
         k = number_of_heads(total, k=head_options.k, fraction=head_options.fraction)
         configs = [(training.selection(t), training.tuning(t, k / total)) for t in tasks]
-        report.say(f"{Path(source_of(model)[0]).name}: {k} of {total} heads; {task_options.task}")
+        report.say(f"{Path(source_of(model)[0]).name}: {k} of {total} heads; {name_of(tasks)}")
         folder.clear()
         runs = []
         for i, (task, (selection, tuning)) in enumerate(zip(tasks, configs, strict=True)):
@@ -180,19 +185,13 @@ def lofit(
         else:
             cards.save(out / CARDS)
         by_name = [run.evaluations() for run in runs]
-        name = str(task_options.task) if len(tasks) > 1 else tasks[0].name
+        name = name_of(tasks)
         pooled = {
             key: Evaluation.pooled(name, [evaluations[key] for evaluations in by_name])
             for key in by_name[0]
         }
         report.add_evaluations(pooled)
-        tuned = pooled["tuned"]
-        rivals = [e.main.value for name, e in pooled.items() if name.startswith("random")]
-        if tuned.main.value < max([*rivals, *tuned.floors.values()], default=0.0):
-            report.say(
-                "The tuned heads are below the floor or below random heads. The learning rates may not suit "
-                "this model: try others (--tuning-lr, --selection-lr), and choose by `evaluate --split val`."
-            )
+        report.hint(doubt(pooled))
         chosen = [[list(head) for head in run.heads] for run in runs]
         named = "; ".join(" ".join(map(str, run.heads)) for run in runs)
         folder.finish(
@@ -235,7 +234,10 @@ def select(
         from lofit_lens.selection import select_heads
 
         folder = RunFolder.new(out, overwrite=overwrite)
+        model_options.check()
         tasks = task_options.load(training.seed)
+        head_options.check(needed=False)
+        training.check(tasks)
         model = model_options.load()
         training.hint(model_options.model, report)
         wanted = {"k": head_options.k, "fraction": head_options.fraction}
@@ -255,7 +257,7 @@ def select(
                 chosen.append([list(head) for head in heads])
                 lines += f"\nheads: {' '.join(map(str, heads))}"
             report.add(lines)
-        folder.finish("select", model, task=task_options.task, heads=chosen)
+        folder.finish("select", model, task=name_of(tasks), heads=chosen)
         report.add(f"written to {out}", heads=chosen, out=str(out), paths=folder.files())
 
 
@@ -283,13 +285,15 @@ def tune(
         from lofit_lens.analysis.runs import RunFolder, read_heads
         from lofit_lens.attention import heads_of
         from lofit_lens.errors import LofitLensError
+        from lofit_lens.head_lists import read_head_list
         from lofit_lens.tuning import tune_heads
 
         folder = RunFolder.new(out, overwrite=overwrite)
+        model_options.check()
         tasks = task_options.load(training.seed)
-        model = model_options.load()
-        training.hint(model_options.model, report)
-        shape = heads_of(model).shape
+        training.check(tasks)
+        if not heads.exists():
+            read_head_list(heads)  # the names of heads themselves; anything else is refused now
         sources = RunFolder(heads).folds() if heads.is_dir() else [heads]
         if len(sources) == 1:
             sources *= len(tasks)  # one head set for every fold
@@ -298,6 +302,9 @@ def tune(
                 f"{heads} holds {len(sources)} folds, the task has {len(tasks)}. Name the fold, as "
                 f"--heads {sources[0]}: its heads were selected without its own test questions."
             )
+        model = model_options.load()
+        training.hint(model_options.model, report)
+        shape = heads_of(model).shape
         head_sets = [read_heads(source, **shape) for source in sources]
         configs = [training.tuning(t, h.fraction) for t, h in zip(tasks, head_sets, strict=True)]
         folder.clear()
@@ -308,7 +315,7 @@ def tune(
             tuned.save(fold)
             assert tuned.provenance is not None
             report.add(f"{task.name}: {tuned!r}\n{tuned.provenance.history!r}")
-        folder.finish("tune", model, task=task_options.task)
+        folder.finish("tune", model, task=name_of(tasks))
         report.add(f"written to {out}", out=str(out), paths=folder.files())
 
 
@@ -331,6 +338,7 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="File for the records of every item (.json.gz).")
     ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace the file --out.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -345,16 +353,21 @@ def evaluate(
         from lofit_lens.scoring import Evaluation
         from lofit_lens.scoring import evaluate as score
         from lofit_lens.tasks import reload_task
+        from lofit_lens.tasks.load import check_not_trained_on
 
         if split not in ("test", "val"):
             raise LofitLensError(f"--split is test or val, got {split!r}.")
-        if out is not None and out.is_dir():
-            raise LofitLensError(f"{out} is a folder; name a file with --out.")
+        check_file(out, overwrite=overwrite)
+        model_options.check()
         run = RunFolder(intervention) if intervention else None
         folds = run.folds() if run else []
-        model = model_options.load(run.loaded() if run else None)
-        edits = [strength * HeadIntervention.load(fold, model) for fold in folds]
-        if task_options.task is None and edits:
+        edits = [strength * HeadIntervention.load(fold) for fold in folds]
+        if edits and not (task_options.task or task_options.files):
+            for name in task_options.file_arguments():
+                raise LofitLensError(
+                    f"{name} describes a file, and none is named: the run knows its own. Name the file "
+                    "with --task, or leave the option out."
+                )
             sources = [e.provenance.task_source if e.provenance else {} for e in edits]
             tasks = [reload_task(s, data_dir=task_options.data_dir) for s in sources]
             for task, edit in zip(tasks, edits, strict=True):
@@ -370,6 +383,13 @@ def evaluate(
                 f"{intervention} holds {len(edits)} fold(s), the task has {len(tasks)}. Name the fold, "
                 "as --intervention RUN/fold-0 --task truthfulqa:0."
             )
+        for task in tasks:
+            task.scoring_rule(compat)
+        for task, edit in zip(tasks, edits, strict=bool(edits)):
+            check_not_trained_on(task, edit.provenance.task_source if edit.provenance else {})
+        model = model_options.load(run.loaded() if run else None)
+        for edit in edits:
+            edit.check_model(model)
         results = [
             score(
                 model,
@@ -382,9 +402,7 @@ def evaluate(
             )
             for task, edit in zip(tasks, edits or [None] * len(tasks), strict=True)
         ]
-        name = task_options.task if len(tasks) > 1 and task_options.task else tasks[0].name
-        name = name.partition(":")[0] if len(tasks) > 1 else name
-        pooled = Evaluation.pooled(name, results)
+        pooled = Evaluation.pooled(name_of(tasks), results)
         report.add_evaluations({"tuned" if edits else "zero_shot": pooled})
         if edits:
             report.add(scope=edits[0].scope, strength=strength)
@@ -408,7 +426,8 @@ def export(
     with command(as_json) as report:
         from lofit_lens.analysis.runs import RunFolder
         from lofit_lens.errors import LofitLensError
-        from lofit_lens.export import export_checkpoint
+        from lofit_lens.export import check_new_folder, export_checkpoint
+        from lofit_lens.folding import check_foldable
         from lofit_lens.intervention import HeadIntervention
 
         run = RunFolder(intervention)
@@ -417,8 +436,10 @@ def export(
             raise LofitLensError(
                 f"{intervention} holds {len(folds)} folds; export one, as --intervention {folds[0]}."
             )
+        edit = HeadIntervention.load(folds[0])
+        check_foldable(edit)
+        check_new_folder(out)
         model = model_options.load(run.loaded())
-        edit = HeadIntervention.load(folds[0], model)
         done = export_checkpoint(model, edit, out)
         report.add(
             f"{done.architecture} written to {done.folder}; largest logit difference to the hooked "
@@ -448,12 +469,14 @@ def heads(
     out: Annotated[
         Path | None, typer.Option(help="Write the heads as .npy (LoFiT's format) or .json.")
     ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace the file --out.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show, compare or convert sets of heads."""
     with command(as_json) as report:
         from lofit_lens.analysis.runs import read_heads
 
+        check_file(out, overwrite=overwrite)
         shape = {"n_layers": n_layers, "n_heads": n_heads}
         wanted = {"k": head_options.k, "fraction": head_options.fraction}
         first = read_heads(source, **shape, **wanted)
@@ -487,4 +510,4 @@ app.command("report")(report_command)
 def main() -> None:
     """Entry point."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    app()
+    app(joined_shares(sys.argv[1:]))

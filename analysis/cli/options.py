@@ -9,9 +9,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
@@ -26,6 +25,19 @@ if TYPE_CHECKING:
 
 def _option(text: str, panel: str, *names: str) -> Any:
     return typer.Option(*names, help=text, rich_help_panel=panel)
+
+
+def _batch_size(text: str) -> int | str:
+    """A batch size as typed.
+
+    Raises:
+        BadParameter: It is neither a whole number of at least 1 nor "auto".
+    """
+    if text == "auto":
+        return text
+    if text.isdecimal() and int(text):
+        return int(text)
+    raise typer.BadParameter(f"{text!r} is neither a whole number of at least 1 nor auto.")
 
 
 MODEL, TASK, HEADS, TRAINING = "Model", "Task", "Heads", "Training"
@@ -45,7 +57,26 @@ class ModelOptions:
     dtype: Annotated[str | None, _option("float32, bfloat16 or float16.", MODEL)] = None
     revision: Annotated[str | None, _option("Branch, tag or commit on the hub.", MODEL)] = None
     n_devices: Annotated[int | None, _option("Spread the model over CUDA devices.", MODEL)] = None
-    batch_size: Annotated[int, _option("Sequences per forward pass in scoring.", MODEL)] = 32
+    batch_size: Annotated[
+        Any,
+        typer.Option(
+            help="Sequences per forward pass in scoring, or auto: the most that fit into memory.",
+            rich_help_panel=MODEL,
+            parser=_batch_size,
+            metavar="<int|auto>",
+        ),
+    ] = "32"
+
+    def check(self) -> None:
+        """Refuse the path of a model that is not there, before any work.
+
+        Raises:
+            LofitLensError: There is no model folder.
+        """
+        from lofit_lens.model import find_model
+
+        if self.model is not None:
+            find_model(self.model)
 
     def load(self, run: Mapping[str, str | None] | None = None) -> TransformerBridge:
         """Load the model; that of a run, in its revision and dtype, where --model is not given."""
@@ -66,80 +97,32 @@ class ModelOptions:
 
 
 @dataclass(frozen=True)
-class TaskOptions:
-    """Which task; the columns of a file of one's own."""
-
-    task: Annotated[
-        str | None,
-        _option(
-            "truthfulqa (both folds), truthfulqa:0, truthfulqa:1, mquake, clutrr, embedded:truth, "
-            "embedded:kinship, embedded:edit, or a .csv, .tsv, .jsonl or .json file.",
-            TASK,
-        ),
-    ] = None
-    data_dir: Annotated[
-        Path | None, _option("Folder with the files of the paper's tasks.", TASK)
-    ] = None
-    prompt: Annotated[
-        str | None, _option('Template over the columns, as "Q: {question} A:".', TASK)
-    ] = None
-    answer: Annotated[str | None, _option("Column of the right answer.", TASK)] = None
-    choices: Annotated[
-        list[str] | None,
-        _option("Column of the candidates; give it again for several columns.", TASK),
-    ] = None
-    separator: Annotated[
-        str | None, _option("What separates the candidates in one column.", TASK)
-    ] = None
-    answer_is: Annotated[
-        str | None, _option("The answer column holds: text, letter, index0 or index1.", TASK)
-    ] = None
-    answer_prefix: Annotated[
-        str | None, _option("Text between prompt and answer. (default: a blank)", TASK)
-    ] = None
-    accepted: Annotated[str | None, _option("Column of further accepted answers.", TASK)] = None
-    good: Annotated[str | None, _option("Column of the better sentence of a pair.", TASK)] = None
-    bad: Annotated[str | None, _option("Column of the worse sentence.", TASK)] = None
-    group: Annotated[str | None, _option("Column whose equal values stay in one split.", TASK)] = (
-        None
-    )
-    shares: Annotated[
-        tuple[float, float, float] | None,
-        _option("Shares for training, validation and test. (default: 0.4 0.1 0.5)", TASK),
-    ] = None
-    split_seed: Annotated[int | None, _option("Seed of the split. (default: 42)", TASK)] = None
-    max_new_tokens: Annotated[
-        int | None, _option("Length of a generated answer. (default: 16)", TASK)
-    ] = None
-    stop: Annotated[
-        str | None, _option("Text that ends a generated answer. (default: a line break)", TASK)
-    ] = None
-
-    def load(self, seed: int) -> list[Task]:
-        """The folds of the task."""
-        from lofit_lens.errors import LofitLensError
-        from lofit_lens.tasks import load_tasks
-
-        if self.task is None:
-            raise LofitLensError("Say which task: --task NAME_OR_FILE.")
-        options: dict[str, Any] = {
-            f.name: value
-            for f in dataclasses.fields(self)
-            if f.name not in ("task", "data_dir") and (value := getattr(self, f.name)) is not None
-        }
-        if "shares" in options:
-            options["split"] = options.pop("shares")
-        if len(options.get("choices", ())) == 1:
-            options["choices"] = options["choices"][0]
-        return load_tasks(self.task, seed=seed, data_dir=self.data_dir, options=options)
-
-
-@dataclass(frozen=True)
 class HeadOptions:
     """How many heads."""
 
     fraction: Annotated[float | None, _option("Share of heads, such as 0.03.", HEADS)] = None
     k: Annotated[int | None, _option("Number of heads instead.", HEADS, "--k", "-k")] = None
+
+    def check(self, *, needed: bool = True) -> None:
+        """Refuse what no model can meet, before one is loaded.
+
+        Args:
+            needed: Whether one of the two has to be given.
+
+        Raises:
+            LofitLensError: Both are given, or neither though one is needed, or one is out of range.
+        """
+        from lofit_lens.errors import LofitLensError
+        from lofit_lens.heads import number_of_heads
+
+        if self.k is not None and self.fraction is not None:
+            raise LofitLensError(
+                f"Give either k or fraction, not both; got {self.k} and {self.fraction}."
+            )
+        if self.k is not None and self.k < 1:
+            raise LofitLensError(f"k must be 1 or more, got {self.k}.")
+        if needed or self.fraction is not None:
+            number_of_heads(self.k or 1, k=self.k, fraction=self.fraction)
 
 
 @dataclass(frozen=True)
@@ -167,8 +150,13 @@ class TrainingOptions:
         int | None, _option("Examples per optimiser step. (default: 8)", TRAINING)
     ] = None
     micro_batch_size: Annotated[
-        str | None,
-        _option("Examples per forward pass, or auto: the most that fit into memory.", TRAINING),
+        Any,
+        typer.Option(
+            help="Examples per forward pass, or auto: the most that fit into memory.",
+            rich_help_panel=TRAINING,
+            parser=_batch_size,
+            metavar="<int|auto>",
+        ),
     ] = None
     weight_decay: Annotated[float | None, _option("AdamW's. (default: 0.0)", TRAINING)] = None
     gradient_checkpointing: Annotated[
@@ -214,14 +202,25 @@ class TrainingOptions:
         given = {"learning_rate": self.tuning_lr, "component": self.component}
         return dataclasses.replace(base, **self._given(given))
 
+    def check(self, tasks: Sequence[Task]) -> None:
+        """Refuse settings that cannot be trained with, before a model is loaded.
+
+        Raises:
+            LofitLensError: A value is out of range, a task has no preset, or it lacks what the
+                objective needs.
+        """
+        for task in tasks:
+            self.selection(task)
+            self.tuning(task, fraction=0.03)
+            task.check_objective(self.objective or task.objective)
+
     def hint(self, model: str | None, report: Report) -> None:
         """Tell someone who trains the embedded model at learning rates not made for it."""
         from lofit_lens.identity import EMBEDDED
 
         if model == EMBEDDED and not (self.preset or self.selection_lr or self.tuning_lr):
-            report.say(
-                "Note: the default learning rates are too small for the embedded model; give --preset "
-                "embedded."
+            report.hint(
+                "The default learning rates are too small for the embedded model; give --preset embedded."
             )
 
     def _given(self, own: Mapping[str, Any]) -> dict[str, Any]:
@@ -230,20 +229,12 @@ class TrainingOptions:
             "scope": self.scope,
             "epochs": self.epochs,
             "batch_size": self.train_batch_size,
-            "micro_batch_size": _number_or_auto(self.micro_batch_size),
+            "micro_batch_size": self.micro_batch_size,
             "weight_decay": self.weight_decay,
             "gradient_checkpointing": self.gradient_checkpointing,
             "seed": self.seed,
         }
         return {name: value for name, value in (shared | dict(own)).items() if value is not None}
-
-
-def _number_or_auto(text: str | None) -> int | str | None:
-    """A batch size as typed; what is no number is left to the check of the configuration."""
-    return int(text) if text is not None and text.isdecimal() else text
-
-
-EMBEDDED_TASKS = "embedded:truth,embedded:kinship,embedded:edit"
 
 
 def as_embedded(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,34 +9,19 @@ import typer
 
 from lofit_lens.analysis.cli.console import command
 from lofit_lens.analysis.cli.options import (
-    EMBEDDED_TASKS,
-    TASK,
     HeadOptions,
     ModelOptions,
-    TaskOptions,
     TrainingOptions,
     as_embedded,
     with_options,
 )
+from lofit_lens.analysis.cli.task_options import TasksOptions
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from lofit_lens.analysis.cli.console import Report
     from lofit_lens.tasks import Task
-
-
-@dataclass(frozen=True)
-class TasksOptions(TaskOptions):
-    """Which tasks; the columns of files of one's own."""
-
-    task: Annotated[  # pyright: ignore[reportIncompatibleVariableOverride]
-        list[str] | None,
-        typer.Option(
-            help="As in the other commands; give it again for each task, or separate them by commas.",
-            rich_help_panel=TASK,
-        ),
-    ] = None
 
 
 @with_options(
@@ -93,7 +77,10 @@ def transfer(
         embedded = (model_options.model or EMBEDDED) == EMBEDDED
         if embedded:
             model_options, training = as_embedded(model_options, training)
+        model_options.check()
         tasks = _one_fold_each(task_options, embedded, training.seed, report)
+        head_options.check(needed=False)
+        training.check(tasks)
         model = model_options.load()
         total = heads_of(model).total
         k = Settings(k=head_options.k, fraction=head_options.fraction).n_heads(model)
@@ -167,16 +154,12 @@ def _one_fold_each(options: TasksOptions, embedded: bool, seed: int, report: Rep
     from lofit_lens.analysis.pairing import plain
     from lofit_lens.errors import LofitLensError
 
-    named = options.task or ([EMBEDDED_TASKS] if embedded else [])
-    texts = [name.strip() for text in named for name in text.split(",")]
-    if not texts:
-        raise LofitLensError("Say which tasks: --task NAME_OR_FILE, once for each.")
-    tasks: list[Task] = []
-    for text in texts:
-        first, *others = TaskOptions(**{**vars(options), "task": text}).load(seed)
+    tasks = []
+    for first, *others in options.load_each(seed, embedded=embedded):
         if others:
+            kind = first.name.partition(":")[0]
             report.say(
-                f"{text}: only {first.name}. For the other fold name it, as {others[0].name}."
+                f"{kind}: only {first.name}. For the other fold name it, as {others[0].name}."
             )
         tasks.append(first)
     names = [task.name for task in tasks]

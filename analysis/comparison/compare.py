@@ -34,6 +34,20 @@ Methods = Sequence[str] | Mapping[str, Method | Sequence[Method]]
 Key = tuple[str, str, int | None]
 
 
+def check_tasks(tasks: Sequence[Task]) -> None:
+    """Refuse tasks that cannot be compared on.
+
+    Raises:
+        LeakError: A test item is among the training or validation items.
+        LofitLensError: There is no task, or two have one name.
+    """
+    names = [task.name for task in tasks]
+    if not names or len(set(names)) < len(names):
+        raise LofitLensError(f"Tasks need different names, and at least one; got {names}.")
+    for task in tasks:
+        check_splits(task)
+
+
 def compare(
     model: TransformerBridge,
     tasks: Sequence[Task],
@@ -78,16 +92,14 @@ def compare(
         LofitLensError: A name is unknown or repeats, or `done` was made under another protocol.
         TrainingStopped: Training became unstable.
     """
+    check_tasks(tasks)
     names = [task.name for task in tasks]
-    if not names or len(set(names)) < len(names):
-        raise LofitLensError(f"Tasks need different names, and at least one; got {names}.")
     if not seeds:
         raise LofitLensError("seeds is empty; give at least one.")
     by_task = _by_task(settings, names)
     if not isinstance(methods, Mapping):
         named_methods([name for name in methods if name != ZERO_SHOT], by_task[names[0]])
     for task in tasks:
-        check_splits(task)
         by_task[task.name].n_heads(model)
     texts = tuple(texts) if texts is not None else sample_texts(model)
     grid = heads_of(model)

@@ -15,6 +15,7 @@ from lofit_lens.analysis.transfer.run import TransferRun
 from lofit_lens.analysis.transfer.stages import by_task, score_heads, tune_and_score
 from lofit_lens.attention import heads_of
 from lofit_lens.errors import LofitLensError
+from lofit_lens.fast.memory import BatchSize
 from lofit_lens.heads import number_of_heads
 from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.scoring.evaluation import Evaluation
@@ -38,7 +39,7 @@ def transfer_matrix(
     zero_shot: Mapping[str, Evaluation] | None = None,
     selection: SelectionConfig | Mapping[str, SelectionConfig] | None = None,
     tuning: TuningConfig | Mapping[str, TuningConfig] | None = None,
-    batch_size: int = 32,
+    batch_size: BatchSize = 32,
     together: int = 8,
     done: Sequence[TransferRun] = (),
     on_run: Callable[[TransferRun], object] | None = None,
@@ -61,7 +62,8 @@ def transfer_matrix(
         selection: How to train stage 1, for all tasks or by task name; its seed is replaced.
         tuning: How to train stage 2, for all tasks or by the name of the task tuned on; its seed is
             replaced.
-        batch_size: Sequences per forward pass in scoring.
+        batch_size: Sequences per forward pass in scoring; "auto" takes the most that fit into
+            memory.
         together: How many runs on one task are trained in one forward pass. Activations of a step
             take so many times the memory of one run; results do not depend on it, up to rounding.
         done: Runs of an earlier transfer with the same settings; they are not run again.

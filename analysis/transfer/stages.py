@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from lofit_lens.analysis.transfer.earlier import AllScores, Step, check_scores
 from lofit_lens.analysis.transfer.run import TransferRun
 from lofit_lens.errors import LofitLensError, TrainingStopped
+from lofit_lens.fast.memory import BatchSize
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.selection import select_together
@@ -85,7 +86,7 @@ def tune_and_score(
     tuning: TuningConfig | Mapping[str, TuningConfig] | None = None,
     *,
     together: int = 8,
-    batch_size: int = 32,
+    batch_size: BatchSize = 32,
 ) -> Iterator[TransferRun]:
     """Stage 2 on given heads with given seeds, and the scores of each tuned model, one by one.
 
@@ -95,7 +96,8 @@ def tune_and_score(
             and are on the same task are trained in one forward pass.
         tuning: How to train, for all tasks or by task name; its seed is replaced.
         together: How many runs at most, as in `transfer_matrix`.
-        batch_size: Sequences per forward pass in scoring.
+        batch_size: Sequences per forward pass in scoring; "auto" takes the most that fit into
+            memory.
 
     Yields:
         The runs in the order of the steps.

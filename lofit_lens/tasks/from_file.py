@@ -154,7 +154,8 @@ def from_file(
     scoring: Scoring = MultipleChoice(kind.metrics)
     if not kind.metrics:
         end = stated or _outside([example for _, example in examples], kind.stop or "\n")
-        scoring = ExactMatch(max_new_tokens or kind.max_new_tokens or 16, end)
+        tokens = max_new_tokens or kind.max_new_tokens or 16
+        scoring = ExactMatch(tokens, end, lead=answer_prefix.strip(" \t"))
     task = Task(
         name=name or data.name,
         train=train,

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lofit_lens.embedded.world import ABILITIES
 from lofit_lens.errors import LofitLensError
 from lofit_lens.tasks.clutrr import clutrr
 from lofit_lens.tasks.data import MEMORY
 from lofit_lens.tasks.embedded import embedded
 from lofit_lens.tasks.from_file import from_file
 from lofit_lens.tasks.mquake import mquake
+from lofit_lens.tasks.named_files import named_file
 from lofit_lens.tasks.tables import FORMATS
 from lofit_lens.tasks.task import Task
 from lofit_lens.tasks.truthfulqa import truthfulqa
 
+FIXED: Mapping[str, Callable[[int, str | Path | None], list[Task]]] = {
+    "truthfulqa": lambda _, folder: [truthfulqa(fold, data_dir=folder) for fold in (0, 1)],
+    "truthfulqa:0": lambda _, folder: [truthfulqa(0, data_dir=folder)],
+    "truthfulqa:1": lambda _, folder: [truthfulqa(1, data_dir=folder)],
+    "mquake": lambda _, folder: [mquake(data_dir=folder)],
+    "clutrr": lambda seed, folder: [clutrr(seed, data_dir=folder)],
+    "embedded:truth": lambda *_: [embedded("truth")],
+    "embedded:kinship": lambda *_: [embedded("kinship")],
+    "embedded:edit": lambda *_: [embedded("edit")],
+}
+"""The tasks that are no file of the user: what loads their folds with a seed and a data folder."""
+
 
 def load_tasks(
-    name_or_file: str,
+    name_or_file: str | Mapping[str, str],
     *,
     seed: int = 42,
     data_dir: str | Path | None = None,
@@ -29,33 +41,59 @@ def load_tasks(
 
     Args:
         name_or_file: "truthfulqa" (both folds), "truthfulqa:0", "truthfulqa:1", "mquake",
-            "clutrr", "embedded:truth", "embedded:kinship", "embedded:edit", or a file.
+            "clutrr", "embedded:truth", "embedded:kinship", "embedded:edit"; a file; a file with
+            arguments behind it, as "own.csv?prompt={q}&answer=a"; a task file (.toml); or a
+            mapping of "train", "val" and "test" to files.
         seed: Seed of CLUTRR's draw.
         data_dir: Folder with the paper's files.
-        options: Arguments of `from_file`; only for files.
+        options: Arguments of `from_file`, where the file does not come with its own.
 
     Raises:
-        LofitLensError: There is no such task or file, or options are given for a named task.
+        LofitLensError: There is no such task or file, or options are given that it does not take.
     """
-    name, _, part = name_or_file.partition(":")
-    if name in ("truthfulqa", "mquake", "clutrr", "embedded") and options:
-        raise LofitLensError(f"{name} is fixed; {', '.join(options)} describe a file of your own.")
-    if name_or_file == "truthfulqa":
-        return [truthfulqa(fold, data_dir=data_dir) for fold in (0, 1)]
-    if name == "truthfulqa" and part in ("0", "1"):
-        return [truthfulqa(int(part), data_dir=data_dir)]
-    if name_or_file == "mquake":
-        return [mquake(data_dir=data_dir)]
-    if name_or_file == "clutrr":
-        return [clutrr(seed, data_dir=data_dir)]
-    if name == "embedded" and part in ABILITIES:
-        return [embedded(part)]
-    if Path(name_or_file).suffix:
-        return [from_file(name_or_file, **(options or {}))]
-    raise LofitLensError(
-        f"There is no task {name_or_file!r}. Known: truthfulqa, truthfulqa:0, truthfulqa:1, mquake, "
-        f"clutrr, embedded:truth, embedded:kinship, embedded:edit, or a file ({', '.join(FORMATS)})."
-    )
+    return load_each([name_or_file], seed=seed, data_dir=data_dir, options=options)[0]
+
+
+def load_each(
+    names: Sequence[str | Mapping[str, str]],
+    *,
+    seed: int = 42,
+    data_dir: str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> list[list[Task]]:
+    """The tasks of several names, each as its folds.
+
+    Args:
+        names: As for `load_tasks`.
+        seed: Seed of CLUTRR's draw.
+        data_dir: Folder with the paper's files.
+        options: Arguments of `from_file`, for every file that does not come with its own.
+
+    Raises:
+        LofitLensError: There is no such task or file, or no task takes one of the options.
+    """
+    files = [named_file(name) for name in names]
+    for name, file in zip(names, files, strict=True):
+        if file is None and name not in FIXED:
+            raise LofitLensError(
+                f"There is no task {name!r}. Known: {', '.join(FIXED)}, a file ({', '.join(FORMATS)}) "
+                "or a task file (.toml)."
+            )
+    for option in options or {}:
+        if all(file is None or option in file.arguments for file in files):
+            why = [
+                f"{name} says it" if file else f"{str(name).partition(':')[0]} is fixed"
+                for name, file in zip(names, files, strict=True)
+            ]
+            raise LofitLensError(
+                f"{', '.join(why)}; {option} is for a file of your own that does not say it."
+            )
+    return [
+        [from_file(file.path, **{**(options or {}), **file.arguments})]
+        if file is not None
+        else FIXED[str(name)](seed, data_dir)
+        for name, file in zip(names, files, strict=True)
+    ]
 
 
 def reload_task(source: Mapping[str, Any], *, data_dir: str | Path | None = None) -> Task:
@@ -75,7 +113,7 @@ def reload_task(source: Mapping[str, Any], *, data_dir: str | Path | None = None
     if name == "clutrr":
         return clutrr(arguments["seed"], data_dir=data_dir)
     if str(name).startswith("embedded:"):
-        return embedded(name.removeprefix("embedded:"))
+        return FIXED[name](0, data_dir)[0]
     if str(name).startswith(MEMORY):
         raise LofitLensError(
             f"The task {arguments['task_name'] or 'rows'} was made of rows in memory, so it cannot be "
@@ -94,18 +132,32 @@ def check_not_trained_on(task: Task, trained_on: Mapping[str, Any]) -> None:
         trained_on: `Task.source` of the task the edit was learned on.
 
     Raises:
-        LofitLensError: Both are the same data, dealt into splits in another way.
+        LofitLensError: Both are the same data, dealt into splits in another way, or the edit was
+            learned on a file of test items.
     """
-    if not trained_on or task.source.get("name") != trained_on.get("name"):
+    here, there = task.source.get("name"), trained_on.get("name")
+    if here != there:
+        shared = sorted(_files(here, "test") & _files(there, "train", "val"))
+        if shared:
+            raise LofitLensError(
+                f"The edit was learned on {shared[0]}, which holds test items of this task. Score the "
+                "split the edit was learned with, or a file it was not learned on."
+            )
         return
     for way in ("fold", "split", "split_seed", "group"):
-        here, there = (_as_listed(source.get(way)) for source in (task.source, trained_on))
-        if here != there:
+        now, then = (_as_listed(source.get(way)) for source in (task.source, trained_on))
+        if now != then:
             raise LofitLensError(
-                f"The edit was learned on {trained_on['name']} with {way} = {there}, this task has "
-                f"{here}: its test items may have been trained on. Score the split the edit was "
-                "learned with."
+                f"The edit was learned on {there} with {way} = {then}, this task has {now}: its test "
+                "items may have been trained on. Score the split the edit was learned with."
             )
+
+
+def _files(name: Any, *splits: str) -> set[str]:
+    """The files of some splits; all three are dealt from a file that is named alone."""
+    if isinstance(name, Mapping):
+        return {name[split] for split in splits if split in name}
+    return {name} if name else set()
 
 
 def _as_listed(value: Any) -> Any:

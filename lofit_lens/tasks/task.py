@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
@@ -67,11 +68,13 @@ class ExactMatch:
 
     Attributes:
         max_new_tokens: Tokens generated.
-        stop: The prediction ends at this text.
+        stop: The prediction ends at this text; it is looked for behind blanks that a generation
+            begins with, and behind `lead`.
         strip: Whether white space around prediction and answers is ignored.
         after: Take what follows this separator in prompt and generation together, as the paper's
             code does; None takes the generation.
         after_index: Which piece of the split by `after`.
+        lead: What stands between prompt and answer, blanks around it left out.
     """
 
     max_new_tokens: int = 16
@@ -79,13 +82,17 @@ class ExactMatch:
     strip: bool = True
     after: str | None = None
     after_index: int = -1
+    lead: str = ""
 
     def prediction(self, prompt: str, generated: str) -> str:
         """The answer found in a generation."""
-        text = generated
+        text, start = generated, 0
         if self.after is not None:
             text = (prompt + generated).split(self.after)[self.after_index]
-        return self._normal(text.split(self.stop)[0])
+        elif before := re.match(rf"[ \t]*({re.escape(self.lead)}[ \t]*)?", text):
+            start = before.end()
+        end = text.find(self.stop, start)
+        return self._normal(text if end < 0 else text[:end])
 
     def is_correct(self, prediction: str, accepted: tuple[str, ...]) -> bool:
         """Whether a prediction is one of the accepted answers."""
