@@ -14,6 +14,7 @@ from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet, number_of_heads
 from lofit_lens.identity import source_of, tokenizer_of
 from lofit_lens.intervention import HeadIntervention
+from lofit_lens.loading.quantized import quantization_of
 from lofit_lens.provenance import library_versions
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class RunFolder:
             "model": source,
             "revision": revision,
             "dtype": str(model.cfg.dtype).removeprefix("torch."),
+            "quantization": quantization_of(model),
             "tokenizer": tokenizer_of(model),
         }
         record = {"schema": RUN_SCHEMA, "command": command, "command_line": command_line()}
@@ -92,7 +94,7 @@ class RunFolder:
         write_json(self.path / RUN_FILE, record)
 
     def loaded(self) -> dict[str, str | None]:
-        """Model, revision and dtype of the run, from `run.json` here or, for a fold, above."""
+        """Model, revision, dtype and quantization of the run, from `run.json` here or, for a fold, above."""
         for folder in (self.path, self.path.parent):
             if (folder / RUN_FILE).is_file():
                 run = read_json(folder / RUN_FILE, schema=RUN_SCHEMA, what="run")

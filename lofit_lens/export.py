@@ -10,11 +10,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from lofit_lens.attention import output_projection
 from lofit_lens.errors import LofitLensError, UnsupportedError
 from lofit_lens.folding import check_foldable, fold_projection
 from lofit_lens.identity import source_of, weights_processed
 from lofit_lens.intervention import HeadIntervention
-from lofit_lens.model import find_model
+from lofit_lens.loading.boot import family_of
+from lofit_lens.loading.find import find_model
+from lofit_lens.loading.gguf import GGUF, read_gguf
+from lofit_lens.loading.hub import on_hub
+from lofit_lens.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -62,7 +67,8 @@ def export_checkpoint(
 
     Raises:
         UnsupportedError: The family drops a bias of the output projection on reload, the edit
-            depends on the position, or the logits do not agree; nothing is left behind.
+            depends on the position, the weights are quantised, or the logits do not agree; nothing
+            is left behind.
         LofitLensError: The folder is not empty, or the model was not loaded from a checkpoint.
 
     Examples:
@@ -77,14 +83,19 @@ def export_checkpoint(
         raise UnsupportedError(
             "TransformerLens has processed the weights of this model. Load it with `load_model`."
         )
-    stock = _with_bias_allowed(_read_source(model), model, intervention)
-    for layer in intervention.heads.layers():
+    layers = intervention.heads.layers()
+    for layer in layers:
+        output_projection(model, layer)  # refuses quantised weights before any are read
+    stock = _read_source(model)
+    if intervention.bias is not None:
+        stock = _with_bias(stock, model, layers[0])
+    for layer in layers:
         fold_projection(_projection(stock, model, layer), intervention, layer)
     made_here = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
         stock.save_pretrained(folder)
-        _read_tokenizer(model).save_pretrained(folder)
+        _save_tokenizer(model, folder)
         return _proved(model, intervention, folder, stock.dtype)
     except BaseException:
         shutil.rmtree(folder)
@@ -104,21 +115,26 @@ def check_new_folder(folder: Path) -> None:
 
 
 def _read_source(model: TransformerBridge) -> Any:
-    """The untouched checkpoint the bridge was booted from."""
+    """The untouched checkpoint the bridge was booted from; that of a GGUF file in its type."""
     from transformers import AutoModelForCausalLM
 
     source, revision = source_of(model)
-    return AutoModelForCausalLM.from_pretrained(
-        find_model(source), revision=revision, dtype="auto"
-    ).eval()
+    found = find_model(source)
+    with on_hub(found, revision):
+        if found.endswith(GGUF):
+            config, _ = family_of(found, revision)
+            return read_gguf(found, config, revision=revision, dtype=model.cfg.dtype).eval()
+        return AutoModelForCausalLM.from_pretrained(found, revision=revision, dtype="auto").eval()
 
 
-def _read_tokenizer(model: TransformerBridge) -> Any:
-    """The checkpoint's own tokenizer; the bridge's carries changes of TransformerLens."""
-    from transformers import AutoTokenizer
-
+def _save_tokenizer(model: TransformerBridge, folder: Path) -> None:
+    """Save the checkpoint's own tokenizer, if it has one."""
     source, revision = source_of(model)
-    return AutoTokenizer.from_pretrained(find_model(source), revision=revision)
+    found = find_model(source)
+    with on_hub(found, revision):
+        tokenizer = load_tokenizer(found, revision=revision)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
 
 
 def _projection(stock: Any, model: TransformerBridge, layer: int) -> Any:
@@ -130,10 +146,32 @@ def _projection(stock: Any, model: TransformerBridge, layer: int) -> Any:
     return stock.get_submodule(path)
 
 
-def _with_bias_allowed(stock: Any, model: TransformerBridge, edit: HeadIntervention) -> Any:
-    """A model with the same weights whose output projections keep a bias when reloaded."""
-    layer = edit.heads.layers()[0]
-    if edit.bias is None or _projection(stock, model, layer).bias is not None:
+def _with_bias(stock: Any, model: TransformerBridge, layer: int) -> Any:
+    """A plain model with the same weights whose output projections keep a bias when reloaded."""
+    biased = new_with_bias(stock, model, layer)
+    if biased is stock:
+        return stock
+    biased = biased.to(stock.dtype)
+    missing, unexpected = biased.load_state_dict(stock.state_dict(), strict=False)
+    assert not unexpected and all(key.endswith(".bias") for key in missing)
+    for key in missing:
+        nn.init.zeros_(biased.get_parameter(key))
+    biased.generation_config = stock.generation_config
+    return biased.eval()
+
+
+def new_with_bias(stock: Any, model: TransformerBridge, layer: int) -> Any:
+    """A plain model of the same shape whose output projections keep a bias when reloaded.
+
+    Args:
+        stock: The checkpoint in plain `transformers`; returned where it has such a bias itself.
+        model: The bridge of it.
+        layer: A layer with heads.
+
+    Raises:
+        UnsupportedError: The family drops such a bias.
+    """
+    if _projection(stock, model, layer).bias is not None:
         return stock
     name = type(stock).__name__
     config = stock.config.to_dict()
@@ -153,13 +191,7 @@ def _with_bias_allowed(stock: Any, model: TransformerBridge, edit: HeadIntervent
             "checkpoint would silently lose the edit. Ship the intervention with `save` and apply it "
             "with hooks, or fold it in memory with `fold`."
         )
-    biased = biased.to(stock.dtype)
-    missing, unexpected = biased.load_state_dict(stock.state_dict(), strict=False)
-    assert not unexpected and all(key.endswith(".bias") for key in missing)
-    for key in missing:
-        nn.init.zeros_(biased.get_parameter(key))
-    biased.generation_config = stock.generation_config
-    return biased.eval()
+    return biased
 
 
 def _rehome_as_llama(config: dict[str, Any]) -> Any:

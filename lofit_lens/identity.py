@@ -105,7 +105,7 @@ def fingerprint(model: TransformerBridge) -> Fingerprint:
     cfg = model.cfg
     config: Any = model.original_model.config
     source = _known_as(getattr(config, "_name_or_path", "") or "")
-    name = Path(source).name if Path(source).is_dir() else source
+    name = Path(source).name if Path(source).exists() else source
     return Fingerprint(
         architecture=str(cfg.architecture),
         n_layers=cfg.n_layers,

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from lofit_lens.errors import LofitLensError
-from lofit_lens.identity import EMBEDDED, EMBEDDED_FOLDER
-from lofit_lens.tokenizer import attach_tokenizer, load_tokenizer, stand_in
-from lofit_lens.usable import check_usable, known_family
+from lofit_lens.loading.boot import Placement, boot, told_in_a_line
+from lofit_lens.loading.find import find_model
+from lofit_lens.loading.gguf import GGUF, check_gguf
+from lofit_lens.loading.hub import on_hub
+from lofit_lens.loading.quantized import Quantization, check_quantization
+from lofit_lens.usable import check_usable
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -24,6 +26,7 @@ def load_model(
     *,
     device: str | torch.device | None = None,
     dtype: DtypeName | torch.dtype | None = None,
+    quantization: Quantization | None = None,
     revision: str | None = None,
     n_devices: int | None = None,
     device_map: str | dict[str, str | int] | None = None,
@@ -31,29 +34,65 @@ def load_model(
     """Load a language model as a frozen, native `TransformerBridge` in eval mode.
 
     Native means: no compatibility mode and no weight processing, so logits equal those of
-    Hugging Face with eager attention.
+    Hugging Face with eager attention. Nothing is installed on the way.
 
     Args:
         name_or_folder: "embedded" for the small model that comes with the package, a local folder
-            in Hugging Face format, the name of a folder inside `$LOFIT_LENS_MODELS`, or a name on
-            the Hugging Face hub.
+            in Hugging Face format, a GGUF file or a folder with one (its weights are dequantised;
+            extra `gguf`), the name of either inside `$LOFIT_LENS_MODELS`, or a name on the Hugging
+            Face hub. A folder without a tokenizer gives a model without one, for hooks on token
+            ids.
         device: Where to put the model. Default: CUDA when present, else the CPU.
         dtype: Weights' type. Default: bfloat16 on CUDA where supported, else float32.
+        quantization: "bnb-4bit" or "bnb-8bit": linear layers in 4 (NF4) or 8 bits by bitsandbytes
+            (extra `quantized`), on CUDA only. Such weights cannot be folded or exported.
         revision: Branch, tag or commit on the hub.
         n_devices: Spread the model over this many CUDA devices.
         device_map: Placement as in `transformers`, as "auto"; excludes `device`.
 
     Raises:
         LofitLensError: The model cannot be found or read.
-        UnsupportedError: It has no attention heads to edit, or TransformerLens cannot run it.
+        UnsupportedError: It has no attention heads to edit, TransformerLens cannot run it, or
+            quantisation was asked for where there is no CUDA device.
 
     Examples:
         >>> model = load_model("embedded")  # doctest: +SKIP
         >>> model = load_model("meta-llama/Llama-2-7b-hf", dtype="bfloat16")  # doctest: +SKIP
+        >>> model = load_model("SmolLM2-135M-Instruct-Q4_1.gguf")  # doctest: +SKIP
     """
-    from safetensors import SafetensorError
-    from transformer_lens.model_bridge import TransformerBridge
+    place, dtype = placed(device, dtype, n_devices, device_map)
+    source = find_model(name_or_folder)
+    if quantization is not None:
+        check_quantization(quantization, place.device, source)
+    if source.endswith(GGUF):
+        check_gguf(source)
+    with (
+        on_hub(source, revision) as commit,
+        told_in_a_line(str(name_or_folder), quantization),
+    ):
+        model = boot(
+            source,
+            placement=place,
+            dtype=dtype,
+            revision=commit or revision,
+            quantization=quantization,
+        )
+        if commit is not None:  # newer versions of Transformers do not keep it
+            model.original_model.config._commit_hash = commit  # pyright: ignore
+    return check_usable(freeze(model))
 
+
+def placed(
+    device: str | torch.device | None,
+    dtype: DtypeName | torch.dtype | None,
+    n_devices: int | None = None,
+    device_map: str | dict[str, str | int] | None = None,
+) -> tuple[Placement, torch.dtype]:
+    """Where a model goes and in which type, by the defaults of `load_model`.
+
+    Raises:
+        LofitLensError: A device together with a spread, or an unknown type.
+    """
     spread = n_devices is not None or device_map is not None
     if spread and device is not None:
         raise LofitLensError("Give either device, or n_devices / device_map to spread the model.")
@@ -64,51 +103,7 @@ def load_model(
         dtype = torch.bfloat16 if on_cuda and torch.cuda.is_bf16_supported() else torch.float32
     elif isinstance(dtype, str):
         dtype = _dtype_from_name(dtype)
-
-    source = find_model(name_or_folder)
-    try:
-        with known_family(source, revision):
-            model = TransformerBridge.boot_transformers(
-                source,
-                device=device,
-                dtype=dtype,
-                revision=revision,
-                n_devices=n_devices,
-                device_map=device_map,
-                tokenizer=stand_in(),
-            )
-        attach_tokenizer(model, load_tokenizer(source, revision=revision))
-    except (
-        OSError, ValueError, RuntimeError, AssertionError, NotImplementedError, SafetensorError
-    ) as error:  # fmt: skip
-        if "out of memory" in str(error):
-            raise
-        raise LofitLensError(
-            f"Could not load the model {str(name_or_folder)!r}: {error}\nGive a folder in "
-            "Hugging Face format (config.json, *.safetensors, tokenizer.json) or a name on the hub."
-        ) from error
-    return check_usable(freeze(model))
-
-
-def find_model(name_or_folder: str | Path) -> str:
-    """The folder or hub name that `load_model` loads.
-
-    Raises:
-        LofitLensError: The text is a path to something that is not a model folder.
-    """
-    if name_or_folder == EMBEDDED:
-        return str(EMBEDDED_FOLDER)
-    here = Path(name_or_folder).expanduser()
-    shelf = os.environ.get("LOFIT_LENS_MODELS")
-    candidates = [here] + ([Path(shelf) / here] if shelf and not here.is_absolute() else [])
-    for folder in candidates:
-        if (folder / "config.json").is_file():
-            return str(folder.resolve())
-        if folder.exists():
-            raise LofitLensError(f"{folder} is not a model folder: it has no config.json.")
-    if here.is_absolute() or str(name_or_folder).startswith((".", "~")):
-        raise LofitLensError(f"There is no model folder {here}.")
-    return str(name_or_folder)
+    return Placement(device, n_devices, device_map), dtype
 
 
 def freeze(model: TransformerBridge) -> TransformerBridge:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from lofit_lens.errors import UnsupportedError
+from lofit_lens.loading.gguf import split_source
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -46,11 +48,25 @@ class TokenizerRule:
 _RULES: WeakKeyDictionary[Any, dict[tuple[Any, ...], TokenizerRule]] = WeakKeyDictionary()
 
 
+FILES = (
+    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "spiece.model", "vocab.json",
+    "vocab.txt", "merges.txt", "tekken.json", "*.tiktoken",
+)  # fmt: skip
+"""Files by which a folder has a tokenizer."""
+
+
 def load_tokenizer(source: str, *, revision: str | None = None) -> Any:
-    """The tokenizer of a folder or hub name, as `transformers` reads it."""
+    """The tokenizer of a folder, GGUF file or hub name, as `transformers` reads it.
+
+    None if it is a folder without one.
+    """
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(source, revision=revision)
+    folder, file = split_source(source)
+    here = Path(folder)
+    if not file and here.is_dir() and not any(any(here.glob(pattern)) for pattern in FILES):
+        return None
+    return AutoTokenizer.from_pretrained(folder, revision=revision, **file)
 
 
 def stand_in() -> Any:

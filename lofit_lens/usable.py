@@ -22,38 +22,31 @@ UNKNOWN = ("Could not determine supported architecture", "Unsupported architectu
 
 
 @contextmanager
-def known_family(source: str, revision: str | None = None) -> Iterator[None]:
+def known_family(config: Any) -> Iterator[None]:
     """Say by name that TransformerLens does not know a family, or stumbles over it.
 
     Args:
-        source: The folder or hub name that is loaded inside the context.
-        revision: Branch, tag or commit on the hub.
+        config: The configuration of the model that is looked at inside the context.
 
     Raises:
         UnsupportedError: One of the two.
     """
     ours = f"TransformerLens {version('transformer-lens')}"
+    name = ", ".join(config.architectures or ()) or type(config).__name__
     try:
         yield
     except ValueError as error:
         if not str(error).startswith(UNKNOWN):  # it goes on with a list of all that it knows
             raise
         raise UnsupportedError(
-            f"{ours} does not know {_class_name(source, revision)}, so there are no hook points to "
-            "edit its heads at. Take a model of a family that it knows, such as Llama, Qwen or Gemma."
+            f"{ours} does not know {name}, so there are no hook points to edit its heads at. Take a "
+            "model of a family that it knows, such as Llama, Qwen or Gemma."
         ) from None
     except (AttributeError, IndexError, KeyError, TypeError) as error:
         raise UnsupportedError(
-            f"{ours} cannot load {_class_name(source, revision)} ({type(error).__name__}: {error}). "
+            f"{ours} cannot load {name} ({type(error).__name__}: {error}). "
             "Take a model of another family, or a TransformerLens that loads this one."
         ) from error
-
-
-def _class_name(source: str, revision: str | None) -> str:
-    from transformers import AutoConfig
-
-    config: Any = AutoConfig.from_pretrained(source, revision=revision)
-    return ", ".join(config.architectures or ()) or type(config).__name__
 
 
 def check_usable(model: TransformerBridge) -> TransformerBridge:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from lofit_lens.analysis.cli.check import check
 from lofit_lens.analysis.cli.compare import compare
 from lofit_lens.analysis.cli.console import check_file, command, metrics_json
 from lofit_lens.analysis.cli.figures import figures
@@ -501,6 +502,7 @@ def heads(
             report.add(f"written to {first.save(out)}", paths=[str(out)])
 
 
+app.command()(check)
 app.command()(compare)
 app.command()(transfer)
 app.command()(figures)

@@ -49,12 +49,17 @@ class ModelOptions:
 
     model: Annotated[
         str | None,
-        _option("embedded, a folder in Hugging Face format, or a name on the hub.", MODEL),
+        _option(
+            "embedded, a folder in Hugging Face format, a .gguf file, or a name on the hub.", MODEL
+        ),
     ] = None
     device: Annotated[str | None, _option("cpu, cuda, cuda:1, … (default: CUDA if any)", MODEL)] = (
         None
     )
     dtype: Annotated[str | None, _option("float32, bfloat16 or float16.", MODEL)] = None
+    quantization: Annotated[
+        str | None, _option("bnb-4bit or bnb-8bit: weights in 4 or 8 bits, on CUDA.", MODEL)
+    ] = None
     revision: Annotated[str | None, _option("Branch, tag or commit on the hub.", MODEL)] = None
     n_devices: Annotated[int | None, _option("Spread the model over CUDA devices.", MODEL)] = None
     batch_size: Annotated[
@@ -91,6 +96,7 @@ class ModelOptions:
             name,
             device=self.device,
             dtype=self.dtype or of_run.get("dtype"),  # pyright: ignore[reportArgumentType]
+            quantization=self.quantization or of_run.get("quantization"),  # pyright: ignore[reportArgumentType]
             revision=self.revision or of_run.get("revision"),
             n_devices=self.n_devices,
         )

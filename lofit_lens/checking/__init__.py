@@ -1,0 +1,1 @@
+"""What a user wants to know of a model before work starts."""

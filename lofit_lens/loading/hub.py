@@ -1,0 +1,97 @@
+"""Names on the Hugging Face hub: one short look before libraries try for long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unittest.mock import patch
+
+from lofit_lens.errors import LofitLensError
+from lofit_lens.loading.find import is_local, places
+from lofit_lens.loading.gguf import split_source
+
+PATIENCE = 5.0
+"""Seconds to wait for an answer of the hub."""
+
+
+@contextmanager
+def on_hub(name: str, revision: str | None) -> Iterator[str | None]:
+    """Look a name up, so that what is inside may take it for granted; what lies here passes.
+
+    Where the hub cannot be reached but the model is in the cache, nothing inside tries the network.
+
+    Yields:
+        The commit, so that all files come from one; None if it is not known.
+
+    Args:
+        name: As `find_model` gave it.
+        revision: Branch, tag or commit.
+
+    Raises:
+        LofitLensError: There is no such model, or the hub cannot be reached and the model is not in
+            the cache.
+    """
+    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    if is_local(name):
+        yield None
+        return
+    repository, gguf = split_source(name)
+    file = gguf.get("gguf_file", "config.json")
+    try:
+        cached = try_to_load_from_cache(repository, file, revision=revision)
+    except HFValidationError:
+        raise LofitLensError(
+            f"There is no model {name!r}: no folder {_looked_for(name)}."
+        ) from None
+    why_not, commit = "HF_HUB_OFFLINE is set", None
+    if not constants.is_offline_mode():
+        why_not, commit = _ask(name, repository, file, revision)
+    if why_not and isinstance(cached, str):
+        commit = Path(cached).parent.name
+    elif why_not:
+        raise LofitLensError(
+            f"There is no model {name!r} here: no folder {_looked_for(name)}, it is not in the cache "
+            f"of the hub ({constants.HF_HUB_CACHE}), and it cannot be fetched: {why_not}. Give a "
+            "folder in Hugging Face format or a GGUF file, or fetch it on a machine with a network: "
+            f"hf download {repository}."
+        )
+    with patch.object(constants, "HF_HUB_OFFLINE", bool(why_not)):
+        yield commit
+
+
+def _ask(
+    name: str, repository: str, file: str, revision: str | None
+) -> tuple[str | None, str | None]:
+    """Why the hub gives no answer, or None if it has the model, and then the commit.
+
+    Raises:
+        LofitLensError: It answers that there is no such model, or not for this user.
+    """
+    from huggingface_hub import constants, errors, get_hf_file_metadata, hf_hub_url
+
+    hub = constants.ENDPOINT
+    try:
+        url = hf_hub_url(repository, file, revision=revision)
+        return None, get_hf_file_metadata(url, timeout=PATIENCE).commit_hash
+    except errors.GatedRepoError:
+        raise LofitLensError(
+            f"{name!r} is gated on {hub}: ask for access on its page, then `hf auth login`."
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise LofitLensError(f"{name!r} has no revision {revision!r} on {hub}.") from None
+    except errors.EntryNotFoundError:
+        raise LofitLensError(f"{name!r} on {hub} has no file {file}, so it is no model.") from None
+    except errors.RepositoryNotFoundError:
+        raise LofitLensError(
+            f"There is no model {name!r}: no folder {_looked_for(name)}, and none of this name on "
+            f"{hub}. If it is private, `hf auth login` first."
+        ) from None
+    except Exception as error:  # whatever the library for requests calls a failed connection
+        return f"{hub} cannot be reached ({error})", None
+
+
+def _looked_for(name: str) -> str:
+    return " or ".join(str(place.absolute()) for place in places(Path(name)))
