@@ -158,6 +158,12 @@ def compare(
             on_failure=report.fail,
             progress=not quiet,
         )
+        for run in comparison.runs:
+            for stage, of in (("Stage 1", "selection"), ("Stage 2", "tuning")):
+                choice = run.protocol["settings"][of].get("rate_choice")
+                report.add_rate(f"{stage} on {run.fold}", choice)
+            what = f"{run.method} on {run.fold}, seed {run.seed}"
+            report.warn(what, run.choices.get("warning"))
         if base not in comparison.methods:
             raise LofitLensError(f"{base} failed, so there is nothing to compare with.")
         text_table = as_text(comparison, base=base, published=published)

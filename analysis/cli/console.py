@@ -13,6 +13,7 @@ import typer
 
 if TYPE_CHECKING:
     from lofit_lens.errors import TrainingStopped
+    from lofit_lens.provenance import Provenance
     from lofit_lens.scoring import Evaluation
 
 BAD_REQUEST = 1
@@ -86,6 +87,31 @@ class Report:
         if lines:
             self._lines.append(lines)
         self._content.update(content)
+
+    def add_training(self, what: str, provenance: Provenance | None) -> None:
+        """Say how "auto" chose the learning rate of a training, and what it is to be warned of."""
+        if provenance is not None:
+            self.add_rate(what, provenance.config.get("rate_choice"))
+            self.warn(what, provenance.history.warning())
+
+    def add_rate(self, what: str, choice: Mapping[str, Any] | None) -> None:
+        """Say how a learning rate was chosen, if one was, once."""
+        from lofit_lens.training.rates import RateChoice
+
+        if choice is not None and what not in self._content.get("rates", {}):
+            self.say(f"{what}: {RateChoice.from_json(choice)}.")
+            self._content.setdefault("rates", {})[what] = dict(choice)
+
+    def warn(self, what: str, warning: str | None) -> None:
+        """Say a warning, if there is one."""
+        if warning is not None:
+            self.say(f"{what}: {warning}")
+            self._content.setdefault("warnings", {})[what] = warning
+
+    @property
+    def noted(self) -> dict[str, Any]:
+        """The learning rates chosen and the warnings, where there are any."""
+        return {key: self._content[key] for key in ("rates", "warnings") if key in self._content}
 
     def add_evaluations(self, evaluations: Mapping[str, Evaluation]) -> None:
         """Add scores with intervals, and the floors beside them."""

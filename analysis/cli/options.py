@@ -175,11 +175,17 @@ class TrainingOptions:
         bool, _option("Recompute activations to save memory.", TRAINING)
     ] = False
     selection_lr: Annotated[
-        float | None, _option("Learning rate of stage 1. (default: 0.005)", TRAINING)
+        str | None,
+        _option(
+            "Learning rate of stage 1, or auto: chosen on validation. (default: 0.005)", TRAINING
+        ),
     ] = None
     l1: Annotated[float | None, _option("Lambda of stage 1. (default: 0.001)", TRAINING)] = None
     tuning_lr: Annotated[
-        float | None, _option("Learning rate of stage 2. (default: 0.01)", TRAINING)
+        str | None,
+        _option(
+            "Learning rate of stage 2, or auto: chosen on validation. (default: 0.01)", TRAINING
+        ),
     ] = None
     component: Annotated[
         str | None, _option("Stage 2 tunes: bias or scale. (default: bias)", TRAINING)
@@ -196,7 +202,7 @@ class TrainingOptions:
             base = SELECTION
         elif self.preset:
             base = SelectionConfig.paper(self.preset, paper_task(task))
-        given = {"learning_rate": self.selection_lr, "l1": self.l1}
+        given = {"learning_rate": _rate_or_auto(self.selection_lr), "l1": self.l1}
         return dataclasses.replace(base, **self._given(given))
 
     def tuning(self, task: Task, fraction: float) -> TuningConfig:
@@ -211,7 +217,7 @@ class TrainingOptions:
         elif self.preset:
             nearest = 0.1 if fraction > 0.05 else 0.03
             base = TuningConfig.paper(self.preset, paper_task(task), fraction=nearest)
-        given = {"learning_rate": self.tuning_lr, "component": self.component}
+        given = {"learning_rate": _rate_or_auto(self.tuning_lr), "component": self.component}
         return dataclasses.replace(base, **self._given(given))
 
     def hint(self, model: str | None, report: Report) -> None:
@@ -241,6 +247,14 @@ class TrainingOptions:
 def _number_or_auto(text: str | None) -> int | str | None:
     """A batch size as typed; what is no number is left to the check of the configuration."""
     return int(text) if text is not None and text.isdecimal() else text
+
+
+def _rate_or_auto(text: str | None) -> float | str | None:
+    """A learning rate as typed; what is no number is left to the check of the configuration."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
 
 
 EMBEDDED_TASKS = "embedded:truth,embedded:kinship,embedded:edit"

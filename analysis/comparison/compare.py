@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from lofit_lens.analysis.comparison.bench import Bench, base_name
 from lofit_lens.analysis.comparison.leaks import check_splits
+from lofit_lens.analysis.comparison.rates import with_rates
 from lofit_lens.analysis.comparison.results import Comparison
 from lofit_lens.analysis.comparison.run import ComparisonRun
 from lofit_lens.analysis.comparison.side_effects import kl_on, sample_texts
@@ -89,6 +90,12 @@ def compare(
     for task in tasks:
         check_splits(task)
         by_task[task.name].n_heads(model)
+    if not isinstance(methods, Mapping):
+        for task in tasks:
+            earlier = [run.protocol for run in done if run.fold == task.name and run.protocol]
+            by_task[task.name] = with_rates(
+                model, task, by_task[task.name], methods, seed=seeds[0], earlier=earlier
+            )
     texts = tuple(texts) if texts is not None else sample_texts(model)
     grid = heads_of(model)
     shared = {

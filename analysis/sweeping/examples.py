@@ -72,7 +72,8 @@ def example_sweep(
         for n, task in order:
             for seed in seeds:
                 cut = with_examples(task, n, seed=seed)
-                steps.run(n, cut, seed, methods, by_task[task.name])
+                own = steps.with_rates(n, cut, seed, methods, by_task[task.name])
+                steps.run(n, cut, seed, methods, own)
                 bar.update()
     return steps.sweep()
 

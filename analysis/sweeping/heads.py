@@ -95,6 +95,9 @@ def head_sweep(
     plan = [(k, task, seed) for k in own for task in tasks for seed in seeds]
     for k, task, seed in tqdm(plan, desc="head sweep", disable=not progress):
         chosen = own[k][task.name]
+        if k != most and chosen.selection.learning_rate == "auto":
+            chosen = replace(chosen, selection=own[most][task.name].selection)
+        chosen = own[k][task.name] = steps.with_rates(k, task, seed, names, chosen)
         kl = kl_on(model, texts, batch_size=chosen.batch_size)
         by_name = named_methods(names, chosen, kl=None if chosen.kl_budget is None else kl)
         learned = [name for name in names if _is_learned(name)]

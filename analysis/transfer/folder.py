@@ -105,8 +105,10 @@ class TransferFolder:
         run.save(self._records / run.file_name(self._count))
         self._count += 1
 
-    def finish(self, matrix: TransferMatrix, model: str) -> tuple[pd.DataFrame, list[Path]]:
-        """Write table and figure; returns the table and the files for people."""
+    def finish(
+        self, matrix: TransferMatrix, model: str, noted: Mapping[str, Any] | None = None
+    ) -> tuple[pd.DataFrame, list[Path]]:
+        """Write table and figure, and what else is to be noted; the table, the files for people."""
         from lofit_lens.analysis.figures.files import write_figure
         from lofit_lens.analysis.figures.transfer import transfer_heatmap
 
@@ -117,7 +119,7 @@ class TransferFolder:
         table.to_csv(paths[0], index=False)
         write_figure(transfer_heatmap(table), paths[1])
         told = {**self._request, "command_line": command_line(), "table": records(table)}
-        write_json(paths[2], told)
+        write_json(paths[2], {**told, **(noted or {})})
         return table, paths
 
     def _check_request(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
@@ -20,6 +21,7 @@ from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.scoring.evaluation import Evaluation
 from lofit_lens.tasks.task import Task
 from lofit_lens.training.config import SelectionConfig, TuningConfig
+from lofit_lens.training.rates import as_before, with_rate
 from lofit_lens.training.together import check_together
 
 if TYPE_CHECKING:
@@ -60,7 +62,8 @@ def transfer_matrix(
         zero_shot: Scores of the untuned model, if they are there, by task name.
         selection: How to train stage 1, for all tasks or by task name; its seed is replaced.
         tuning: How to train stage 2, for all tasks or by the name of the task tuned on; its seed is
-            replaced.
+            replaced. A learning rate of "auto" is chosen once for each task, on its own heads with
+            the first seed.
         batch_size: Sequences per forward pass in scoring.
         together: How many runs on one task are trained in one forward pass. Activations of a step
             take so many times the memory of one run; results do not depend on it, up to rounding.
@@ -109,6 +112,19 @@ def transfer_matrix(
     plan = transfer_plan(
         model, tasks, seeds=seeds, k=size, random_draws=random_draws, scores=scores
     )
+    configs = {
+        task.name: with_rate(
+            model,
+            task,
+            scores[task.name][seeds[0]].top(k=size),
+            as_before(
+                replace(configs[task.name], seed=seeds[0]),
+                [run.config for run in done if run.config and run.task == task.name],
+            ),
+            progress=False,
+        )
+        for task in tasks
+    }
     runs = sort_finished(done, plan, configs, zero_shot)
     waiting = [place for place, run in enumerate(runs) if run is None]
     new = tune_and_score(

@@ -81,6 +81,8 @@ class TrainingConfig:
             if not math.isfinite(value) or value < 0 or (name in positive and value == 0):
                 valid = "greater than 0" if name in positive else "0 or greater"
                 raise LofitLensError(f"{name} must be {valid}, got {value}.")
+        if self.rate_choice and self.rate_choice["learning_rate"] != self.learning_rate:
+            object.__setattr__(self, "rate_choice", None)  # it was of another rate
         if self.micro_batch_size is not None:
             check_batch_size(self.micro_batch_size, "micro_batch_size")
         for name, valid in (("objective", (None, *OBJECTIVES)), ("scope", TOKEN_SCOPES)):

@@ -98,11 +98,8 @@ class History:
         means = self.epoch_loss
         ends = [min((i + 1) * self._epoch, len(self.loss)) for i in range(len(means))]
         middles = [(i * self._epoch + 1 + end) / 2 for i, end in enumerate(ends)]
-        return loss_curve(self.loss, dict(zip(middles, means, strict=True)), self._validation)
-
-    @property
-    def _validation(self) -> dict[float, float]:
-        return dict(zip(self.val_step, self.val_loss, strict=True))
+        validation = dict(zip(map(float, self.val_step), self.val_loss, strict=True))
+        return loss_curve(self.loss, dict(zip(middles, means, strict=True)), validation)
 
     @property
     def _epoch(self) -> int:
