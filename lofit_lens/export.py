@@ -15,6 +15,7 @@ from lofit_lens.folding import check_foldable, fold_projection
 from lofit_lens.identity import source_of, weights_processed
 from lofit_lens.intervention import HeadIntervention
 from lofit_lens.model import find_model
+from lofit_lens.randomness import random_state_kept
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -47,6 +48,7 @@ class ExportReport:
     largest_logit: float
 
 
+@random_state_kept()
 def export_checkpoint(
     model: TransformerBridge, intervention: HeadIntervention, folder: str | Path
 ) -> ExportReport:

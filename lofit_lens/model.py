@@ -10,6 +10,7 @@ import torch
 
 from lofit_lens.errors import LofitLensError
 from lofit_lens.identity import EMBEDDED, EMBEDDED_FOLDER
+from lofit_lens.randomness import random_state_kept
 from lofit_lens.tokenizer import attach_tokenizer, load_tokenizer, stand_in
 from lofit_lens.usable import check_usable, known_family
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 DtypeName = Literal["float32", "bfloat16", "float16"]
 
 
+@random_state_kept()
 def load_model(
     name_or_folder: str | Path,
     *,
