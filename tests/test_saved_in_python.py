@@ -13,7 +13,7 @@ import pytest
 from pandas.testing import assert_frame_equal
 from typer.testing import CliRunner
 
-from lofit_lens.analysis.causal.results import CausalCurves
+from lofit_lens.analysis.causal.results import CURVES, CausalCurves, Curve
 from lofit_lens.analysis.cli.main import app
 from lofit_lens.analysis.comparison.folder import load_comparison
 from lofit_lens.analysis.comparison.results import Comparison
@@ -95,7 +95,7 @@ def test_both_stages(llama: TransformerBridge, tmp_path: Path) -> None:
 
 def test_causal_curves(tmp_path: Path) -> None:
     heads = HeadSet([(0, 1), (1, 0)], n_layers=2, n_heads=2)
-    scores = {curve: np.ones((3, 3, 4)) for curve in ("necessity", "sufficiency")}
+    scores: dict[Curve, np.ndarray] = {curve: np.ones((3, 3, 4)) for curve in CURVES}
     curves = CausalCurves(
         "kin", "test", "EM", heads, (0, 1, 2), "zero", scores, np.ones(4), None, tuple("abcd")
     )

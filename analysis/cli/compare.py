@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lofit_lens.analysis.cli.console import command
+from lofit_lens.analysis.cli.console import about, command
 from lofit_lens.analysis.cli.options import (
     EMBEDDED_TASKS,
     HeadOptions,
@@ -163,7 +163,8 @@ def compare(
                 choice = run.protocol["settings"][of].get("rate_choice")
                 report.add_rate(f"{stage} on {run.fold}", choice)
             what = f"{run.method} on {run.fold}, seed {run.seed}"
-            report.warn(what, run.choices.get("warning"))
+            report.hint(about(what, run.choices.get("warning")))
+            report.hint(about(what, run.evaluation.warning()))
         if base not in comparison.methods:
             raise LofitLensError(f"{base} failed, so there is nothing to compare with.")
         text_table = as_text(comparison, base=base, published=published)

@@ -72,10 +72,17 @@ class Report:
         self._lines: list[str] = []
         self.rescue: Path | None = None
         self.failures: list[str] = []
+        self._hints: list[str] = []
 
     def say(self, message: str) -> None:
         """A message on the way, to standard error."""
         typer.echo(message, err=True)
+
+    def hint(self, message: str | None) -> None:
+        """Advice: to standard error at once, and among the results as JSON."""
+        if message is not None:
+            self._hints.append(message)
+            self.say(message)
 
     def fail(self, error: Exception) -> None:
         """Something went wrong that the rest does not depend on; the exit code will tell."""
@@ -92,7 +99,7 @@ class Report:
         """Say how "auto" chose the learning rate of a training, and what it is to be warned of."""
         if provenance is not None:
             self.add_rate(what, provenance.config.get("rate_choice"))
-            self.warn(what, provenance.history.warning())
+            self.hint(about(what, provenance.history.warning()))
 
     def add_rate(self, what: str, choice: Mapping[str, Any] | None) -> None:
         """Say how a learning rate was chosen, if one was, once."""
@@ -102,16 +109,11 @@ class Report:
             self.say(f"{what}: {RateChoice.from_json(choice)}.")
             self._content.setdefault("rates", {})[what] = dict(choice)
 
-    def warn(self, what: str, warning: str | None) -> None:
-        """Say a warning, if there is one."""
-        if warning is not None:
-            self.say(f"{what}: {warning}")
-            self._content.setdefault("warnings", {})[what] = warning
-
     @property
     def noted(self) -> dict[str, Any]:
-        """The learning rates chosen and the warnings, where there are any."""
-        return {key: self._content[key] for key in ("rates", "warnings") if key in self._content}
+        """The learning rates chosen and the hints, where there are any."""
+        noted = {"rates": self._content.get("rates"), "hints": self._hints}
+        return {key: value for key, value in noted.items() if value}
 
     def add_evaluations(self, evaluations: Mapping[str, Evaluation]) -> None:
         """Add scores with intervals, and the floors beside them."""
@@ -134,6 +136,11 @@ class Report:
             metrics=metrics,
             floors=dict(first.floors),
         )
+        finished = {name: evaluation.finished for name, evaluation in evaluations.items()}
+        if any(share is not None for share in finished.values()):
+            self.add(finished=finished)
+        for name, evaluation in evaluations.items():
+            self.hint(about(name, evaluation.warning()))
 
     def save_rescue(self, error: TrainingStopped) -> str:
         """Save what training had learned before it stopped; returns what to tell."""
@@ -149,9 +156,16 @@ class Report:
     def print(self) -> None:
         """Print everything to standard output."""
         if self._as_json:
-            typer.echo(json.dumps(self._content, ensure_ascii=False, indent=1))
+            typer.echo(
+                json.dumps(self._content | {"hints": self._hints}, ensure_ascii=False, indent=1)
+            )
         else:
             typer.echo("\n\n".join(self._lines))
+
+
+def about(what: str, hint: str | None) -> str | None:
+    """A hint, if there is one, with what it is of."""
+    return None if hint is None else f"{what}: {hint}"
 
 
 def metrics_json(evaluation: Evaluation) -> dict[str, dict[str, float]]:

@@ -114,6 +114,14 @@ class TaskOptions:
     stop: Annotated[
         str | None, _option("Text that ends a generated answer. (default: a line break)", TASK)
     ] = None
+    match: Annotated[
+        str | None,
+        _option(
+            "A generated answer is right if it is the answer (exact), or begins with it (begins). "
+            "(default: exact)",
+            TASK,
+        ),
+    ] = None
 
     def load(self, seed: int) -> list[Task]:
         """The folds of the task."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lofit_lens.analysis.cli.console import command
+from lofit_lens.analysis.cli.console import about, command
 from lofit_lens.analysis.cli.options import (
     EMBEDDED_TASKS,
     TASK,
@@ -156,12 +156,12 @@ def transfer(
                         f"Stage 1 on {task}", found.provenance.config.get("rate_choice")
                     )
                     warning = found.provenance.history.warning()
-                    report.warn(f"Stage 1 on {task}, seed {seed}", warning)
+                    report.hint(about(f"Stage 1 on {task}, seed {seed}", warning))
         for run in matrix.runs:
             what = f"Stage 2 on {run.task}, heads from {run.source}, seed {run.seed}"
             report.add_rate(f"Stage 2 on {run.task}", (run.config or {}).get("rate_choice"))
             if run.edit is not None and run.edit.provenance is not None:
-                report.warn(what, run.edit.provenance.history.warning())
+                report.hint(about(what, run.edit.provenance.history.warning()))
         table, paths = folder.finish(matrix, name, report.noted)
         written = "\n".join(f"  {path}" for path in paths)
         report.add(
