@@ -286,7 +286,8 @@ def test_a_history_tells_the_means_of_its_epochs_not_two_single_batches() -> Non
     assert found.epoch_loss == [8.0, 6.0, 5.0]
     assert repr(found) == "History(6 steps, loss by epoch 8 -> 5, validation 5.4 -> 3.8)"
     assert list(found.frame()["epoch"].dropna()) == [1, 1, 2, 2, 3, 3]
-    by_name: dict[str, Any] = {trace.name: trace for trace in list(found.plot().data)}
+    traces: Any = found.plot().data
+    by_name: dict[str, Any] = {trace["name"]: trace for trace in traces}
     assert list(by_name["training, by epoch"].x) == [1.5, 3.5, 5.5]
     assert list(by_name["training, by epoch"].y) == [8.0, 6.0, 5.0]
     assert list(by_name["training, by batch"].y) == found.loss

@@ -7,8 +7,6 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tqdm.auto import tqdm
-
 from lofit_lens.analysis.comparison.bench import Bench, base_name
 from lofit_lens.analysis.comparison.leaks import check_splits
 from lofit_lens.analysis.comparison.rates import with_rates
@@ -21,6 +19,7 @@ from lofit_lens.analysis.named_methods import named_methods
 from lofit_lens.attention import heads_of
 from lofit_lens.errors import LeakError, LofitLensError
 from lofit_lens.identity import fingerprint, tokenizer_of
+from lofit_lens.progress import long_bar
 from lofit_lens.provenance import library_versions
 from lofit_lens.scoring.evaluation import Evaluation
 from lofit_lens.tasks.task import Task
@@ -119,7 +118,7 @@ def compare(
     runs: list[ComparisonRun] = []
     untuned: dict[str, Evaluation] = {}
     failed: set[tuple[str, str]] = set()
-    for name, method, task, seed in tqdm(plan, desc="compare", disable=not progress):
+    for name, method, task, seed in long_bar(plan, "compare", progress=progress):
         if (name, base_name(task)) in failed:
             continue
         waiting = finished[_key(name, task.name, seed)]

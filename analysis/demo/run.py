@@ -221,7 +221,7 @@ def _sample(model: TransformerBridge, task: Task, edit: HeadIntervention) -> Sam
     """A test item whose answer is not in its prompt, before and after."""
     item = next(item for item in task.test if item.correct[0] not in item.prompt)
     before, after = (
-        generate_greedily(model, [item.prompt], intervention, max_new_tokens=8)[0]
+        generate_greedily(model, [item.prompt], intervention, max_new_tokens=8, progress=False)[0]
         for intervention in (None, edit)
     )
     return Sample(item.prompt, item.correct[0].strip(), before.strip(), after.strip())

@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tqdm.auto import tqdm
-
 from lofit_lens.analysis.baselines.selectors import at_random
 from lofit_lens.analysis.sweeping.steps import check_request
 from lofit_lens.analysis.transfer.earlier import AllScores, Step, check_scores, sort_finished
@@ -17,6 +15,7 @@ from lofit_lens.analysis.transfer.stages import by_task, score_heads, tune_and_s
 from lofit_lens.attention import heads_of
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import number_of_heads
+from lofit_lens.progress import long_bar
 from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.scoring.evaluation import Evaluation
 from lofit_lens.tasks.task import Task
@@ -134,7 +133,7 @@ def transfer_matrix(
         together=together,
         batch_size=batch_size,
     )
-    with tqdm(total=len(plan), desc="transfer", disable=not progress) as bar:
+    with long_bar(plan, "transfer", progress=progress) as bar:
         bar.update(len(plan) - len(waiting))
         for run in new:
             if on_run is not None:

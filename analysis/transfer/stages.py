@@ -7,13 +7,12 @@ from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, TypeVar
 
-from tqdm.auto import tqdm
-
 from lofit_lens.analysis.transfer.earlier import AllScores, Step, check_scores
 from lofit_lens.analysis.transfer.run import TransferRun
 from lofit_lens.errors import LofitLensError, TrainingStopped
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
+from lofit_lens.progress import long_bar
 from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.selection import select_together
 from lofit_lens.tasks.task import Task
@@ -66,7 +65,7 @@ def score_heads(
     every = HeadSet.every(n_layers=model.cfg.n_layers, n_heads=model.cfg.n_heads)
     configs = by_task(selection or SelectionConfig(), [task.name for task in tasks])
     found: dict[str, dict[int, HeadScores]] = {}
-    with tqdm(total=len(tasks) * len(seeds), desc="select", disable=not progress) as bar:
+    with long_bar(range(len(tasks) * len(seeds)), "select", progress=progress) as bar:
         for task in tasks:
             known = dict(done.get(task.name, {}))
             waiting = [seed for seed in seeds if seed not in known]

@@ -43,7 +43,7 @@ def generate_greedily(
     *,
     max_new_tokens: int = 16,
     batch_size: BatchSize = 32,
-    progress: bool = False,
+    progress: bool = True,
 ) -> list[str]:
     """Continue each prompt with the likeliest tokens, up to EOS or another of the model's ends.
 
@@ -80,7 +80,7 @@ def greedy_generations(
     *,
     max_new_tokens: int = 16,
     batch_size: BatchSize = 32,
-    progress: bool = False,
+    progress: bool = True,
 ) -> list[Generation]:
     """What `generate_greedily` gives, and whether each continuation ended by itself."""
     if max_new_tokens < 1:
