@@ -340,3 +340,14 @@ def test_training_knows_its_epochs_and_a_rate_that_is_too_small_is_told(
         origin(tune_heads(llama, colour_task(), HEADS, better, progress=False)).history.warning()
         is None
     )
+
+
+def test_the_choice_is_said_with_its_trials_and_cost(
+    llama: TransformerBridge, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuned = tune_heads(llama, colour_task(), HEADS, TUNING)
+    said = capsys.readouterr().err
+    assert f"Stage 2 on colours: {choice_in(tuned)}." in said
+    assert "5 trainings" in said and "0.003: " in said
+    tune_heads(llama, colour_task(), HEADS, TUNING, progress=False)
+    assert "Stage 2" not in capsys.readouterr().err

@@ -29,7 +29,7 @@ def command(as_json: bool, quiet: bool = False) -> Iterator[Report]:
     """
     from lofit_lens.errors import LofitLensError, TrainingStopped
 
-    report = Report(as_json)
+    report = Report(as_json, quiet)
     try:
         with redirect_stdout(sys.stderr):
             if quiet:
@@ -66,8 +66,9 @@ def _fail(message: str) -> None:
 class Report:
     """Collects what a command has to say."""
 
-    def __init__(self, as_json: bool) -> None:
+    def __init__(self, as_json: bool, quiet: bool = False) -> None:
         self._as_json = as_json
+        self._quiet = quiet
         self._content: dict[str, Any] = {}
         self._lines: list[str] = []
         self.rescue: Path | None = None
@@ -102,11 +103,12 @@ class Report:
             self.hint(about(what, provenance.history.warning()))
 
     def add_rate(self, what: str, choice: Mapping[str, Any] | None) -> None:
-        """Say how a learning rate was chosen, if one was, once."""
+        """Note how a learning rate was chosen, if one was; who sees bars has been told already."""
         from lofit_lens.training.rates import RateChoice
 
         if choice is not None and what not in self._content.get("rates", {}):
-            self.say(f"{what}: {RateChoice.from_json(choice)}.")
+            if self._quiet:
+                self.say(f"{what}: {RateChoice.from_json(choice)}.")
             self._content.setdefault("rates", {})[what] = dict(choice)
 
     @property

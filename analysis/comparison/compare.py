@@ -93,7 +93,13 @@ def compare(
         for task in tasks:
             earlier = [run.protocol for run in done if run.fold == task.name and run.protocol]
             by_task[task.name] = with_rates(
-                model, task, by_task[task.name], methods, seed=seeds[0], earlier=earlier
+                model,
+                task,
+                by_task[task.name],
+                methods,
+                seed=seeds[0],
+                earlier=earlier,
+                progress=progress,
             )
     texts = tuple(texts) if texts is not None else sample_texts(model)
     grid = heads_of(model)

@@ -30,6 +30,7 @@ def with_rates(
     *,
     seed: int,
     earlier: Iterable[Mapping[str, Any]] = (),
+    progress: bool = False,
 ) -> Settings:
     """Settings with numbers for the learning rates of both stages where they are "auto".
 
@@ -43,6 +44,7 @@ def with_rates(
         methods: Names of the methods.
         seed: The seed with which it is chosen.
         earlier: Protocols of earlier runs on the task, whose choices are taken over.
+        progress: Whether to show bars, and to say what was chosen.
 
     Raises:
         TrainingStopped: Training became unstable with every rate.
@@ -59,7 +61,7 @@ def with_rates(
 
     def chosen(config: Config, heads: HeadSet) -> Config:
         found = with_rate(
-            model, given, heads, replace(config, seed=seed, scope=settings.scope), progress=False
+            model, given, heads, replace(config, seed=seed, scope=settings.scope), progress=progress
         )
         return replace(config, learning_rate=found.learning_rate, rate_choice=found.rate_choice)
 
@@ -69,6 +71,6 @@ def with_rates(
         selection = chosen(selection, every)
     if choose_tuning:
         how = replace(selection, seed=seed, scope=settings.scope)
-        scores = select_heads(model, given, how, progress=False)
+        scores = select_heads(model, given, how, progress=progress)
         tuning = chosen(tuning, scores.top(k=settings.n_heads(model)))
     return replace(settings, selection=selection, tuning=tuning)

@@ -120,7 +120,7 @@ def transfer_matrix(
                 replace(configs[task.name], seed=seeds[0]),
                 [run.config for run in done if run.config and run.task == task.name],
             ),
-            progress=False,
+            progress=progress,
         )
         for task in tasks
     }

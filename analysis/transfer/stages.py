@@ -74,7 +74,7 @@ def score_heads(
             if waiting:
                 origins = [scores.provenance for scores in known.values()]
                 config = as_before(config, [origin.config for origin in origins if origin])
-                config = with_rate(model, task, every, config, progress=False)
+                config = with_rate(model, task, every, config, progress=progress)
             for some in grouped(waiting, together):
                 seeded = [replace(config, seed=seed) for seed in some]
                 new = select_together(model, task, seeded, progress=False)

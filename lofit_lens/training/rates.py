@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from tqdm import tqdm
 
 from lofit_lens.errors import LofitLensError, ScoringError, TrainingStopped
 from lofit_lens.fast.memory import ran_out
@@ -121,7 +124,7 @@ def with_rate(
         task: Its training and validation examples are used.
         heads: The heads to train; all of them in stage 1.
         config: How to train; its `validate` does not matter here.
-        progress: Whether to show a bar.
+        progress: Whether to show a bar, and to say on standard error what was chosen.
 
     Returns:
         The same configuration with the number, and how it was chosen in `rate_choice`.
@@ -147,6 +150,9 @@ def with_rate(
     best = min(usable, key=lambda t: (-(t.score or 0.0), t.val_loss, t.learning_rate))
     seconds = round(time.perf_counter() - started, 1)
     choice = RateChoice(best.learning_rate, trials, _val_loss(found[0])[0], seconds)
+    if progress:
+        stage = "Stage 1" if first_stage else "Stage 2"
+        tqdm.write(f"{stage} on {task.name}: {choice}.", file=sys.stderr)
     return replace(config, learning_rate=choice.learning_rate, rate_choice=choice.to_json())
 
 
