@@ -10,6 +10,7 @@ from lofit_lens.analysis.comparison.leaks import sealed
 from lofit_lens.analysis.methods import Settings
 from lofit_lens.analysis.named_methods import ALIASES
 from lofit_lens.analysis.recipes import Learned
+from lofit_lens.attention import heads_of
 from lofit_lens.heads import HeadSet
 from lofit_lens.selection import select_heads
 from lofit_lens.tasks.task import Task
@@ -67,7 +68,7 @@ def with_rates(
 
     choose_tuning = learns and tuning.learning_rate == "auto"
     if selects or choose_tuning:
-        every = HeadSet.every(n_layers=model.cfg.n_layers, n_heads=model.cfg.n_heads)
+        every = HeadSet.every(**heads_of(model).shape)
         selection = chosen(selection, every)
     if choose_tuning:
         how = replace(selection, seed=seed, scope=settings.scope)

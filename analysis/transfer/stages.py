@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from lofit_lens.analysis.transfer.earlier import AllScores, Step, check_scores
 from lofit_lens.analysis.transfer.run import TransferRun
+from lofit_lens.attention import heads_of
 from lofit_lens.errors import LofitLensError, TrainingStopped
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
@@ -62,7 +63,7 @@ def score_heads(
     """
     done = done or {}
     check_scores(model, done)
-    every = HeadSet.every(n_layers=model.cfg.n_layers, n_heads=model.cfg.n_heads)
+    every = HeadSet.every(**heads_of(model).shape)
     configs = by_task(selection or SelectionConfig(), [task.name for task in tasks])
     found: dict[str, dict[int, HeadScores]] = {}
     with long_bar(range(len(tasks) * len(seeds)), "select", progress=progress) as bar:
