@@ -6,7 +6,7 @@ import json
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,6 +86,31 @@ def open_folder(
         _remove(folder, kind)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / kind.marker, start)
+
+
+def check_saved(folder: Path, kind: Kind, names: Collection[str]) -> None:
+    """Refuse a folder that a result cannot be saved to from Python; nothing is changed.
+
+    Args:
+        folder: Where.
+        kind: What it will hold.
+        names: Names of its records; the same ones may be there already.
+
+    Raises:
+        LofitLensError: The folder holds something else, or other records, or it is a file.
+    """
+    if folder.is_file():
+        raise LofitLensError(f"{folder} is a file; name a folder.")
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if there and kind.marker not in there:
+        raise LofitLensError(
+            f"{folder} is not empty and does not hold a {kind.name}. Name an empty folder."
+        )
+    foreign = {path.name for path in (folder / kind.records).glob("*.json.gz")} - set(names)
+    if foreign:
+        raise LofitLensError(
+            f"{folder} holds other runs, such as {min(foreign)}. Name an empty folder."
+        )
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -58,9 +58,10 @@ class Settings:
     scope: TokenScope = "all"
     """Token positions edited by every method that can choose them."""
     selection: SelectionConfig = field(default_factory=SelectionConfig)
-    """LoFiT's stage 1."""
+    """LoFiT's stage 1. A learning rate of "auto" is chosen once for each task, with the first seed."""
     tuning: TuningConfig = field(default_factory=TuningConfig)
-    """LoFiT's stage 2; everything but the learning rate also holds for the tuned rivals."""
+    """LoFiT's stage 2; everything but the learning rate also holds for the tuned rivals. "auto" is
+    chosen likewise, on the heads of stage 1, for every set of heads."""
     rates: Mapping[str, float] = field(default_factory=dict)
     """Learning rates of tuned rivals, by name; default each rival's own."""
     loreft: tuple[int, int] = (8, 3)
@@ -105,6 +106,8 @@ class Settings:
         values = json.loads(json.dumps(asdict(self)))
         for stage in ("selection", "tuning"):
             del values[stage]["seed"]
+            if values[stage]["rate_choice"] is None:
+                del values[stage]["rate_choice"]
         return values
 
 

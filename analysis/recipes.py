@@ -53,7 +53,9 @@ def on_heads(chosen: str, direction: Any, draw: int, settings: Settings, kl: KL 
         if iti is None:
             heads = select(model, task, seed)
             config = replace(settings.tuning, component=direction, seed=seed)
-            return Fitted(tune_heads(model, task, heads, config, progress=False), heads=heads)
+            choices = {"learning_rate": config.learning_rate} if config.rate_choice else {}
+            edit = tune_heads(model, task, heads, config, progress=False)
+            return Fitted(edit, choices, heads)
         own = chosen == "probes"  # then ITI ranks the heads itself
         heads = None if own else select(model, task, seed)
         ks = (settings.n_heads(model),) if heads is None else (len(heads),)

@@ -19,6 +19,7 @@ from lofit_lens.loading.boot import family_of
 from lofit_lens.loading.find import find_model
 from lofit_lens.loading.gguf import GGUF, read_gguf
 from lofit_lens.loading.hub import on_hub
+from lofit_lens.randomness import random_state_kept
 from lofit_lens.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class ExportReport:
     largest_logit: float
 
 
+@random_state_kept()
 def export_checkpoint(
     model: TransformerBridge, intervention: HeadIntervention, folder: str | Path
 ) -> ExportReport:

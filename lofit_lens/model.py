@@ -13,6 +13,7 @@ from lofit_lens.loading.find import find_model
 from lofit_lens.loading.gguf import GGUF, check_gguf
 from lofit_lens.loading.hub import on_hub
 from lofit_lens.loading.quantized import Quantization, check_quantization
+from lofit_lens.randomness import random_state_kept
 from lofit_lens.usable import check_usable
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 DtypeName = Literal["float32", "bfloat16", "float16"]
 
 
+@random_state_kept()
 def load_model(
     name_or_folder: str | Path,
     *,

@@ -200,15 +200,23 @@ def metric_bars(groups: Mapping[str, Mapping[str, Estimate]], *, title: str) -> 
 
 
 def loss_curve(
-    steps: Sequence[float],
     losses: Sequence[float],
-    val_steps: Sequence[float],
-    val_losses: Sequence[float],
+    means: Mapping[float, float],
+    validation: Mapping[float, float],
 ) -> go.Figure:
-    """Training loss by step, validation loss at the end of each epoch."""
+    """Training loss of each step from 1 on, its means and the validation loss, both by step."""
     figure = go.Figure()
-    figure.add_scatter(x=list(steps), y=list(losses), mode="lines", name="training")
+    colour, other = COLOURS[:2]
     figure.add_scatter(
-        x=list(val_steps), y=list(val_losses), mode="lines+markers", name="validation"
-    )
+        x=list(range(1, len(losses) + 1)), y=list(losses), mode="lines", name="training, by batch",
+        line={"color": colour, "width": 1}, opacity=0.35,
+    )  # fmt: skip
+    for name, values, tint in (
+        ("training, by epoch", means, colour),
+        ("validation", validation, other),
+    ):
+        figure.add_scatter(
+            x=list(values), y=list(values.values()), mode="lines+markers", name=name,
+            line={"color": tint},
+        )  # fmt: skip
     return figure.update_layout(template=TEMPLATE, xaxis={"title": "step"}, yaxis={"title": "loss"})

@@ -18,6 +18,7 @@ from lofit_lens.scoring.evaluation import Evaluation
 from lofit_lens.selection import select_heads
 from lofit_lens.tasks.task import Task
 from lofit_lens.training.config import SelectionConfig, TuningConfig
+from lofit_lens.training.rates import with_rate
 from lofit_lens.training.together import check_together, grouped
 from lofit_lens.tuning import tune_together
 
@@ -135,7 +136,8 @@ def lofit(
         fraction: Share of heads to tune, such as 0.03.
         k: Number of heads instead.
         selection: How to train stage 1.
-        tuning: How to train stage 2, random heads included.
+        tuning: How to train stage 2, random heads included; a learning rate of "auto" is chosen on
+            the selected heads.
         random_draws: How many sets of random heads to tune beside the selected ones; draw i is
             made with the seed of `tuning` plus i.
         out: Folder to write each result to as soon as it is there, in the format of
@@ -172,6 +174,7 @@ def lofit(
         seed: HeadSet.random(len(heads), seed=seed, **shape)
         for seed in range(tuning.seed, tuning.seed + random_draws)
     }
+    tuning = with_rate(model, task, heads, tuning, progress=progress)
     edits = _tuned(
         model, task, [heads, *drawn.values()], tuning, together=together, progress=progress
     )

@@ -13,6 +13,7 @@ from lofit_lens.intervention import HeadIntervention
 from lofit_lens.tasks.task import Task
 from lofit_lens.training.config import SelectionConfig
 from lofit_lens.training.loop import train_together
+from lofit_lens.training.rates import with_one_rate
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -63,7 +64,8 @@ def select_together(
     Args:
         model: A frozen bridge from `load_model`.
         task: The task.
-        configs: How to train; they may differ in the seed.
+        configs: How to train; they may differ in the seed. A learning rate of "auto" is chosen
+            once, with the first.
         progress: Whether to show a bar.
 
     Returns:
@@ -76,7 +78,7 @@ def select_together(
     if not configs:
         raise LofitLensError("There is no configuration to select heads with. Give at least one.")
     every = HeadSet.every(**heads_of(model).shape)
-    runs = [(every, config) for config in configs]
+    runs = with_one_rate(model, task, [(every, config) for config in configs], progress=progress)
     found = train_together(model, task, runs, "scale", progress=progress)
     return [edit if isinstance(edit, TrainingStopped) else _scores(edit) for edit in found]
 

@@ -10,7 +10,8 @@ from lofit_lens.heads import HeadSet
 from lofit_lens.intervention import HeadIntervention
 from lofit_lens.tasks.task import Task
 from lofit_lens.training.config import TuningConfig
-from lofit_lens.training.loop import train, train_together
+from lofit_lens.training.loop import train_together
+from lofit_lens.training.rates import with_one_rate
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -41,8 +42,10 @@ def tune_heads(
         >>> with tuned.applied(model):  # doctest: +SKIP
         ...     model.generate("Q: Can pigs fly? A:", max_new_tokens=16)
     """
-    config = config or TuningConfig()
-    return train(model, task, heads, config.component, config, progress=progress)
+    (found,) = tune_together(model, task, [(heads, config or TuningConfig())], progress=progress)
+    if isinstance(found, TrainingStopped):
+        raise found
+    return found
 
 
 def tune_together(
@@ -61,7 +64,8 @@ def tune_together(
     Args:
         model: A frozen bridge from `load_model`.
         task: The task.
-        runs: The heads of each run, and how to tune them; configurations may differ in the seed.
+        runs: The heads of each run, and how to tune them; configurations may differ in the seed
+            and the learning rate. One of "auto" for all is chosen once, on the first.
         progress: Whether to show a bar.
 
     Returns:
@@ -70,7 +74,7 @@ def tune_together(
 
     Raises:
         LofitLensError: There are no runs, a run has no heads, or the configurations differ in more
-            than the seed.
+            than seeds and learning rates.
 
     Examples:
         >>> runs = [(heads, TuningConfig(seed=seed)) for seed in (42, 43)]  # doctest: +SKIP
@@ -78,4 +82,5 @@ def tune_together(
     """
     if not runs:
         raise LofitLensError("There are no runs to tune. Give at least one head set.")
+    runs = with_one_rate(model, task, runs, progress=progress)
     return train_together(model, task, runs, runs[0][1].component, progress=progress)

@@ -218,6 +218,7 @@ def test_all_malformed_rows_are_named_at_once(
         (("--task", "{pairs}", "--k", "1", "--objective", "ppo"), "objective must be one of"),
         (("--task", "{pairs}", "--k", "1", "--preset", "llama9"), "Table 6 of the paper has no row"),
         (("--task", "{pairs}", "--k", "1", "--tuning-lr", "-1"), "learning_rate must be greater than 0"),
+        (("--task", "{pairs}", "--k", "1", "--tuning-lr", "fast"), 'greater than 0, or "auto"; got \'fast\''),
         (("--task", "{pairs}", "--model", "./no-model"), "There is no model folder"),
         (("--task", "{pairs}", "--fraction", "3"), "fraction must be in (0, 1]"),
         (("--task", "{pairs}", "--k", "99"), "k must be between 1 and 12"),

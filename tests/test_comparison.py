@@ -471,12 +471,12 @@ def test_damaged_runs_are_refused(tmp_path: Path, damage: Callable[[dict[str, An
 
 
 def test_empty_and_foreign_folders_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(LofitLensError, match="no runs of a comparison"):
+    with pytest.raises(LofitLensError, match="holds no finished comparison"):
         Comparison.load(tmp_path)
     whole().save(tmp_path)
     with pytest.raises(LofitLensError, match="holds other runs"):
         Comparison(whole().runs[:3]).save(tmp_path)
-    (tmp_path / "9999-x.json.gz").write_bytes(b"nothing")
+    next((tmp_path / "records").iterdir()).write_bytes(b"nothing")
     with pytest.raises(LofitLensError, match="does not hold a run of a comparison"):
         Comparison.load(tmp_path)
 

@@ -266,8 +266,11 @@ def test_all_runs_may_become_unstable(
     [
         ([], "no runs to tune"),
         ([(SETS[0], CONFIG), (some_heads(), CONFIG)], "no heads to train"),
-        ([(SETS[0], CONFIG), (SETS[1], replace(CONFIG, epochs=3))], "heads and seeds only"),
-        ([(SETS[0], CONFIG), (SETS[1], replace(CONFIG, component="scale"))], "heads and seeds"),
+        (
+            [(SETS[0], CONFIG), (SETS[1], replace(CONFIG, epochs=3))],
+            "heads, seeds and learning rates only",
+        ),
+        ([(SETS[0], CONFIG), (SETS[1], replace(CONFIG, component="scale"))], "heads, seeds and"),
         ([(SETS[0], CONFIG), (HeadSet([(0, 0)], n_layers=9, n_heads=4), CONFIG)], "9"),
     ],
 )
@@ -282,7 +285,9 @@ def test_no_seeds_to_select_with_and_other_settings_are_refused(llama: Transform
     with pytest.raises(LofitLensError, match="no configuration to select heads with"):
         select_together(llama, uneven_task(), [], progress=False)
     configs = [SelectionConfig(), SelectionConfig(l1=0.5)]
-    with pytest.raises(LofitLensError, match="differ in their heads and seeds only"):
+    with pytest.raises(
+        LofitLensError, match="differ in their heads, seeds and learning rates only"
+    ):
         select_together(llama, uneven_task(), configs, progress=False)
 
 

@@ -168,7 +168,7 @@ def train_by_hand(
         rows,
         gradients,
         steps=config.epochs * per_epoch,
-        lr=config.learning_rate,
+        lr=config.rate,
         decay=config.weight_decay,
     )
     loop.edit = None
@@ -193,7 +193,7 @@ def test_one_step_of_either_stage_equals_plain_pytorch(
         expected = train_by_hand(loop, component, config, heads)
         assert learned is not None
         # Adam's first step is the sign of the gradient times the rate: a wrong sign would show
-        assert torch.allclose(learned, expected, atol=2e-2 * config.learning_rate)
+        assert torch.allclose(learned, expected, atol=2e-2 * config.rate)
 
 
 def test_a_whole_run_with_decay_and_odd_batches_equals_plain_pytorch(

@@ -464,7 +464,7 @@ def tiny_tasks(*names: str) -> list[Task]:
 
 
 def test_an_empty_folder_and_a_damaged_run_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(LofitLensError, match="no transfer runs"):
+    with pytest.raises(LofitLensError, match="No transfer of heads"):
         TransferMatrix.load(tmp_path)
     (tmp_path / "000-a.json.gz").write_bytes(b"nothing")
     with pytest.raises(LofitLensError, match="does not hold a transfer run"):

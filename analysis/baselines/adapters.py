@@ -25,6 +25,7 @@ from lofit_lens.errors import LofitLensError
 from lofit_lens.files import read_json
 from lofit_lens.identity import check_same_model
 from lofit_lens.provenance import Provenance
+from lofit_lens.randomness import random_state_kept
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -156,7 +157,7 @@ def new_adapter(
 
     layers = {place: linear(model, place) for place in places}
     check_called(model, layers)
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with random_state_kept():
         torch.manual_seed(seed)
         drawn = peft.get_peft_model_state_dict(wrapped(peft_config, layers))
     weights = {name: torch.nn.Parameter(w.detach().float().clone()) for name, w in drawn.items()}

@@ -19,6 +19,7 @@ from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import HeadSet
 from lofit_lens.intervention import HeadIntervention
 from lofit_lens.provenance import Provenance
+from lofit_lens.randomness import random_state_kept
 from lofit_lens.tasks.task import Task
 from lofit_lens.training.config import TrainingConfig
 from lofit_lens.training.loop import check_ready, fit
@@ -143,7 +144,7 @@ def train_adapter(
         numbers = {name: w.detach().cpu().clone() for name, w in edit.weights.items()}
         return replace(edit, weights=numbers, provenance=provenance)
 
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with random_state_kept():
         torch.manual_seed(config.seed)  # dropout draws from the global state
         return fit(
             model, task, edit, list(edit.weights.values()), learned, config,

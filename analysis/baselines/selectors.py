@@ -27,7 +27,7 @@ from lofit_lens.selection import select_heads
 from lofit_lens.tasks.task import Objective, Task
 from lofit_lens.tokens import Encoder
 from lofit_lens.training.config import SelectionConfig, TuningConfig
-from lofit_lens.training.loop import train
+from lofit_lens.tuning import tune_heads
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -56,7 +56,7 @@ def by_bias(config: TuningConfig | None = None) -> HeadSelector:
     def select(model: TransformerBridge, task: Task, seed: int) -> HeadScores:
         seeded = replace(config or TuningConfig(), component="bias", seed=seed)
         every = HeadSet.every(**heads_of(model).shape)
-        trained = train(model, task, every, "bias", seeded, progress=False)
+        trained = tune_heads(model, task, every, seeded, progress=False)
         assert trained.bias is not None
         return HeadScores.of(every, trained.bias.norm(dim=-1), "bias-norm", trained.provenance)
 

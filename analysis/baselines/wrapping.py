@@ -17,6 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from lofit_lens.attention import heads_of
 from lofit_lens.errors import UnsupportedError
 from lofit_lens.grid import headless
+from lofit_lens.randomness import random_state_kept
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -97,6 +98,7 @@ def check_called(model: TransformerBridge, layers: Mapping[str, torch.nn.Module]
         )
 
 
+@random_state_kept()
 def wrapped(
     peft_config: PeftConfig,
     layers: Mapping[str, torch.nn.Module],

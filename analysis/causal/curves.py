@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, SupportsIndex
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from lofit_lens.analysis.causal.ablation import ablation_to, mean_z, training_texts
 from lofit_lens.analysis.causal.controls import others_like
@@ -19,6 +18,7 @@ from lofit_lens.attention import check_head_shape, heads_of, no_z
 from lofit_lens.edit import Edit
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import Head, HeadSet
+from lofit_lens.progress import long_bar
 from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.scoring.evaluation import Evaluation
 from lofit_lens.tasks.task import Task
@@ -114,10 +114,13 @@ def causal_curves(
         for ranking in rankings
         for k in numbers
     ]
-    for curve, some in tqdm(plan, desc="causal", disable=not progress):
-        key = curve, frozenset(some)
-        if key not in found:  # no head and all heads of a layer are the same in every draw
-            found[key] = main_scores(scored(make(curve, some)))
+    distinct: dict[tuple[Curve, frozenset[Head]], HeadSet] = {}
+    for curve, some in plan:  # no head and all heads of a layer are the same in every draw
+        distinct.setdefault((curve, frozenset(some)), some)
+    with long_bar(distinct, "causal", progress=progress) as bar:
+        for key, some in distinct.items():
+            found[key] = main_scores(scored(make(key[0], some)))
+            bar.update()
     unedited = scored(None)
     shape = len(CURVES), len(rankings), len(numbers), -1
     table = np.stack([found[curve, frozenset(some)] for curve, some in plan]).reshape(shape)

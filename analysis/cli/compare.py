@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lofit_lens.analysis.cli.console import command
+from lofit_lens.analysis.cli.console import about, command
 from lofit_lens.analysis.cli.options import (
     HeadOptions,
     ModelOptions,
@@ -169,6 +169,13 @@ def compare(
             on_failure=report.fail,
             progress=not quiet,
         )
+        for run in comparison.runs:
+            for stage, of in (("Stage 1", "selection"), ("Stage 2", "tuning")):
+                choice = run.protocol["settings"][of].get("rate_choice")
+                report.add_rate(f"{stage} on {run.fold}", choice)
+            what = f"{run.method} on {run.fold}, seed {run.seed}"
+            report.hint(about(what, run.choices.get("warning")))
+            report.hint(about(what, run.evaluation.warning()))
         if base not in comparison.methods:
             raise LofitLensError(f"{base} failed, so there is nothing to compare with.")
         text_table = as_text(comparison, base=base, published=published)

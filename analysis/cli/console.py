@@ -13,6 +13,7 @@ import typer
 
 if TYPE_CHECKING:
     from lofit_lens.errors import TrainingStopped
+    from lofit_lens.provenance import Provenance
     from lofit_lens.scoring import Evaluation
 
 BAD_REQUEST = 1
@@ -28,7 +29,7 @@ def command(as_json: bool, quiet: bool = False) -> Iterator[Report]:
     """
     from lofit_lens.errors import LofitLensError, TrainingStopped
 
-    report = Report(as_json)
+    report = Report(as_json, quiet)
     try:
         with redirect_stdout(sys.stderr):
             if quiet:
@@ -81,8 +82,9 @@ def check_file(out: Path | None, *, overwrite: bool) -> None:
 class Report:
     """Collects what a command has to say."""
 
-    def __init__(self, as_json: bool) -> None:
+    def __init__(self, as_json: bool, quiet: bool = False) -> None:
         self._as_json = as_json
+        self._quiet = quiet
         self._content: dict[str, Any] = {}
         self._lines: list[str] = []
         self.rescue: Path | None = None
@@ -110,6 +112,27 @@ class Report:
             self._lines.append(lines)
         self._content.update(content)
 
+    def add_training(self, what: str, provenance: Provenance | None) -> None:
+        """Say how "auto" chose the learning rate of a training, and what it is to be warned of."""
+        if provenance is not None:
+            self.add_rate(what, provenance.config.get("rate_choice"))
+            self.hint(about(what, provenance.history.warning()))
+
+    def add_rate(self, what: str, choice: Mapping[str, Any] | None) -> None:
+        """Note how a learning rate was chosen, if one was; who sees bars has been told already."""
+        from lofit_lens.training.rates import RateChoice
+
+        if choice is not None and what not in self._content.get("rates", {}):
+            if self._quiet:
+                self.say(f"{what}: {RateChoice.from_json(choice)}.")
+            self._content.setdefault("rates", {})[what] = dict(choice)
+
+    @property
+    def noted(self) -> dict[str, Any]:
+        """The learning rates chosen and the hints, where there are any."""
+        noted = {"rates": self._content.get("rates"), "hints": self._hints}
+        return {key: value for key, value in noted.items() if value}
+
     def add_evaluations(self, evaluations: Mapping[str, Evaluation]) -> None:
         """Add scores with intervals, and the floors beside them."""
         first = next(iter(evaluations.values()))
@@ -131,6 +154,11 @@ class Report:
             metrics=metrics,
             floors=dict(first.floors),
         )
+        finished = {name: evaluation.finished for name, evaluation in evaluations.items()}
+        if any(share is not None for share in finished.values()):
+            self.add(finished=finished)
+        for name, evaluation in evaluations.items():
+            self.hint(about(name, evaluation.warning()))
 
     def save_rescue(self, error: TrainingStopped) -> str:
         """Save what training had learned before it stopped; returns what to tell."""
@@ -151,6 +179,11 @@ class Report:
             )
         else:
             typer.echo("\n\n".join(self._lines))
+
+
+def about(what: str, hint: str | None) -> str | None:
+    """A hint, if there is one, with what it is of."""
+    return None if hint is None else f"{what}: {hint}"
 
 
 def metrics_json(evaluation: Evaluation) -> dict[str, dict[str, float]]:

@@ -174,6 +174,9 @@ def lofit(
                     progress=not quiet,
                 )
             )
+        for run in runs:
+            report.add_training(f"Stage 1 on {run.tuned.task}", run.scores.provenance)
+            report.add_training(f"Stage 2 on {run.tuned.task}", run.intervention.provenance)
         try:
             cards = head_cards(
                 model,
@@ -201,6 +204,7 @@ def lofit(
             task=name,
             heads=chosen,
             metrics={key: metrics_json(evaluation) for key, evaluation in pooled.items()},
+            **report.noted,
         )
         report.add(f"heads: {named}\nwritten to {out}", heads=chosen, out=str(out))
         report.add(paths=folder.files())
@@ -251,6 +255,7 @@ def select(
             fold = folder.fold(i, len(tasks))
             scores = select_heads(model, task, config, progress=not quiet)
             scores.save(fold / "scores.json")
+            report.add_training(f"Stage 1 on {task.name}", scores.provenance)
             lines = f"{task.name}\n{scores.frame().head(20).to_string(index=False)}"
             if any(value is not None for value in wanted.values()):
                 heads = scores.top(**wanted)
@@ -258,7 +263,7 @@ def select(
                 chosen.append([list(head) for head in heads])
                 lines += f"\nheads: {' '.join(map(str, heads))}"
             report.add(lines)
-        folder.finish("select", model, task=name_of(tasks), heads=chosen)
+        folder.finish("select", model, task=name_of(tasks), heads=chosen, **report.noted)
         report.add(f"written to {out}", heads=chosen, out=str(out), paths=folder.files())
 
 
@@ -315,8 +320,9 @@ def tune(
             tuned = tune_heads(model, task, head_set, config, progress=not quiet)
             tuned.save(fold)
             assert tuned.provenance is not None
+            report.add_training(f"Stage 2 on {task.name}", tuned.provenance)
             report.add(f"{task.name}: {tuned!r}\n{tuned.provenance.history!r}")
-        folder.finish("tune", model, task=name_of(tasks))
+        folder.finish("tune", model, task=name_of(tasks), **report.noted)
         report.add(f"written to {out}", out=str(out), paths=folder.files())
 
 

@@ -169,11 +169,17 @@ class TrainingOptions:
         bool, _option("Recompute activations to save memory.", TRAINING)
     ] = False
     selection_lr: Annotated[
-        float | None, _option("Learning rate of stage 1. (default: 0.005)", TRAINING)
+        str | None,
+        _option(
+            "Learning rate of stage 1, or auto: chosen on validation. (default: 0.005)", TRAINING
+        ),
     ] = None
     l1: Annotated[float | None, _option("Lambda of stage 1. (default: 0.001)", TRAINING)] = None
     tuning_lr: Annotated[
-        float | None, _option("Learning rate of stage 2. (default: 0.01)", TRAINING)
+        str | None,
+        _option(
+            "Learning rate of stage 2, or auto: chosen on validation. (default: 0.01)", TRAINING
+        ),
     ] = None
     component: Annotated[
         str | None, _option("Stage 2 tunes: bias or scale. (default: bias)", TRAINING)
@@ -190,7 +196,7 @@ class TrainingOptions:
             base = SELECTION
         elif self.preset:
             base = SelectionConfig.paper(self.preset, paper_task(task))
-        given = {"learning_rate": self.selection_lr, "l1": self.l1}
+        given = {"learning_rate": _rate_or_auto(self.selection_lr), "l1": self.l1}
         return dataclasses.replace(base, **self._given(given))
 
     def tuning(self, task: Task, fraction: float) -> TuningConfig:
@@ -205,7 +211,7 @@ class TrainingOptions:
         elif self.preset:
             nearest = 0.1 if fraction > 0.05 else 0.03
             base = TuningConfig.paper(self.preset, paper_task(task), fraction=nearest)
-        given = {"learning_rate": self.tuning_lr, "component": self.component}
+        given = {"learning_rate": _rate_or_auto(self.tuning_lr), "component": self.component}
         return dataclasses.replace(base, **self._given(given))
 
     def check(self, tasks: Sequence[Task]) -> None:
@@ -241,6 +247,14 @@ class TrainingOptions:
             "seed": self.seed,
         }
         return {name: value for name, value in (shared | dict(own)).items() if value is not None}
+
+
+def _rate_or_auto(text: str | None) -> float | str | None:
+    """A learning rate as typed; what is no number is left to the check of the configuration."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
 
 
 def as_embedded(

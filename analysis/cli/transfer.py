@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lofit_lens.analysis.cli.console import command
+from lofit_lens.analysis.cli.console import about, command
 from lofit_lens.analysis.cli.options import (
     HeadOptions,
     ModelOptions,
@@ -136,7 +136,20 @@ def transfer(
             on_run=folder.add,
             progress=not quiet,
         )
-        table, paths = folder.finish(matrix, name)
+        for task, by_seed in scores.items():
+            for seed, found in by_seed.items():
+                if found.provenance is not None:
+                    report.add_rate(
+                        f"Stage 1 on {task}", found.provenance.config.get("rate_choice")
+                    )
+                    warning = found.provenance.history.warning()
+                    report.hint(about(f"Stage 1 on {task}, seed {seed}", warning))
+        for run in matrix.runs:
+            what = f"Stage 2 on {run.task}, heads from {run.source}, seed {run.seed}"
+            report.add_rate(f"Stage 2 on {run.task}", (run.config or {}).get("rate_choice"))
+            if run.edit is not None and run.edit.provenance is not None:
+                report.hint(about(what, run.edit.provenance.history.warning()))
+        table, paths = folder.finish(matrix, name, report.noted)
         written = "\n".join(f"  {path}" for path in paths)
         report.add(
             f"{as_text(table)}\n\nwritten to {out}, with the records of every item:\n{written}",

@@ -96,7 +96,7 @@ class Bench:
                 score_tokens=scoring.tokens,
             ),
             side_effects=effects,
-            choices=dict(fitted.choices),
+            choices={**fitted.choices, **_warning(fitted.edit)},
             heads=[list(head) for head in fitted.heads] if fitted.heads is not None else None,
             answers=answers,
             protocol=dict(protocol),
@@ -110,6 +110,13 @@ class Bench:
         if not self.n_answers or not isinstance(task.scoring, MultipleChoice):
             return []
         return open_answers(self.model, task, edit, n=self.n_answers, batch_size=self.batch_size)
+
+
+def _warning(edit: Edit | None) -> dict[str, str]:
+    """What the training of an edit is to be warned of, among what was chosen for it."""
+    origin = None if edit is None else edit.provenance
+    told = None if origin is None else origin.history.warning()
+    return {} if told is None else {"warning": told}
 
 
 def check_effect(untuned: Evaluation, edited: Evaluation, *, kl: float) -> None:

@@ -7,10 +7,9 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tqdm.auto import tqdm
-
 from lofit_lens.analysis.comparison.bench import Bench, base_name
 from lofit_lens.analysis.comparison.leaks import check_splits
+from lofit_lens.analysis.comparison.rates import with_rates
 from lofit_lens.analysis.comparison.results import Comparison
 from lofit_lens.analysis.comparison.run import ComparisonRun
 from lofit_lens.analysis.comparison.side_effects import kl_on, sample_texts
@@ -20,6 +19,7 @@ from lofit_lens.analysis.named_methods import named_methods
 from lofit_lens.attention import heads_of
 from lofit_lens.errors import LeakError, LofitLensError
 from lofit_lens.identity import fingerprint, tokenizer_of
+from lofit_lens.progress import long_bar
 from lofit_lens.provenance import library_versions
 from lofit_lens.scoring.evaluation import Evaluation
 from lofit_lens.tasks.task import Task
@@ -101,6 +101,18 @@ def compare(
         named_methods([name for name in methods if name != ZERO_SHOT], by_task[names[0]])
     for task in tasks:
         by_task[task.name].n_heads(model)
+    if not isinstance(methods, Mapping):
+        for task in tasks:
+            earlier = [run.protocol for run in done if run.fold == task.name and run.protocol]
+            by_task[task.name] = with_rates(
+                model,
+                task,
+                by_task[task.name],
+                methods,
+                seed=seeds[0],
+                earlier=earlier,
+                progress=progress,
+            )
     texts = tuple(texts) if texts is not None else sample_texts(model)
     grid = heads_of(model)
     shared = {
@@ -124,7 +136,7 @@ def compare(
     runs: list[ComparisonRun] = []
     untuned: dict[str, Evaluation] = {}
     failed: set[tuple[str, str]] = set()
-    for name, method, task, seed in tqdm(plan, desc="compare", disable=not progress):
+    for name, method, task, seed in long_bar(plan, "compare", progress=progress):
         if (name, base_name(task)) in failed:
             continue
         waiting = finished[_key(name, task.name, seed)]

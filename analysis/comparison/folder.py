@@ -14,6 +14,7 @@ from lofit_lens.analysis.comparison.tables import as_html, as_markdown
 from lofit_lens.analysis.folders import (
     Kind,
     check_folder,
+    check_saved,
     command_line,
     open_folder,
     records,
@@ -99,23 +100,42 @@ class ComparisonFolder:
             self._opened = True
 
 
+def save_comparison(comparison: Comparison, folder: Path) -> Path:
+    """Write a comparison that was made in Python as the command would, without its tables.
+
+    Raises:
+        LofitLensError: The folder holds something else, or other runs.
+    """
+    names = [run.file_name(place) for place, run in enumerate(comparison.runs)]
+    check_saved(folder, KIND, names)
+    for name, run in zip(names, comparison.runs, strict=True):
+        run.save(folder / KIND.records / name)
+    told = {"methods": comparison.methods, "tasks": comparison.tasks, "seeds": comparison.seeds}
+    write_json(folder / KIND.marker, {**told, "base": comparison.base, "runs": names})
+    return folder
+
+
 def load_comparison(folder: str | Path) -> Comparison:
-    """The comparison whose tables a folder holds, made again from its records without the model.
+    """The comparison that a folder holds, made again from its records without the model.
 
     Args:
-        folder: The `--out` of `lofit-lens compare`. Records that are not part of its last table,
-            as of methods left out since, are not read.
+        folder: The `--out` of `lofit-lens compare`, or what `Comparison.save` wrote. Records that
+            are not part of its last table, as of methods left out since, are not read.
 
     Raises:
         LofitLensError: The folder holds no finished comparison, or a damaged one.
     """
-    marker = Path(folder) / KIND.marker
+    place = Path(folder)
+    marker = place / KIND.marker
+    flat = sorted(place.glob("*.json.gz"))
+    if flat and not marker.is_file():  # as earlier versions saved it
+        return Comparison(tuple(map(ComparisonRun.load, flat)))
     try:
         content = json.loads(marker.read_text(encoding="utf-8"))
         files, base = content["runs"], content["base"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LofitLensError(f"{folder} holds no finished comparison: {error}.") from error
-    runs = tuple(ComparisonRun.load(Path(folder) / KIND.records / name) for name in files)
+    runs = tuple(ComparisonRun.load(place / KIND.records / name) for name in files)
     return Comparison(runs, base)
 
 

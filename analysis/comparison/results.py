@@ -180,39 +180,33 @@ class Comparison:
         return forest(self, base=base)
 
     def save(self, folder: str | Path) -> Path:
-        """Write every run as one gzipped JSON file; the table can be made from them alone.
+        """Write every run as one gzipped JSON file, as `lofit-lens compare --out` has them.
+
+        `lofit-lens report` and `figures` read the folder, and `compare --resume` goes on with it.
 
         Raises:
-            LofitLensError: The folder holds other runs.
+            LofitLensError: The folder holds something else, or other runs.
         """
-        folder = Path(folder)
-        runs = {run.file_name(place): run for place, run in enumerate(self.runs)}
-        foreign = {path.name for path in folder.glob("*.json.gz")} - runs.keys()
-        if foreign:
-            raise LofitLensError(
-                f"{folder} holds other runs, such as {min(foreign)}, which would be read as part of this "
-                "comparison. Name an empty folder."
-            )
-        for name, run in runs.items():
-            run.save(folder / name)
-        return folder
+        from lofit_lens.analysis.comparison.folder import save_comparison
+
+        return save_comparison(self, Path(folder))
 
     @classmethod
-    def load(cls, folder: str | Path, *, base: str = "zero-shot") -> Comparison:
-        """Read what `save` wrote.
+    def load(cls, folder: str | Path, *, base: str | None = None) -> Comparison:
+        """Read what `save` wrote, also that of earlier versions.
 
         Args:
             folder: The folder.
-            base: The method that the others are compared with.
+            base: The method that the others are compared with; default that of the saved comparison.
 
         Raises:
             LofitLensError: There are no runs in the folder, a file is of another format, or there
                 is no run of the base.
         """
-        runs = [ComparisonRun.load(path) for path in sorted(Path(folder).glob("*.json.gz"))]
-        if not runs:
-            raise LofitLensError(f"There are no runs of a comparison in {folder}.")
-        return cls(tuple(runs), base)
+        from lofit_lens.analysis.comparison.folder import load_comparison
+
+        found = load_comparison(folder)
+        return found if base is None else cls(found.runs, base)
 
     def __repr__(self) -> str:
         seeds = ", ".join(map(str, self.seeds))

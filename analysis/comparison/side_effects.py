@@ -207,6 +207,7 @@ def open_answers(
         edit,
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
+        progress=False,
     )
     return [
         {

@@ -17,6 +17,7 @@ from lofit_lens.analysis.layers import LayerDistribution, layer_distribution
 from lofit_lens.analysis.pairing import main_scores, plain
 from lofit_lens.analysis.runs import CARDS
 from lofit_lens.analysis.transfer.earlier import AllScores
+from lofit_lens.analysis.transfer.folder import write_records
 from lofit_lens.analysis.transfer.matrix import transfer_matrix
 from lofit_lens.analysis.transfer.results import RANDOM, TransferMatrix
 from lofit_lens.embedded.world import ABILITIES
@@ -189,8 +190,8 @@ def run_demo(
             progress=False,
         )
         scale[fraction] = TransferMatrix(tuple(scales.finished()), untuned)
-        matrices[fraction].save(biases.folder)
-        scale[fraction].save(scales.folder)
+        write_records(matrices[fraction], biases.folder)
+        write_records(scale[fraction], scales.folder)
     edits = _own_edits(matrices[size.fractions[-1]], size.seeds[0])
     for name, edit in edits.items():
         edit.save(folder / EDITS / plain(name))
@@ -220,7 +221,7 @@ def _sample(model: TransformerBridge, task: Task, edit: HeadIntervention) -> Sam
     """A test item whose answer is not in its prompt, before and after."""
     item = next(item for item in task.test if item.correct[0] not in item.prompt)
     before, after = (
-        generate_greedily(model, [item.prompt], intervention, max_new_tokens=8)[0]
+        generate_greedily(model, [item.prompt], intervention, max_new_tokens=8, progress=False)[0]
         for intervention in (None, edit)
     )
     return Sample(item.prompt, item.correct[0].strip(), before.strip(), after.strip())

@@ -9,8 +9,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm.auto import tqdm
-
 from lofit_lens.analysis.demo.workers import RunJobs
 from lofit_lens.analysis.pairing import plain
 from lofit_lens.analysis.transfer.earlier import AllScores, Step
@@ -22,6 +20,7 @@ from lofit_lens.attention import heads_of
 from lofit_lens.embedded.settings import SELECTION, TUNING
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import number_of_heads
+from lofit_lens.progress import long_bar
 from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.scoring.evaluation import Evaluation
 from lofit_lens.tasks.task import Task
@@ -41,7 +40,7 @@ def first_stage(
     """The untuned model and the scores of stage 1 by task, written as soon as they are there."""
     jobs = [partial(_score_task, task=task, seeds=seeds) for task in tasks]
     found = {}
-    with tqdm(total=len(tasks), desc="select", disable=not progress) as bar:
+    with long_bar(tasks, "select", progress=progress) as bar:
         for place, (evaluation, scores) in run_jobs(jobs):
             name = tasks[place].name
             for seed, by_head in scores.items():
@@ -132,7 +131,7 @@ def second_stage(run_jobs: RunJobs, parts: Sequence[tuple[Part, Part]], progress
         for part, group in groups
     ]
     waiting = [(part, iter(group)) for part, group in groups]
-    with tqdm(total=sum(len(g) for _, g in groups), desc="tune", disable=not progress) as bar:
+    with long_bar(range(sum(len(g) for _, g in groups)), "tune", progress=progress) as bar:
         for job, run in run_jobs(jobs):
             part, places = waiting[job]
             part.add(next(places), run)

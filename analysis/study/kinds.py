@@ -17,11 +17,13 @@ from lofit_lens.analysis.demo.report import KIND as DEMO
 from lofit_lens.analysis.demo.run import EDITS
 from lofit_lens.analysis.explorer.cards import HeadCards
 from lofit_lens.analysis.folders import Kind
+from lofit_lens.analysis.layers import LayerDistribution
 from lofit_lens.analysis.runs import RUN_FILE, read_heads
 from lofit_lens.analysis.study.lofit_table import lofit_table
 from lofit_lens.analysis.study.results import Study, joined
 from lofit_lens.analysis.sweeping.folder import MARKER as SWEEP
 from lofit_lens.analysis.sweeping.results import Sweep
+from lofit_lens.analysis.transfer.folder import FINISHED as TRANSFER_FINISHED
 from lofit_lens.analysis.transfer.folder import KIND as TRANSFER
 from lofit_lens.analysis.transfer.folder import load_transfer
 from lofit_lens.analysis.transfer.results import RANDOM, TransferMatrix
@@ -35,6 +37,7 @@ from lofit_lens.provenance import Provenance
 from lofit_lens.run import LofitRun
 
 SCORES, CARDS, CURVES = "scores.json", "cards.json", "causal*.json.gz"
+LAYERS = "layers*.json"
 SCORED = ("zero_shot.json.gz", "tuned.json.gz")
 
 
@@ -142,7 +145,7 @@ def _demo(folder: Path) -> Study:
 
 
 def _transfer(folder: Path) -> Study:
-    content = _finished(folder, TRANSFER, "table")
+    content = _finished(folder, TRANSFER, *TRANSFER_FINISHED)
     matrix = load_transfer(folder)
     told = {name: value for name, value in content.items() if name != "table"}
     heads, name = matrix.runs[0].heads, folder.resolve().name
@@ -229,10 +232,10 @@ def _stage(provenance: Provenance | None) -> dict[str, Any]:
     return {name: value for name, value in told.items() if name != "history"}
 
 
-def _finished(folder: Path, kind: Kind, result: str) -> dict[str, Any]:
-    """The marker of a folder that a command fills, if its result is there."""
+def _finished(folder: Path, kind: Kind, *results: str) -> dict[str, Any]:
+    """The marker of a folder that a command fills, if one of its results is there."""
     content = _json(folder / kind.marker)
-    if result not in content:
+    if not content.keys() & set(results):
         raise UnfinishedError(
             f"The {kind.name} in {folder} did not finish. Run it again with --overwrite."
         )
@@ -258,6 +261,14 @@ def _curves(folder: Path) -> Study:
     return joined(folder, [Study(folder, curves={one.task: one}) for one in found])
 
 
+def _layers(folder: Path) -> Study:
+    chosen: dict[str, dict[int, HeadSet]] = {}
+    for path in sorted(folder.glob(LAYERS)):
+        for task, sets in LayerDistribution.load(path).heads.items():
+            chosen[task] = dict(enumerate(sets))
+    return Study(folder, chosen=chosen)
+
+
 KINDS = (
     RunKind("`compare`", (COMPARISON.marker,), _comparison),
     RunKind("`demo`", (DEMO.marker,), _demo),
@@ -270,5 +281,6 @@ KINDS = (
     ),
     RunKind("head cards", (CARDS,), _cards),
     RunKind("causal curves", (CURVES,), _curves),
+    RunKind("heads by layer", (LAYERS,), _layers),
 )
 """Every kind that a study is read from."""

@@ -14,8 +14,9 @@ def open_study(folder: str | Path) -> Study:
 
     Args:
         folder: The `--out` of `compare`, `demo`, `transfer`, `lofit`, `select` or `tune`, what
-            `LofitRun.save` or `Sweep.save` wrote, `HeadCards` saved as cards.json, `CausalCurves`
-            saved as causal*.json.gz; or a folder whose sub-folders are such.
+            `LofitRun.save`, `Comparison.save`, `TransferMatrix.save` or `Sweep.save` wrote,
+            `HeadCards` saved as cards.json, `HeadScores` as scores.json, `CausalCurves` as
+            causal*.json.gz, `LayerDistribution` as layers*.json; or a folder whose sub-folders are such.
 
     Raises:
         LofitLensError: There is no run in the folder, one is damaged, or none is finished.

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from lofit_lens.analysis.comparison.compare import Methods
 from lofit_lens.analysis.comparison.side_effects import sample_texts
@@ -17,6 +16,7 @@ from lofit_lens.analysis.sweeping.folder import SweepFolder
 from lofit_lens.analysis.sweeping.results import Sweep
 from lofit_lens.analysis.sweeping.steps import Steps, check_request, settings_for
 from lofit_lens.errors import DataError, LofitLensError
+from lofit_lens.progress import long_bar
 from lofit_lens.tasks.task import Task
 from lofit_lens.tokens import EncodedText
 
@@ -68,11 +68,12 @@ def example_sweep(
     place = None if folder is None else SweepFolder(folder, "examples")
     steps = Steps(model, "examples", texts, place)
     order = sorted(plan, key=lambda step: step[0])
-    with tqdm(total=len(order) * len(seeds), desc="example sweep", disable=not progress) as bar:
+    with long_bar(range(len(order) * len(seeds)), "example sweep", progress=progress) as bar:
         for n, task in order:
             for seed in seeds:
                 cut = with_examples(task, n, seed=seed)
-                steps.run(n, cut, seed, methods, by_task[task.name])
+                own = steps.with_rates(n, cut, seed, methods, by_task[task.name])
+                steps.run(n, cut, seed, methods, own)
                 bar.update()
     return steps.sweep()
 

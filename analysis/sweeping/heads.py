@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from tqdm.auto import tqdm
-
 from lofit_lens.analysis.comparison.compare import ZERO_SHOT
 from lofit_lens.analysis.comparison.run import ComparisonRun
 from lofit_lens.analysis.comparison.side_effects import kl_on, sample_texts
@@ -22,6 +20,7 @@ from lofit_lens.analysis.sweeping.steps import Steps, check_request, settings_fo
 from lofit_lens.attention import heads_of
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import HeadSet, number_of_heads
+from lofit_lens.progress import long_bar
 from lofit_lens.tasks.task import Task
 from lofit_lens.tokens import EncodedText
 from lofit_lens.training.config import TuningConfig
@@ -93,8 +92,11 @@ def head_sweep(
     steps = Steps(model, "heads", texts, None if folder is None else SweepFolder(folder, "heads"))
     first: dict[tuple[str, int], tuple[ComparisonRun, ...]] = {}
     plan = [(k, task, seed) for k in own for task in tasks for seed in seeds]
-    for k, task, seed in tqdm(plan, desc="head sweep", disable=not progress):
+    for k, task, seed in long_bar(plan, "head sweep", progress=progress):
         chosen = own[k][task.name]
+        if k != most and chosen.selection.learning_rate == "auto":
+            chosen = replace(chosen, selection=own[most][task.name].selection)
+        chosen = own[k][task.name] = steps.with_rates(k, task, seed, names, chosen)
         kl = kl_on(model, texts, batch_size=chosen.batch_size)
         by_name = named_methods(names, chosen, kl=None if chosen.kl_budget is None else kl)
         learned = [name for name in names if _is_learned(name)]

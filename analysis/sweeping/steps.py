@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from lofit_lens.analysis.comparison.compare import ZERO_SHOT, Methods, compare
+from lofit_lens.analysis.comparison.rates import with_rates
 from lofit_lens.analysis.comparison.results import Comparison
 from lofit_lens.analysis.comparison.run import ComparisonRun
 from lofit_lens.analysis.comparison.templates import check_templates
@@ -39,6 +40,21 @@ class Steps:
     folder: SweepFolder | None
     _runs: dict[int, list[ComparisonRun]] = field(default_factory=dict, init=False)
     _untuned: dict[str, ComparisonRun] = field(default_factory=dict, init=False)
+    _settings: dict[tuple[int, str], Settings] = field(default_factory=dict, init=False)
+
+    def with_rates(
+        self, x: int, task: Task, seed: int, methods: Methods, settings: Settings
+    ) -> Settings:
+        """Settings at `x`, with learning rates of "auto" chosen once for each task there."""
+        if isinstance(methods, Mapping):
+            return settings
+        if (x, task.name) not in self._settings:
+            runs = self.folder.runs(x) if self.folder is not None else ()
+            earlier = [run.protocol for run in runs if run.fold == task.name]
+            self._settings[x, task.name] = with_rates(
+                self.model, task, settings, methods, seed=seed, earlier=earlier
+            )
+        return self._settings[x, task.name]
 
     def run(
         self,

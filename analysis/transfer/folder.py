@@ -12,6 +12,7 @@ import pandas as pd
 from lofit_lens.analysis.folders import (
     Kind,
     check_folder,
+    check_saved,
     command_line,
     open_folder,
     records,
@@ -36,6 +37,9 @@ KIND = Kind(
 
 FOLDER_SCHEMA = 1
 """Of the marker."""
+
+FINISHED = frozenset({"table", "saved"})
+"""A marker with one of these entries belongs to a finished matrix: of the command, of Python."""
 
 
 class TransferFolder:
@@ -105,8 +109,10 @@ class TransferFolder:
         run.save(self._records / run.file_name(self._count))
         self._count += 1
 
-    def finish(self, matrix: TransferMatrix, model: str) -> tuple[pd.DataFrame, list[Path]]:
-        """Write table and figure; returns the table and the files for people."""
+    def finish(
+        self, matrix: TransferMatrix, model: str, noted: Mapping[str, Any] | None = None
+    ) -> tuple[pd.DataFrame, list[Path]]:
+        """Write table and figure, and what else is to be noted; the table, the files for people."""
         from lofit_lens.analysis.figures.files import write_figure
         from lofit_lens.analysis.figures.transfer import transfer_heatmap
 
@@ -117,7 +123,7 @@ class TransferFolder:
         table.to_csv(paths[0], index=False)
         write_figure(transfer_heatmap(table), paths[1])
         told = {**self._request, "command_line": command_line(), "table": records(table)}
-        write_json(paths[2], told)
+        write_json(paths[2], {**told, **(noted or {})})
         return table, paths
 
     def _check_request(self) -> None:
@@ -159,19 +165,59 @@ def table_of(matrix: TransferMatrix, model: str) -> pd.DataFrame:
     return table
 
 
+def save_transfer(matrix: TransferMatrix, folder: Path) -> Path:
+    """Write a matrix that was made in Python as the command would, without table and figure.
+
+    Raises:
+        LofitLensError: The folder holds something else, or other runs.
+    """
+    check_saved(folder, KIND, list(_named(matrix)))
+    write_records(matrix, folder / KIND.records)
+    told = {"tasks": matrix.tasks, "seeds": matrix.seeds}
+    tuning = {run.task: dict(run.config) for run in matrix.runs if run.config is not None}
+    content = {"schema": FOLDER_SCHEMA, **told, "tuning": tuning, "saved": True}
+    write_json(folder / KIND.marker, content)
+    return folder
+
+
+def write_records(matrix: TransferMatrix, folder: Path) -> None:
+    """Write every run and the zero-shot scores, one gzipped JSON file each, into a folder."""
+    for name, result in _named(matrix).items():
+        result.save(folder / name)
+
+
+def _named(matrix: TransferMatrix) -> dict[str, TransferRun | Evaluation]:
+    """The runs and the zero-shot scores by the names of their files."""
+    runs = {run.file_name(place): run for place, run in enumerate(matrix.runs)}
+    untuned = {
+        untuned_file(place, task): evaluation
+        for place, (task, evaluation) in enumerate(matrix.zero_shot.items())
+    }
+    return {**runs, **untuned}
+
+
 def load_transfer(folder: str | Path) -> TransferMatrix:
     """The transfer matrix in a folder, made again from its records without the model.
 
     Args:
-        folder: The `--out` of `lofit-lens transfer`.
+        folder: The `--out` of `lofit-lens transfer`, what `TransferMatrix.save` wrote, or a folder
+            of records alone.
 
     Raises:
         LofitLensError: The folder holds no finished matrix, or a damaged one.
     """
-    marker = Path(folder) / KIND.marker
-    if "table" not in read_json(marker, schema=FOLDER_SCHEMA, what=KIND.name):
-        raise LofitLensError(
-            f"The transfer of heads in {folder} was not finished, so cells are missing. Run it again with "
-            "--resume."
-        )
-    return TransferMatrix.load(Path(folder) / KIND.records)
+    place = Path(folder)
+    if (place / KIND.marker).is_file() or not any(place.glob("*.json.gz")):
+        content = read_json(place / KIND.marker, schema=FOLDER_SCHEMA, what=KIND.name)
+        if not FINISHED & content.keys():
+            raise LofitLensError(
+                f"The transfer of heads in {folder} was not finished, so cells are missing. Run it "
+                "again with --resume."
+            )
+        place = place / KIND.records
+    paths = sorted(place.glob("*.json.gz"))
+    runs = [TransferRun.load(path) for path in paths if not is_untuned(path)]
+    untuned = [Evaluation.load(path) for path in paths if is_untuned(path)]
+    if not runs:
+        raise LofitLensError(f"There are no transfer runs in {folder}.")
+    return TransferMatrix(tuple(runs), {evaluation.task: evaluation for evaluation in untuned})

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
-
-from tqdm.auto import tqdm
 
 from lofit_lens.analysis.baselines.selectors import at_random
 from lofit_lens.analysis.sweeping.steps import check_request
@@ -17,10 +16,12 @@ from lofit_lens.attention import heads_of
 from lofit_lens.errors import LofitLensError
 from lofit_lens.fast.memory import BatchSize
 from lofit_lens.heads import number_of_heads
+from lofit_lens.progress import long_bar
 from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.scoring.evaluation import Evaluation
 from lofit_lens.tasks.task import Task
 from lofit_lens.training.config import SelectionConfig, TuningConfig
+from lofit_lens.training.rates import as_before, with_rate
 from lofit_lens.training.together import check_together
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ def transfer_matrix(
         zero_shot: Scores of the untuned model, if they are there, by task name.
         selection: How to train stage 1, for all tasks or by task name; its seed is replaced.
         tuning: How to train stage 2, for all tasks or by the name of the task tuned on; its seed is
-            replaced.
+            replaced. A learning rate of "auto" is chosen once for each task, on its own heads with
+            the first seed.
         batch_size: Sequences per forward pass in scoring; "auto" takes the most that fit into
             memory.
         together: How many runs on one task are trained in one forward pass. Activations of a step
@@ -111,6 +113,19 @@ def transfer_matrix(
     plan = transfer_plan(
         model, tasks, seeds=seeds, k=size, random_draws=random_draws, scores=scores
     )
+    configs = {
+        task.name: with_rate(
+            model,
+            task,
+            scores[task.name][seeds[0]].top(k=size),
+            as_before(
+                replace(configs[task.name], seed=seeds[0]),
+                [run.config for run in done if run.config and run.task == task.name],
+            ),
+            progress=progress,
+        )
+        for task in tasks
+    }
     runs = sort_finished(done, plan, configs, zero_shot)
     waiting = [place for place, run in enumerate(runs) if run is None]
     new = tune_and_score(
@@ -120,7 +135,7 @@ def transfer_matrix(
         together=together,
         batch_size=batch_size,
     )
-    with tqdm(total=len(plan), desc="transfer", disable=not progress) as bar:
+    with long_bar(plan, "transfer", progress=progress) as bar:
         bar.update(len(plan) - len(waiting))
         for run in new:
             if on_run is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lofit_lens.analysis.pairing import RESAMPLES, check_paired, item_groups, main_scores
-from lofit_lens.analysis.transfer.run import TransferRun, is_untuned, untuned_file
+from lofit_lens.analysis.transfer.run import TransferRun
 from lofit_lens.errors import LofitLensError
 from lofit_lens.scoring.evaluation import Evaluation
 from lofit_lens.statistics import crossed_interval, holm, paired_difference
@@ -235,40 +235,27 @@ class TransferMatrix:
         return main_scores(run.evaluation)
 
     def save(self, folder: str | Path) -> Path:
-        """Write every run and the zero-shot scores, one gzipped JSON file each.
+        """Write every run and the zero-shot scores, as `lofit-lens transfer --out` has them.
+
+        `lofit-lens report` and `figures` read the folder.
 
         Raises:
-            LofitLensError: The folder holds other runs.
+            LofitLensError: The folder holds something else, or other runs.
         """
-        folder = Path(folder)
-        runs = {run.file_name(place): run for place, run in enumerate(self.runs)}
-        untuned = {
-            untuned_file(place, task): evaluation
-            for place, (task, evaluation) in enumerate(self.zero_shot.items())
-        }
-        foreign = {path.name for path in folder.glob("*.json.gz")} - runs.keys() - untuned.keys()
-        if foreign:
-            raise LofitLensError(
-                f"{folder} holds other runs, such as {min(foreign)}, which would be read as part of this "
-                "matrix. Name an empty folder."
-            )
-        for name, result in (runs | untuned).items():
-            result.save(folder / name)
-        return folder
+        from lofit_lens.analysis.transfer.folder import save_transfer
+
+        return save_transfer(self, Path(folder))
 
     @classmethod
     def load(cls, folder: str | Path) -> TransferMatrix:
-        """Read what `save` wrote.
+        """Read what `save` wrote, also that of earlier versions.
 
         Raises:
             LofitLensError: There are no runs in the folder, or a file is of another format.
         """
-        paths = sorted(Path(folder).glob("*.json.gz"))
-        runs = [TransferRun.load(p) for p in paths if not is_untuned(p)]
-        untuned = [Evaluation.load(p) for p in paths if is_untuned(p)]
-        if not runs:
-            raise LofitLensError(f"There are no transfer runs in {folder}.")
-        return cls(tuple(runs), {evaluation.task: evaluation for evaluation in untuned})
+        from lofit_lens.analysis.transfer.folder import load_transfer
+
+        return load_transfer(folder)
 
     def __repr__(self) -> str:
         seeds = ", ".join(map(str, self.seeds))

@@ -7,17 +7,19 @@ from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, TypeVar
 
-from tqdm.auto import tqdm
-
 from lofit_lens.analysis.transfer.earlier import AllScores, Step, check_scores
 from lofit_lens.analysis.transfer.run import TransferRun
+from lofit_lens.attention import heads_of
 from lofit_lens.errors import LofitLensError, TrainingStopped
 from lofit_lens.fast.memory import BatchSize
 from lofit_lens.head_scores import HeadScores
+from lofit_lens.heads import HeadSet
+from lofit_lens.progress import long_bar
 from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.selection import select_together
 from lofit_lens.tasks.task import Task
 from lofit_lens.training.config import SelectionConfig, TrainingConfig, TuningConfig
+from lofit_lens.training.rates import as_before, with_rate
 from lofit_lens.training.together import grouped
 from lofit_lens.tuning import tune_together
 
@@ -46,7 +48,8 @@ def score_heads(
         model: A frozen bridge from `load_model`.
         tasks: The tasks, with different names.
         seeds: The seeds.
-        selection: How to train, for all tasks or by task name; its seed is replaced.
+        selection: How to train, for all tasks or by task name; its seed is replaced. A learning
+            rate of "auto" is chosen once for each task, with the first seed.
         together: How many seeds of a task are trained in one forward pass, as in `transfer_matrix`.
         done: Scores that are there already; they are not made again.
         on_scores: Called with new scores of one task and seed as soon as they are there.
@@ -61,15 +64,21 @@ def score_heads(
     """
     done = done or {}
     check_scores(model, done)
+    every = HeadSet.every(**heads_of(model).shape)
     configs = by_task(selection or SelectionConfig(), [task.name for task in tasks])
     found: dict[str, dict[int, HeadScores]] = {}
-    with tqdm(total=len(tasks) * len(seeds), desc="select", disable=not progress) as bar:
+    with long_bar(range(len(tasks) * len(seeds)), "select", progress=progress) as bar:
         for task in tasks:
             known = dict(done.get(task.name, {}))
             waiting = [seed for seed in seeds if seed not in known]
             bar.update(len(seeds) - len(waiting))
+            config = replace(configs[task.name], seed=seeds[0])
+            if waiting:
+                origins = [scores.provenance for scores in known.values()]
+                config = as_before(config, [origin.config for origin in origins if origin])
+                config = with_rate(model, task, every, config, progress=progress)
             for some in grouped(waiting, together):
-                seeded = [replace(configs[task.name], seed=seed) for seed in some]
+                seeded = [replace(config, seed=seed) for seed in some]
                 new = select_together(model, task, seeded, progress=False)
                 for seed, scores in _stable(some, new):
                     known[seed] = scores

@@ -150,7 +150,9 @@ def _shared(item: Item) -> str:
 def _generated(
     model: TransformerBridge, prompts: list[str], edit: HeadIntervention | None = None
 ) -> list[str]:
-    texts = generate_greedily(model, prompts, edit, max_new_tokens=8, batch_size=256)
+    texts = generate_greedily(
+        model, prompts, edit, max_new_tokens=8, batch_size=256, progress=False
+    )
     return [text.strip() for text in texts]
 
 

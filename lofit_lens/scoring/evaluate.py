@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from lofit_lens.errors import LofitLensError
 from lofit_lens.fast.memory import BatchSize
 from lofit_lens.scoring.evaluation import Evaluation
-from lofit_lens.scoring.generation import generate_greedily
+from lofit_lens.scoring.generation import greedy_generations
 from lofit_lens.scoring.logprobs import answer_logprobs
 from lofit_lens.scoring.metrics import METRICS
 from lofit_lens.tasks.load import check_not_trained_on
@@ -64,7 +64,7 @@ def evaluate(
             model, examples, rule, intervention, batch_size=batch_size, progress=progress
         )
     else:
-        metric_names = ("EM",)
+        metric_names = (rule.metric,)
         records = _exact_match(
             model, examples, rule, intervention, batch_size=batch_size, progress=progress
         )
@@ -122,7 +122,7 @@ def _exact_match(
     batch_size: BatchSize,
     progress: bool,
 ) -> list[Record]:
-    generated = generate_greedily(
+    generations = greedy_generations(
         model,
         [example.prompt for example in examples],
         intervention,
@@ -131,11 +131,14 @@ def _exact_match(
         progress=progress,
     )
     records = []
-    for example, text in zip(examples, generated, strict=True):
+    for example, generation in zip(examples, generations, strict=True):
+        text = generation.text
         prediction = rule.prediction(example.prompt, text)
+        stopped = generation.ended or rule.stop in text.lstrip(" \t")
         correct = rule.is_correct(prediction, example.correct)
         records.append(
-            {"id": example.id, "group": example.group, "EM": float(correct)}
+            {"id": example.id, "group": example.group, rule.metric: float(correct)}
             | {"prediction": prediction, "generated": text, "expected": example.correct[0]}
+            | {"finish_reason": "stop" if stopped else "length"}
         )
     return records

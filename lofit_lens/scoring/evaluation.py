@@ -28,7 +28,8 @@ class Evaluation:
         split: Which split was scored.
         metric_names: The columns of the records that are metrics, the main one first.
         records: One dictionary per item: `id`, `group`, the metrics, and what they come from
-            (log-probabilities of `correct` and `incorrect` candidates, or the `prediction`).
+            (log-probabilities of `correct` and `incorrect` candidates, or the `prediction` and its
+            `finish_reason`: "stop", or "length" if it ran into `max_new_tokens`).
         floors: Scores reached without any ability, by name.
         compat: Name of the compat rule, if one was used.
     """
@@ -52,6 +53,29 @@ class Evaluation:
     def main(self) -> Estimate:
         """The first metric."""
         return self.metrics[self.metric_names[0]]
+
+    @property
+    def finished(self) -> float | None:
+        """Share of generations that ended by themselves or at the stop text.
+
+        None where nothing was generated, and in files of earlier versions.
+        """
+        reasons = [record.get("finish_reason") for record in self.records]
+        if None in reasons or not reasons:
+            return None
+        return sum(reason == "stop" for reason in reasons) / len(reasons)
+
+    def warning(self) -> str | None:
+        """What to say of generations that all ran into their limit; None if there is nothing."""
+        if self.finished != 0:
+            return None
+        told = f"No generation of {len(self.records)} ended by itself or at the stop text"
+        if self.metric_names[0] != "EM":
+            return f"{told}."
+        return (
+            f"{told}, so what stands behind an answer counts as part of it. A larger max_new_tokens or "
+            'another stop may help; match="begins" asks only that a prediction begins with the answer.'
+        )
 
     @classmethod
     def pooled(cls, task: str, folds: Sequence[Evaluation]) -> Evaluation:
@@ -134,7 +158,8 @@ class Evaluation:
             return f"Evaluation({self.task}, {self.split}: no items)"
         numbers = "; ".join(f"{name} {estimate}" for name, estimate in self.metrics.items())
         floors = "".join(f"; {name} {100 * value:.1f}" for name, value in self.floors.items())
-        return f"Evaluation({self.task}, {self.split}: {numbers}{floors})"
+        endless = "; no generation ended by itself" if self.finished == 0 else ""
+        return f"Evaluation({self.task}, {self.split}: {numbers}{floors}{endless})"
 
     def _repr_html_(self) -> str:
         import pandas as pd
@@ -145,6 +170,5 @@ class Evaluation:
             for values in [{"value": e.value, "low": e.low, "high": e.high}]
         ]
         floors = ", ".join(f"{name} {100 * value:.1f}" for name, value in self.floors.items())
-        return (
-            f"<p>{self.task}, {self.split}; {floors}</p>{pd.DataFrame(rows).to_html(index=False)}"
-        )
+        told = ". ".join(filter(None, [f"{self.task}, {self.split}; {floors}", self.warning()]))
+        return f"<p>{told}</p>{pd.DataFrame(rows).to_html(index=False)}"

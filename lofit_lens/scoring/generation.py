@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +23,19 @@ if TYPE_CHECKING:
     from lofit_lens.edit import Edit
 
 
+@dataclass(frozen=True)
+class Generation:
+    """What a model wrote behind a prompt.
+
+    Attributes:
+        text: The continuation, without special tokens.
+        ended: Whether the model ended it by itself; if not, it ran into `max_new_tokens`.
+    """
+
+    text: str
+    ended: bool
+
+
 def generate_greedily(
     model: TransformerBridge,
     prompts: Sequence[str],
@@ -29,7 +43,7 @@ def generate_greedily(
     *,
     max_new_tokens: int = 16,
     batch_size: BatchSize = 32,
-    progress: bool = False,
+    progress: bool = True,
 ) -> list[str]:
     """Continue each prompt with the likeliest tokens, up to EOS or another of the model's ends.
 
@@ -48,6 +62,27 @@ def generate_greedily(
     Raises:
         ScoringError: The model gave a logit that is NaN.
     """
+    found = greedy_generations(
+        model,
+        prompts,
+        intervention,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    return [generation.text for generation in found]
+
+
+def greedy_generations(
+    model: TransformerBridge,
+    prompts: Sequence[str],
+    intervention: Edit | None = None,
+    *,
+    max_new_tokens: int = 16,
+    batch_size: BatchSize = 32,
+    progress: bool = True,
+) -> list[Generation]:
+    """What `generate_greedily` gives, and whether each continuation ended by itself."""
     if max_new_tokens < 1:
         raise LofitLensError(f"max_new_tokens must be at least 1, got {max_new_tokens}.")
     check_batch_size(batch_size)
@@ -74,9 +109,9 @@ def _continuations(
     max_new_tokens: int,
     batch_size: int,
     bar: tqdm[Any],
-) -> list[str]:
+) -> list[Generation]:
     bar.reset()
-    results = [""] * len(encoded)
+    results: dict[int, Generation] = {}
     for indices in batches_by_length([len(text.ids) for text in encoded], batch_size):
         batch = encoder.batch([encoded[i] for i in indices])
         produced = model.generate(
@@ -93,7 +128,7 @@ def _continuations(
         for i, new in zip(indices, produced[:, batch.tokens.shape[1] :].tolist(), strict=True):
             results[i] = _continuation(encoder, encoded[i].ids, new)
         bar.update(len(indices))
-    return results
+    return [results[i] for i in range(len(encoded))]
 
 
 @contextmanager
@@ -117,7 +152,8 @@ def _watched_for_nan(model: TransformerBridge) -> Iterator[None]:
         )
 
 
-def _continuation(encoder: Encoder, prompt: Sequence[int], new: list[int]) -> str:
-    """Text of the new tokens, decoded behind the prompt so that a leading blank is not lost."""
+def _continuation(encoder: Encoder, prompt: Sequence[int], new: list[int]) -> Generation:
+    """The new tokens, decoded behind the prompt so that a leading blank is not lost."""
     end = next((place for place, token in enumerate(new) if token in encoder.ends), len(new))
-    return encoder.decode([*prompt, *new[:end]]).removeprefix(encoder.decode(prompt))
+    text = encoder.decode([*prompt, *new[:end]]).removeprefix(encoder.decode(prompt))
+    return Generation(text, ended=end < len(new))

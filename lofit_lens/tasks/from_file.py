@@ -19,7 +19,15 @@ from lofit_lens.tasks.data import Data, read_files, rows_in_memory
 from lofit_lens.tasks.recognised import Format, recognise
 from lofit_lens.tasks.rows import AnswerIs, row_errors
 from lofit_lens.tasks.splits import Shares, into_splits
-from lofit_lens.tasks.task import ExactMatch, Example, MultipleChoice, Objective, Scoring, Task
+from lofit_lens.tasks.task import (
+    ExactMatch,
+    Example,
+    Match,
+    MultipleChoice,
+    Objective,
+    Scoring,
+    Task,
+)
 
 P = ParamSpec("P")
 
@@ -45,6 +53,7 @@ def from_file(
     split_seed: int = 42,
     max_new_tokens: int | None = None,
     stop: str | None = None,
+    match: Match = "exact",
     name: str | None = None,
 ) -> Task:
     r"""Make a task of a CSV, TSV, JSONL, JSON-list or Parquet file, or of minimal pairs in a text.
@@ -90,6 +99,8 @@ def from_file(
         max_new_tokens: Length of a generated answer; default 16, or what the file says.
         stop: Text at which a generated answer ends. Default: a line break; in a recognised format
             what the file says, or as many line breaks as stand together in no answer.
+        match: "begins" counts a generation that begins with the answer as right, for models that do
+            not stop behind it; see `ExactMatch`.
         name: Name of the task; default the file's.
 
     Raises:
@@ -155,7 +166,7 @@ def from_file(
     if not kind.metrics:
         end = stated or _outside([example for _, example in examples], kind.stop or "\n")
         tokens = max_new_tokens or kind.max_new_tokens or 16
-        scoring = ExactMatch(tokens, end, lead=answer_prefix.strip(" \t"))
+        scoring = ExactMatch(tokens, end, lead=answer_prefix.strip(" \t"), match=match)
     task = Task(
         name=name or data.name,
         train=train,

@@ -22,6 +22,9 @@ OBJECTIVES: tuple[str, ...] = get_args(Objective)
 
 Split = Literal["train", "val", "test"]
 
+Match = Literal["exact", "begins"]
+"""Whether a prediction has to be an accepted answer, or only to begin with one."""
+
 
 @dataclass(frozen=True)
 class Example:
@@ -75,6 +78,11 @@ class ExactMatch:
             code does; None takes the generation.
         after_index: Which piece of the split by `after`.
         lead: What stands between prompt and answer, blanks around it left out.
+        match: "exact", or "begins": the prediction only has to begin with an accepted answer, up to
+            the end of a word; for models that do not stop after the answer.
+
+    Raises:
+        LofitLensError: `match` is neither.
     """
 
     max_new_tokens: int = 16
@@ -83,6 +91,18 @@ class ExactMatch:
     after: str | None = None
     after_index: int = -1
     lead: str = ""
+    match: Match = "exact"
+
+    def __post_init__(self) -> None:
+        if self.match not in get_args(Match):
+            raise LofitLensError(
+                f"match must be one of {', '.join(get_args(Match))}, got {self.match!r}."
+            )
+
+    @property
+    def metric(self) -> str:
+        """The name of the metric: "EM", or "begins"."""
+        return "EM" if self.match == "exact" else self.match
 
     def prediction(self, prompt: str, generated: str) -> str:
         """The answer found in a generation."""
@@ -96,10 +116,20 @@ class ExactMatch:
 
     def is_correct(self, prediction: str, accepted: tuple[str, ...]) -> bool:
         """Whether a prediction is one of the accepted answers."""
-        return prediction in {self._normal(answer) for answer in accepted}
+        answers = {self._normal(answer) for answer in accepted}
+        if self.match == "exact":
+            return prediction in answers
+        return any(_begins(prediction, answer) for answer in answers)
 
     def _normal(self, text: str) -> str:
         return (text.strip() if self.strip else text).lower()
+
+
+def _begins(text: str, answer: str) -> bool:
+    """Whether a text begins with an answer that ends there with a word."""
+    following = text[len(answer) : len(answer) + 1]
+    in_a_word = answer[-1:].isalnum() and following.isalnum()
+    return bool(answer) and text.startswith(answer) and not in_a_word
 
 
 Scoring = MultipleChoice | ExactMatch

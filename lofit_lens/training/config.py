@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from lofit_lens.errors import LofitLensError
@@ -33,8 +34,9 @@ class TrainingConfig:
         LofitLensError: A value is out of range; the message names it.
     """
 
-    learning_rate: float
-    """Peak learning rate; it falls linearly to 0 without warm-up."""
+    learning_rate: float | Literal["auto"]
+    """Peak learning rate; it falls linearly to 0 without warm-up. "auto", for both stages of LoFiT,
+    chooses one on validation (`training.rates.with_rate`)."""
     l1: float = 0.0
     """Lambda, the weight of the sum of absolute parameters."""
     epochs: int = 5
@@ -62,15 +64,25 @@ class TrainingConfig:
     """Recompute activations in the backward pass to save memory; the gradient is the same."""
     validate: bool = True
     """Whether to measure the validation loss before training and after each epoch."""
+    rate_choice: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+    """How "auto" chose the learning rate that stands above, as plain JSON values."""
 
     def __post_init__(self) -> None:
         positive = ("learning_rate", "epochs", "batch_size", "max_gradient_norm", "beta")
         at_least_zero = ("l1", "weight_decay", "init_std", "seed")
         for name in positive + at_least_zero:
             value = getattr(self, name)
+            if name == "learning_rate" and isinstance(value, str):
+                if value != "auto":
+                    raise LofitLensError(
+                        f'learning_rate must be a number greater than 0, or "auto"; got {value!r}.'
+                    )
+                continue
             if not math.isfinite(value) or value < 0 or (name in positive and value == 0):
                 valid = "greater than 0" if name in positive else "0 or greater"
                 raise LofitLensError(f"{name} must be {valid}, got {value}.")
+        if self.rate_choice and self.rate_choice["learning_rate"] != self.learning_rate:
+            object.__setattr__(self, "rate_choice", None)  # it was of another rate
         if self.micro_batch_size is not None:
             check_batch_size(self.micro_batch_size, "micro_batch_size")
         for name, valid in (("objective", (None, *OBJECTIVES)), ("scope", TOKEN_SCOPES)):
@@ -85,9 +97,24 @@ class TrainingConfig:
         size = self.micro_batch_size
         return size if isinstance(size, int) else self.batch_size
 
+    @property
+    def rate(self) -> float:
+        """The learning rate as a number.
+
+        Raises:
+            LofitLensError: It is "auto" and has not been chosen.
+        """
+        if self.learning_rate == "auto":
+            raise LofitLensError(
+                'learning_rate="auto" is for the two stages of LoFiT; give a number here.'
+            )
+        return self.learning_rate
+
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        """As plain JSON values; `rate_choice` only where there is one."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        choice = values.pop("rate_choice")
+        return values if choice is None else values | {"rate_choice": dict(choice)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +124,7 @@ class SelectionConfig(TrainingConfig):
     The default learning rate and lambda are those of Llama 2-7B on MQuAKE.
     """
 
-    learning_rate: float = 5e-3
+    learning_rate: float | Literal["auto"] = 5e-3
     l1: float = 1e-3
 
     @classmethod
@@ -118,7 +145,7 @@ class TuningConfig(TrainingConfig):
     The default learning rate is that of Llama 2-7B at 3% of heads.
     """
 
-    learning_rate: float = 1e-2
+    learning_rate: float | Literal["auto"] = 1e-2
     component: Literal["bias", "scale"] = "bias"
     """What is tuned: the bias v, as the paper does, or the scale A as the final edit."""
 

@@ -79,7 +79,8 @@ def train_together(
     Args:
         model: A frozen bridge in eval mode.
         task: The task; its training and validation examples are used.
-        runs: The heads of each run, and how to train them; only the seeds may differ.
+        runs: The heads of each run, and how to train them; only seeds and learning rates may
+            differ.
         component: What to train on them.
         progress: Whether to show a bar.
 
@@ -87,8 +88,8 @@ def train_together(
         What each run learned; for one that became unstable, the error that `train` would raise.
 
     Raises:
-        LofitLensError: The configurations differ in more than the seed, a run has no heads, or the
-            model is not frozen or not in eval mode.
+        LofitLensError: The configurations differ in more than seeds and learning rates, a run has
+            no heads, or the model is not frozen or not in eval mode.
     """
     check_ready(model)
     config = runs[0][1]
@@ -96,10 +97,10 @@ def train_together(
         check_head_shape(model, heads)
         if not len(heads):
             raise LofitLensError("There are no heads to train. Choose at least one.")
-        if replace(other, seed=config.seed) != config:
+        if replace(other, seed=config.seed, learning_rate=config.learning_rate) != config:
             raise LofitLensError(
-                "Runs trained together may differ in their heads and seeds only. Train those with "
-                "other settings in a call of their own."
+                "Runs trained together may differ in their heads, seeds and learning rates only. Train "
+                "those with other settings in a call of their own."
             )
     parts = _parts(model, [heads for heads, _ in runs])
     if len(parts) > 1:
@@ -131,9 +132,7 @@ def train_together(
         numbers = {component: trainee.parameters[0].detach().cpu().clone()}
         provenance = learned_on(model, task, what, trainee.history)
         finished = replace(learned, provenance=provenance, **numbers)
-        found.append(
-            finished if trainee.stopped is None else _stop(task, config, trainee, finished)
-        )
+        found.append(finished if trainee.stopped is None else _stop(task, trainee, finished))
     return found
 
 
@@ -178,7 +177,7 @@ def fit(
     """
     check_ready(model)
     objective = _objective(task, config)
-    trainee = Trainee(parameters, generator, penalty)
+    trainee = Trainee(parameters, generator, config.rate, penalty)
     session = Session(model, edit, [trainee], config, objective, loss)
     _run(session, task, str(what["component"]), progress=progress)
     provenance = learned_on(
@@ -186,7 +185,7 @@ def fit(
     )
     finished = learned(provenance)
     if trainee.stopped is not None:
-        raise _stop(task, config, trainee, finished)
+        raise _stop(task, trainee, finished)
     return finished
 
 
@@ -227,7 +226,7 @@ def _new(model: TransformerBridge, heads: HeadSet, config: TrainingConfig) -> Tr
     real = real_columns(model, heads)
     initial = config.init_std * torch.randn(real.shape, generator=generator) * real
     device = device_of(model, heads.layers()[0])
-    return Trainee([initial.to(device).requires_grad_(True)], generator)
+    return Trainee([initial.to(device).requires_grad_(True)], generator, config.rate)
 
 
 def _objective(task: Task, config: TrainingConfig) -> Objective:
@@ -255,10 +254,10 @@ def _items(session: Session, task: Task, split: Literal["train", "val"]) -> list
     return [replace(item, reference=tuple(next(scores) for _ in item.texts)) for item in items]
 
 
-def _stop(task: Task, config: TrainingConfig, trainee: Trainee, learned: Edit) -> TrainingStopped:
+def _stop(task: Task, trainee: Trainee, learned: Edit) -> TrainingStopped:
     return TrainingStopped(
         f"Training on {task.name} stopped after {len(trainee.history.loss)} steps: "
-        f"{trainee.stopped}. Try a learning rate below {config.learning_rate:g}. The last good "
+        f"{trainee.stopped}. Try a learning rate below {trainee.learning_rate:g}. The last good "
         "parameters are in `.learned` of this error.",
         learned,
     )

@@ -37,6 +37,7 @@ class Trainee:
     Attributes:
         parameters: What is trained, in place.
         generator: Draws the order of the examples.
+        learning_rate: Its peak learning rate.
         penalty: Added to the loss of each step, beside the L1 term of the configuration; it must
             not run the model.
         history: What has happened so far.
@@ -45,6 +46,7 @@ class Trainee:
 
     parameters: Sequence[Tensor]
     generator: torch.Generator
+    learning_rate: float
     penalty: Callable[[], Tensor] | None = None
     history: History = field(default_factory=History)
     stopped: str | None = None
@@ -84,7 +86,7 @@ class Session:
         model: A frozen bridge in eval mode.
         edit: What edits the model; its numbers come from the parameters of the trainees.
         trainees: The edits in training.
-        config: How all of them are trained.
+        config: How all of them are trained, but for their learning rates.
         objective: The loss.
         loss: Takes the place of the loss of the objective; for one trainee only.
     """
@@ -109,16 +111,18 @@ class Session:
         """
         with peak_memory(next(self.model.original_model.parameters()).device) as peak:
             self._train([*train, *val], len(train), label, progress=progress)
+        steps = -(-len(train) // self.config.batch_size)
         for trainee in self.trainees:
-            trainee.history = replace(trainee.history, peak_memory=peak.bytes)
+            trainee.history = replace(
+                trainee.history, peak_memory=peak.bytes, steps_per_epoch=steps
+            )
 
     def _train(self, items: Sequence[Item], n_train: int, label: str, *, progress: bool) -> None:
         config = self.config
         steps_per_epoch = -(-n_train // config.batch_size)
         total = config.epochs * steps_per_epoch
         optimizer = torch.optim.AdamW(
-            [{"params": list(trainee.parameters)} for trainee in self.trainees],
-            lr=config.learning_rate,
+            [{"params": list(t.parameters), "lr": t.learning_rate} for t in self.trainees],
             weight_decay=config.weight_decay,
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / total)
@@ -151,7 +155,8 @@ class Session:
                     if not batches:
                         return
                     optimizer.zero_grad()
-                    self._step(work, batches, optimizer, float(schedule.get_last_lr()[0]))
+                    rates = [float(rate) for rate in schedule.get_last_lr()]
+                    self._step(work, batches, optimizer, rates)
                     schedule.step()
                     bar.update()
                 self._validate(work, validated)
@@ -164,7 +169,7 @@ class Session:
         work: _Work,
         batches: dict[int, list[int]],
         optimizer: torch.optim.Optimizer,
-        learning_rate: float,
+        learning_rates: Sequence[float],
     ) -> None:
         """One step of every trainee that can make one."""
         losses = work.backward(batches)
@@ -185,7 +190,7 @@ class Session:
                 continue
             trainee.history.loss.append(loss)
             trainee.history.gradient_norm.append(norm)
-            trainee.history.learning_rate.append(learning_rate)
+            trainee.history.learning_rate.append(learning_rates[i])
             before[i] = [parameter.detach().clone() for parameter in trainee.parameters]
         optimizer.step()
         for i, good in before.items():
