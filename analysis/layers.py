@@ -142,7 +142,7 @@ class LayerDistribution:
 
     def __repr__(self) -> str:
         tasks = (
-            f"{task} {len(sets[0])} of {sets[0].n_layers}x{sets[0].n_heads}, seeds: {len(sets)}"
+            f"{task} {len(sets[0])} of {sets[0].grid.short}, seeds: {len(sets)}"
             for task, sets in self.heads.items()
         )
         return f"LayerDistribution({'; '.join(tasks)})"
@@ -174,7 +174,7 @@ def layer_distribution(
     for task, sets in by_task.items():
         kinds = list(dict.fromkeys((len(heads), heads.grid) for heads in sets))
         if len(kinds) > 1:
-            found = ", ".join(f"{k} of {grid.n_layers}x{grid.n_heads}" for k, grid in kinds)
+            found = ", ".join(f"{k} of {grid.short}" for k, grid in kinds)
             raise LofitLensError(
                 f"The head sets of {task!r} differ: {found} (layers x heads). Give sets of one size "
                 "from one model, one per seed."
@@ -209,7 +209,7 @@ def one_shape(by_task: Mapping[str, Sequence[HeadSet | HeadScores]]) -> HeadGrid
     """
     shapes = {found.grid: task for task, sets in by_task.items() for found in sets}
     if len(shapes) > 1:
-        found = ", ".join(f"{task} {g.n_layers}x{g.n_heads}" for g, task in shapes.items())
+        found = ", ".join(f"{task} {g.short}" for g, task in shapes.items())
         raise ModelMismatchError(
             f"The heads belong to models of different shapes: {found} (layers x heads). Heads "
             "compare one by one within a model; across models, compare layers by relative depth."

@@ -67,6 +67,12 @@ class HeadGrid:
         """The fields by name, for `HeadSet(heads, **grid.shape)`."""
         return {"n_layers": self.n_layers, "n_heads": self.n_heads, "without": self.without}
 
+    @property
+    def short(self) -> str:
+        """As "4x8", or "4x8, no heads in layers 0, 2"."""
+        shape = f"{self.n_layers}x{self.n_heads}"
+        return f"{shape}, {headless(self.without)}" if self.without else shape
+
     def __getitem__(self, number: SupportsIndex) -> Head:
         """A head by its number, counted by layer and head over the heads that exist."""
         place, head = divmod(index(number), self.n_heads)

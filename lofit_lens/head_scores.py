@@ -159,7 +159,7 @@ class HeadScores:
         best = ", ".join(
             f"{head} {self.scores[head.layer, head.head]:.3g}" for head in self.ranking().heads[:5]
         )
-        return f"HeadScores({self.method}, {self.n_layers}x{self.n_heads}; best: {best})"
+        return f"HeadScores({self.method}, {self.grid.short}; best: {best})"
 
     def _repr_html_(self) -> str:
         return f"<p>{self!r}</p>{self.frame().head(20).to_html(index=False)}"

@@ -269,7 +269,7 @@ class HeadSet:
     def __repr__(self) -> str:
         names = [str(head) for head in self.heads[:8]]
         dots = ", …" if len(self) > 8 else ""
-        return f"HeadSet({len(self)} of {self.n_layers}x{self.n_heads}: {', '.join(names)}{dots})"
+        return f"HeadSet({len(self)} of {self.grid.short}: {', '.join(names)}{dots})"
 
     def _repr_html_(self) -> str:
         return f"<p>{self!r}</p>{self.frame().head(20).to_html(index=False)}"

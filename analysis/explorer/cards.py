@@ -215,8 +215,7 @@ class HeadCards:
         heads = self.edited()
         names = ", ".join(map(str, heads[:6])) + (", …" if len(heads) > 6 else "")
         return (
-            f"HeadCards({self.model}, {self.n_layers}x{self.n_heads}; {', '.join(self.tasks)}; "
-            f"edited: {names})"
+            f"HeadCards({self.model}, {self.grid.short}; {', '.join(self.tasks)}; edited: {names})"
         )
 
     def _repr_html_(self) -> str:
