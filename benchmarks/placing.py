@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from lofit_lens.analysis.layers import PUBLISHED_LAYERS
-from lofit_lens.analysis.published import FIGURE_3, HEADS
+from lofit_lens.analysis.published import FIGURE_3
 from lofit_lens.heads import HeadSet
-
-PUBLISHED_HEADS = {"llama2-7b": 32 * 32, "llama2-13b": 40 * 40}
+from lofit_lens.training.config import PAPER_HEADS
 
 
 def as_in_figure_3(config: Any) -> HeadSet:
@@ -42,7 +41,8 @@ def number_of_heads(config: Any) -> int:
     """The paper's 32 of 1,024 heads (48 of 1,600), in proportion; at least one."""
     total = config.num_hidden_layers * config.num_attention_heads
     model = _published_model(config)
-    return max(1, round(HEADS[model][0] * total / PUBLISHED_HEADS[model]))
+    of_paper, chosen, _ = PAPER_HEADS[model]
+    return max(1, round(chosen * total / of_paper))
 
 
 def every_head(config: Any) -> HeadSet:

@@ -36,6 +36,7 @@ from .tasks.task import Example as Example
 from .tasks.task import Task as Task
 from .training.config import SelectionConfig as SelectionConfig
 from .training.config import TuningConfig as TuningConfig
+from .training.config import paper_heads as paper_heads
 from .training.history import History as History
 from .tuning import tune_heads as tune_heads
 from .tuning import tune_together as tune_together

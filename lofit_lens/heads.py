@@ -288,9 +288,9 @@ class HeadSet:
 def number_of_heads(total: int, *, k: int | None = None, fraction: float | None = None) -> int:
     """How many of `total` heads are meant by a number or a share.
 
-    A share of 256 heads or more gives the nearest multiple of 16: so come out all six values the
-    paper uses (3% and 10% of 448, 1,024 and 1,600 heads: 16, 32, 48 and 48, 96, 160). In smaller
-    models it gives the nearest whole number, at least 1.
+    A share gives the nearest whole number, at least 1. The numbers of the paper are not always those
+    of its shares (its 3% of Llama 2-7B are 32 of 1,024 heads, where 31 are nearest); `paper_heads`
+    has them.
 
     Raises:
         LofitLensError: Not exactly one of the two is given, or it is out of range.
@@ -303,10 +303,7 @@ def number_of_heads(total: int, *, k: int | None = None, fraction: float | None 
         return k
     if not 0 < fraction <= 1:
         raise LofitLensError(f"fraction must be in (0, 1], got {fraction}. For 3% give 0.03.")
-    step = 16 if total >= 256 else 1
-    wanted = fraction * total
-    nearest = max(step, round(wanted / step) * step)
-    return total if total - wanted <= abs(nearest - wanted) else nearest
+    return max(1, round(fraction * total))
 
 
 def _check_seed(seed: int) -> None:

@@ -156,6 +156,17 @@ class Encoder:
         n_prompt = len(self._plain(prompt)[0]) + lead_tokens
         return self._continuation(ids, n_prompt, text, end=False)
 
+    def spliced_continuation(self, prompt: str, answer: str) -> EncodedText:
+        """Encode as `continuation`, but as lm-evaluation-harness does.
+
+        The tokens of the prompt alone, without its last blanks, and behind them those that the
+        whole text has after as many tokens. It differs from `continuation` only where a token of
+        the whole text covers the place where the prompt ends.
+        """
+        before, (whole, _) = self._plain(prompt.rstrip())[0], self._plain(prompt + answer)
+        n = len(before)
+        return self._continuation([*before, *whole[n:]], n, prompt + answer, end=False)
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, special tokens left out."""
         return self._tokenizer.decode(

@@ -81,7 +81,7 @@ REFUSED = [
     ),
     (("lofit", *CATS, "--out", "new"), "Give either k or fraction"),
     (("lofit", *CATS, "--k", 1, "--out", "edit"), "--overwrite"),
-    (("tune", *CATS, "--out", "new", "--heads", "nowhere"), "no heads at nowhere"),
+    (("tune", *CATS, "--out", "new", "--heads", "nowhere"), "No head list at nowhere"),
     (("tune", *CATS, "--out", "new", "--heads", "edit", "--component", "x"), "component must be"),
     (("compare", *CATS, "--batch-size", "auto"), "needs a number as --batch-size"),
     (("compare", *CATS, "--kl-budget", -1), "kl_budget"),

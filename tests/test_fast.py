@@ -527,4 +527,5 @@ def test_tokens_added_to_a_tokenizer_are_seen(tiny_folder: Callable[[str], Path]
     model = ll.load_model(tiny_folder("llama"), device="cpu", dtype="float32")
     before = Encoder(model).prompt("the colour of things")
     model.tokenizer.add_tokens(["things"])
+    model.cfg.d_vocab += 1
     assert len(Encoder(model).prompt("the colour of things").ids) < len(before.ids)

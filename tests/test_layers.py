@@ -15,6 +15,7 @@ from lofit_lens.analysis.layers import LayerDistribution, layer_distribution, pu
 from lofit_lens.errors import LofitLensError, ModelMismatchError
 from lofit_lens.heads import HeadSet
 from lofit_lens.plotting import TEMPLATE
+from lofit_lens.training import paper_heads
 
 
 def heads(*pairs: tuple[int, int], n_layers: int = 3, n_heads: int = 2) -> HeadSet:
@@ -107,7 +108,7 @@ def test_relative_depth_puts_the_first_layer_at_0_and_the_last_at_1() -> None:
 def test_the_bars_of_the_papers_nine_panels_add_up_to_its_number_of_heads() -> None:
     figure: Any = layer_bars(published_layers())
     bars, lines = figure.data[::2], figure.data[1::2]
-    ks = [published.HEADS[model][0] for model in published.MODELS]
+    ks = [paper_heads(model) for model in published.MODELS]
     assert [bar.y.sum() for bar in bars] == ks * 3
     assert [len(bar.x) for bar in bars] == [28, 32, 40] * 3
     assert [line.y[0] for line in lines] == pytest.approx([16 / 28, 1, 48 / 40] * 3)

@@ -10,6 +10,7 @@ import pytest
 from lofit_lens.analysis import published as paper
 from lofit_lens.analysis.published import published
 from lofit_lens.errors import LofitLensError
+from lofit_lens.training import paper_heads
 
 ROUNDING = 0.1001  # of the cells and of their average
 OFF_THE_PLOT = 0.2001
@@ -64,7 +65,7 @@ def test_table_4s_last_column_is_the_product_of_the_others() -> None:
 def test_the_number_of_parameters_follows_from_the_shapes_of_the_models() -> None:
     table = paper.table_3().drop_duplicates(["model", "method"]).set_index(["model", "method"])
     for model, (layers, heads, d_model, d_head) in SHAPES.items():
-        size, k = heads * d_head, paper.HEADS[model][1]
+        size, k = heads * d_head, paper_heads(model, fraction=0.1)
         expected = {
             "LoFiT": k * d_head, "RED": 2 * layers * size, "LoRA": layers * 2 * 8 * (d_model + size),
         }  # fmt: skip
@@ -100,7 +101,7 @@ def test_every_panel_of_figure_3_has_k_heads_in_the_layers_of_the_model() -> Non
     sums = figure.groupby(["model", "task"])["heads"].sum()
     assert len(sums) == 9
     for (model, _), total in sums.items():  # pyright: ignore[reportGeneralTypeIssues]
-        assert total == paper.HEADS[model][0]
+        assert total == paper_heads(model)
     for model, (layers, heads, *_) in SHAPES.items():
         panel = figure[figure["model"] == model]
         assert panel["layer"].between(0, layers - 1).all()
@@ -131,7 +132,7 @@ def test_the_overlaps_of_figure_6_are_whole_numbers_of_heads() -> None:
     figure = paper.figure_6()
     assert len(figure) == 3 * 2 * 9
     for row in figure[figure["measure"] == "overlap"].itertuples():
-        k = paper.HEADS[str(row.model)][0]
+        k = paper_heads(str(row.model))
         heads = float(row.value) * k  # pyright: ignore[reportArgumentType]
         assert abs(heads - round(heads)) <= 0.00501 * k
 
@@ -155,6 +156,10 @@ def test_the_overlaps_of_figure_6_are_whole_numbers_of_heads() -> None:
         ("loreft", "mquake", "EM", 77.2),
         ("ia3", "mquake", "EM", None),
         ("lofit", "average", "average", None),
+        ("zero-shot", "boolq", "EM", 77.4),
+        ("lofit", "arc-challenge", "EM", 50.3),
+        ("loreft", "svamp", "EM", 52.7),
+        ("iti", "siqa", "EM", None),
         ("lofit", "truthfulqa", "MC3", None),
     ],
 )

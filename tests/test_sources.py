@@ -12,6 +12,7 @@ from lofit_lens.tasks import sources
 
 NAME = "clutrr/val.json"
 MQUAKE = "mquake/val.jsonl"
+ARC, SIQA = "llm_adapters/arc-challenge_test.json", "llm_adapters/social_i_qa_train.json"
 CONTENT = b'[{"made": "up"}]'
 
 
@@ -85,6 +86,9 @@ def test_without_a_network_the_message_says_which_file_to_put_where() -> None:
     [
         (NAME, sources.LOFIT + "dataset/clutrr/val.json"),
         (MQUAKE, sources.LOFIT + "dataset/MQuAKE/val.jsonl"),
+        (ARC, sources.LLM_ADAPTERS + "dataset/ARC-Challenge/test.json"),
+        (SIQA, sources.LLM_ADAPTERS + "dataset/social_i_qa/train.json"),
+        ("llm_adapters/svamp.json", sources.LLM_ADAPTERS + "dataset/SVAMP/SVAMP.json"),
     ],
 )
 def test_a_file_is_fetched_at_the_pinned_commit_with_its_pinned_hash(
@@ -102,9 +106,20 @@ def test_a_file_is_fetched_at_the_pinned_commit_with_its_pinned_hash(
 
 
 def test_every_file_is_pinned_by_a_commit_and_a_sha256() -> None:
-    assert len(sources.LOFIT.rstrip("/").rsplit("/", 1)[1]) == 40
-    hashes = [*sources.FILES.values(), *(part[2] for part in sources.PROMPT_PARTS.values())]
-    assert all(len(bytes.fromhex(value)) == 32 for value in hashes)
+    for repository in (sources.LOFIT, sources.LLM_ADAPTERS):
+        assert len(repository.rstrip("/").rsplit("/", 1)[1]) == 40
+    hashes = {**sources.FILES, **{n: part[2] for n, part in sources.PROMPT_PARTS.items()}}
+    assert [name for name, value in hashes.items() if value is None] == [SIQA]
+    assert all(len(bytes.fromhex(value)) == 32 for value in hashes.values() if value)
+
+
+def test_a_file_whose_hash_is_not_known_is_taken_from_the_folder_or_asked_for_without_one(
+    tmp_path: Path,
+) -> None:
+    assert sources.find_file(SIQA, put(tmp_path, name=SIQA)) == tmp_path / SIQA
+    with pytest.raises(DataError, match=f"put the file at FOLDER/{SIQA} and") as error:
+        sources.find_file(SIQA)
+    assert "None" not in str(error.value)
 
 
 PRIMER, INSTRUCTION = "Q: Is water wet?\nA: Yes.", "Answer “briefly”."

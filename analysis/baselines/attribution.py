@@ -68,7 +68,7 @@ def attribute_heads(
     standing(model)
     objective = objective or task.objective
     task.check_objective(objective)
-    items = encode_items(Encoder(model), task.train, objective)
+    items = encode_items(Encoder(model), task.train, objective, task.scoring)
     total = torch.zeros(model.cfg.n_layers, model.cfg.n_heads)
     lengths = [max(len(text.ids) for text in item.texts) for item in items]
     with (

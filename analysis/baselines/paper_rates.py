@@ -14,6 +14,14 @@ TABLES_7_AND_8: dict[tuple[str, str], tuple[float, float, float, int, int]] = {
     ("llama2-13b", "truthfulqa"): (1e-3, 1e-3, 1e-3, 4, 1),
     ("llama2-13b", "mquake"): (1e-3, 1e-3, 9e-4, 8, 3),
     ("llama2-13b", "clutrr"): (1e-3, 1e-3, 9e-4, 8, 3),
+    ("llama2-7b", "siqa"): (1e-3, 1e-3, 9e-4, 8, 3),
+    ("llama2-7b", "arc-challenge"): (1e-3, 8e-4, 5e-4, 8, 5),
+    ("llama2-7b", "boolq"): (5e-4, 5e-4, 1e-4, 8, 3),
+    ("llama2-7b", "svamp"): (1e-3, 8e-4, 9e-4, 8, 3),
+    ("llama2-13b", "siqa"): (1e-3, 1e-3, 1e-4, 16, 3),
+    ("llama2-13b", "arc-challenge"): (8e-4, 1e-3, 1e-4, 16, 3),
+    ("llama2-13b", "boolq"): (1e-4, 1e-3, 1e-4, 8, 3),
+    ("llama2-13b", "svamp"): (8e-4, 8e-4, 9e-4, 4, 3),
 }
 """Paper, Tables 7 and 8: learning rate of LoRA, of RED and of LoReFT; LoReFT's rank and positions."""
 
@@ -23,7 +31,7 @@ def paper_rates(model: str, task: str) -> dict[str, float]:
 
     Args:
         model: gemma-7b, llama2-7b or llama2-13b.
-        task: truthfulqa, mquake or clutrr.
+        task: truthfulqa, mquake, clutrr, siqa, arc-challenge, boolq or svamp.
 
     Raises:
         LofitLensError: The tables have no such row.

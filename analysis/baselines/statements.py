@@ -88,8 +88,14 @@ def with_wrong_answers(
         seed: Seed of the draw.
 
     Raises:
-        DataError: An example needs a wrong answer, and it accepts every answer of the pool.
+        DataError: There are no examples, or one needs a wrong answer and accepts every answer of
+            the pool.
     """
+    if not examples:
+        raise DataError(
+            "There are no examples to read right and wrong answers from: the task is for evaluation "
+            "alone. Take a fold or split of it."
+        )
     rng = random.Random(seed)
     answers = sorted({example.correct[0] for example in pool})
     found = []

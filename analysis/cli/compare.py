@@ -106,8 +106,10 @@ def compare(
         from lofit_lens.analysis.comparison.folder import ComparisonFolder, comparison_json
         from lofit_lens.analysis.comparison.side_effects import encode_texts
         from lofit_lens.analysis.comparison.tables import as_text
+        from lofit_lens.analysis.methods import PAPER_FRACTION
         from lofit_lens.analysis.named_methods import named_methods
         from lofit_lens.analysis.published import check_model
+        from lofit_lens.attention import heads_of
         from lofit_lens.errors import LofitLensError
         from lofit_lens.identity import EMBEDDED
 
@@ -148,6 +150,8 @@ def compare(
         if out is not None:
             folder = ComparisonFolder(out, request, resume=resume, overwrite=overwrite)
         model = model_options.load()
+        total = heads_of(model).total
+        head_options = head_options.under(training.preset, total, report, default=PAPER_FRACTION)
         comparison = run_compare(
             model,
             tasks,

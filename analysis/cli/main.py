@@ -153,6 +153,7 @@ def lofit(
         model = model_options.load()
         training.hint(model_options.model, report)
         total = heads_of(model).total
+        head_options = head_options.under(training.preset, total, report)
         k = number_of_heads(total, k=head_options.k, fraction=head_options.fraction)
         configs = [(training.selection(t), training.tuning(t, k / total)) for t in tasks]
         report.say(f"{Path(source_of(model)[0]).name}: {k} of {total} heads; {name_of(tasks)}")
@@ -245,9 +246,11 @@ def select(
         training.check(tasks)
         model = model_options.load()
         training.hint(model_options.model, report)
+        total = heads_of(model).total
+        head_options = head_options.under(training.preset, total, report)
         wanted = {"k": head_options.k, "fraction": head_options.fraction}
         if any(value is not None for value in wanted.values()):
-            number_of_heads(heads_of(model).total, **wanted)
+            number_of_heads(total, **wanted)
         configs = [training.selection(task) for task in tasks]
         folder.clear()
         chosen = []

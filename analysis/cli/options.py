@@ -130,6 +130,29 @@ class HeadOptions:
         if needed or self.fraction is not None:
             number_of_heads(self.k or 1, k=self.k, fraction=self.fraction)
 
+    def under(
+        self, preset: str | None, total: int, report: Report, *, default: float | None = None
+    ) -> HeadOptions:
+        """The same, with the paper's own number where a preset of it is asked for 3% or 10%.
+
+        That number is for a model of as many heads as the paper's; of another the share is taken.
+
+        Args:
+            preset: That of the training options.
+            total: Heads of the model.
+            report: Where the number is named.
+            default: The share where neither is given.
+        """
+        from lofit_lens.training.config import PAPER_HEADS, paper_heads
+
+        fraction = default if self.fraction is None else self.fraction
+        theirs = PAPER_HEADS.get(preset or "")
+        if self.k is not None or fraction not in (0.03, 0.1) or not theirs or theirs[0] != total:
+            return self
+        k = paper_heads(str(preset), fraction=fraction)
+        report.say(f"--preset {preset}: the paper's {fraction:.0%} of {total} heads are {k}")
+        return HeadOptions(k=k)
+
 
 @dataclass(frozen=True)
 class TrainingOptions:

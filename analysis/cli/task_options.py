@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lofit_lens.analysis.cli.options import TASK, paper_task
+from lofit_lens.analysis.cli.options import TASK
 from lofit_lens.errors import LofitLensError
 from lofit_lens.tasks.arguments import ARGUMENTS, SYNONYMS, read_arguments
 from lofit_lens.tasks.load import FIXED, load_each, load_tasks
@@ -172,7 +172,7 @@ def _names(text: str) -> list[str]:
 
 def name_of(tasks: Sequence[Task]) -> str:
     """The name of a task, or of several folds of one together."""
-    return tasks[0].name if len(tasks) == 1 else paper_task(tasks[0])
+    return tasks[0].name if len(tasks) == 1 else tasks[0].name.replace(":0", "", 1)
 
 
 def joined_shares(arguments: Sequence[str]) -> list[str]:

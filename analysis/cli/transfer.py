@@ -64,7 +64,7 @@ def transfer(
     """
     with command(as_json, quiet) as report:
         from lofit_lens.analysis.folders import records
-        from lofit_lens.analysis.methods import Settings
+        from lofit_lens.analysis.methods import PAPER_FRACTION, Settings
         from lofit_lens.analysis.transfer.folder import TransferFolder
         from lofit_lens.analysis.transfer.matrix import transfer_matrix
         from lofit_lens.analysis.transfer.stages import score_heads
@@ -83,6 +83,7 @@ def transfer(
         training.check(tasks)
         model = model_options.load()
         total = heads_of(model).total
+        head_options = head_options.under(training.preset, total, report, default=PAPER_FRACTION)
         k = Settings(k=head_options.k, fraction=head_options.fraction).n_heads(model)
         selection = {task.name: training.selection(task) for task in tasks}
         tuning = {task.name: training.tuning(task, k / total) for task in tasks}

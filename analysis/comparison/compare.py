@@ -45,6 +45,7 @@ def check_tasks(tasks: Sequence[Task]) -> None:
     if not names or len(set(names)) < len(names):
         raise LofitLensError(f"Tasks need different names, and at least one; got {names}.")
     for task in tasks:
+        task.check_trainable()
         check_splits(task)
 
 

@@ -35,8 +35,9 @@ def evaluate(
 ) -> Evaluation:
     """Score a task, with or without an edit of the model.
 
-    Multiple choice compares summed log-probabilities; exact match generates greedily (paper,
-    section 4 and appendix A). Contexts of other interventions may be open around the call.
+    Multiple choice compares log-probabilities, summed or divided by a length as the task's rule
+    says; exact match generates greedily (paper, section 4 and appendix A). Contexts of other
+    interventions may be open around the call.
 
     Args:
         model: A bridge, in eval mode.
@@ -57,6 +58,8 @@ def evaluate(
     if intervention is not None and intervention.provenance is not None:
         check_not_trained_on(task, intervention.provenance.task_source)
     examples = task.test if split == "test" else task.val_as_test
+    if not examples:
+        raise LofitLensError(f"{task.name} has no validation items. Score its test split.")
     rule = task.scoring_rule(compat)
     if isinstance(rule, MultipleChoice):
         metric_names = rule.metrics
@@ -91,8 +94,10 @@ def _multiple_choice(
     scores = (score[text] for text in texts)
     records = []
     for example in examples:
-        correct = [next(scores) for _ in example.correct]
-        incorrect = [next(scores) for _ in example.incorrect]
+        correct, incorrect = (
+            [next(scores) / rule.length(answer) for answer in answers]
+            for answers in (_correct(example, rule), example.incorrect)
+        )
         metrics = {name: METRICS[name](correct, incorrect) for name in rule.metrics}
         records.append(
             {"id": example.id, "group": example.group, **metrics}
@@ -101,8 +106,14 @@ def _multiple_choice(
     return records
 
 
+def _correct(example: Example, rule: MultipleChoice) -> tuple[str, ...]:
+    return example.correct + rule.also_correct.get(example.id, ())
+
+
 def _encode(encoder: Encoder, example: Example, rule: MultipleChoice) -> list[EncodedText]:
-    answers = example.correct + example.incorrect
+    answers = _correct(example, rule) + example.incorrect
+    if rule.as_lm_eval:
+        return [encoder.spliced_continuation(example.prompt, answer) for answer in answers]
     if rule.counted_lead is None:
         return encoder.candidates(example.prompt, answers)
     lead, lead_tokens = rule.counted_lead

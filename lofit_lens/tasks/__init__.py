@@ -1,8 +1,10 @@
-"""Tasks: the paper's three, those of the embedded model, and a user's own files."""
+"""Tasks: the paper's seven, those of the embedded model, and a user's own files."""
 
+from lofit_lens.tasks.choices import scored_by
 from lofit_lens.tasks.clutrr import clutrr
 from lofit_lens.tasks.embedded import embedded
 from lofit_lens.tasks.from_file import from_file, from_rows
+from lofit_lens.tasks.llm_adapters import arc_challenge, boolq, siqa, svamp
 from lofit_lens.tasks.load import load_tasks, reload_task
 from lofit_lens.tasks.mquake import mquake
 from lofit_lens.tasks.task import ExactMatch, Example, MultipleChoice, Task
@@ -13,6 +15,8 @@ __all__ = [
     "Example",
     "MultipleChoice",
     "Task",
+    "arc_challenge",
+    "boolq",
     "clutrr",
     "embedded",
     "from_file",
@@ -20,5 +24,8 @@ __all__ = [
     "load_tasks",
     "mquake",
     "reload_task",
+    "scored_by",
+    "siqa",
+    "svamp",
     "truthfulqa",
 ]

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from lofit_lens.errors import LofitLensError
 from lofit_lens.tasks import kinds
 from lofit_lens.tasks.building import Builder
+from lofit_lens.tasks.choices import ScoredBy, scored_by
 from lofit_lens.tasks.data import Data, read_files, rows_in_memory
 from lofit_lens.tasks.recognised import Format, recognise
 from lofit_lens.tasks.rows import AnswerIs, row_errors
@@ -55,6 +56,7 @@ def from_file(
     stop: str | None = None,
     match: Match = "exact",
     name: str | None = None,
+    by: ScoredBy = "text",
 ) -> Task:
     r"""Make a task of a CSV, TSV, JSONL, JSON-list or Parquet file, or of minimal pairs in a text.
 
@@ -102,6 +104,8 @@ def from_file(
         match: "begins" counts a generation that begins with the answer as right, for models that do
             not stop behind it; see `ExactMatch`.
         name: Name of the task; default the file's.
+        by: How candidates are compared: by their "text", by "text-normalised" (divided by its
+            length), or by "letter"; see `scored_by`.
 
     Raises:
         DataError: The file cannot be read, lacks a column, or is too small to split.
@@ -111,7 +115,7 @@ def from_file(
     Examples:
         >>> task = from_file("colours.csv", prompt="{thing} is", answer="colour")  # doctest: +SKIP
     """
-    arguments = {key: value for key, value in locals().items() if key not in ("path", "name")}
+    arguments = {key: value for key, value in locals().items() if key not in ("path", "name", "by")}
     data = path if isinstance(path, Data) else read_files(path)
     if not data.rows:
         raise row_errors(list(data.tables.values()))
@@ -184,7 +188,7 @@ def from_file(
         told.append(f"predictions end at {scoring.stop!r}, as answers hold shorter breaks")
     if told:
         tqdm.write(f"{data.called}: {'; '.join(told)}.", file=sys.stderr)
-    return task
+    return scored_by(task, by)
 
 
 def _options_of(

@@ -7,22 +7,47 @@ from pathlib import Path
 from typing import Any
 
 from lofit_lens.errors import LofitLensError
+from lofit_lens.tasks.choices import scored_by
 from lofit_lens.tasks.clutrr import clutrr
 from lofit_lens.tasks.data import MEMORY
 from lofit_lens.tasks.embedded import embedded
 from lofit_lens.tasks.from_file import from_file
+from lofit_lens.tasks.llm_adapters import arc_challenge, boolq, siqa, svamp
 from lofit_lens.tasks.mquake import mquake
 from lofit_lens.tasks.named_files import named_file
 from lofit_lens.tasks.tables import FORMATS
 from lofit_lens.tasks.task import Task
-from lofit_lens.tasks.truthfulqa import truthfulqa
+from lofit_lens.tasks.truthfulqa import Protocol, truthfulqa
+
+DRAWN: Mapping[str, Callable[..., Task]] = {
+    "clutrr": clutrr,
+    "arc-challenge": arc_challenge,
+    "boolq": boolq,
+    "siqa": siqa,
+    "svamp": svamp,
+}
+"""Tasks whose training examples are drawn by a seed."""
+
+
+def _folds(*folds: int, protocol: Protocol) -> Callable[[int, str | Path | None], list[Task]]:
+    return lambda _, folder: [
+        truthfulqa(fold, protocol=protocol, data_dir=folder) for fold in folds
+    ]
+
+
+def _drawn(make: Callable[..., Task]) -> Callable[[int, str | Path | None], list[Task]]:
+    return lambda seed, folder: [make(seed, data_dir=folder)]
+
 
 FIXED: Mapping[str, Callable[[int, str | Path | None], list[Task]]] = {
-    "truthfulqa": lambda _, folder: [truthfulqa(fold, data_dir=folder) for fold in (0, 1)],
-    "truthfulqa:0": lambda _, folder: [truthfulqa(0, data_dir=folder)],
-    "truthfulqa:1": lambda _, folder: [truthfulqa(1, data_dir=folder)],
+    "truthfulqa": _folds(0, 1, protocol="paper"),
+    "truthfulqa:0": _folds(0, protocol="paper"),
+    "truthfulqa:1": _folds(1, protocol="paper"),
+    "truthfulqa:lm-eval": _folds(0, 1, protocol="lm-eval"),
+    "truthfulqa:0:lm-eval": _folds(0, protocol="lm-eval"),
+    "truthfulqa:1:lm-eval": _folds(1, protocol="lm-eval"),
     "mquake": lambda _, folder: [mquake(data_dir=folder)],
-    "clutrr": lambda seed, folder: [clutrr(seed, data_dir=folder)],
+    **{name: _drawn(make) for name, make in DRAWN.items()},
     "embedded:truth": lambda *_: [embedded("truth")],
     "embedded:kinship": lambda *_: [embedded("kinship")],
     "embedded:edit": lambda *_: [embedded("edit")],
@@ -40,13 +65,16 @@ def load_tasks(
     """The task of a name, as its folds: TruthfulQA has two, every other task is one.
 
     Args:
-        name_or_file: "truthfulqa" (both folds), "truthfulqa:0", "truthfulqa:1", "mquake",
-            "clutrr", "embedded:truth", "embedded:kinship", "embedded:edit"; a file; a file with
+        name_or_file: "truthfulqa" (both folds), "truthfulqa:0", "truthfulqa:1", each of them also
+            with ":lm-eval" behind it for the prompts of lm-evaluation-harness; "mquake", "clutrr",
+            "arc-challenge", "boolq", "siqa", "svamp", "embedded:truth", "embedded:kinship",
+            "embedded:edit"; a file; a file with
             arguments behind it, as "own.csv?prompt={q}&answer=a"; a task file (.toml); or a
             mapping of "train", "val" and "test" to files.
-        seed: Seed of CLUTRR's draw.
+        seed: Seed of the draw, for tasks that draw their training examples.
         data_dir: Folder with the paper's files.
-        options: Arguments of `from_file`, where the file does not come with its own.
+        options: Arguments of `from_file`, where the file does not come with its own; `by`, how
+            the candidates are scored, is for any multiple-choice task (`scored_by`).
 
     Raises:
         LofitLensError: There is no such task or file, or options are given that it does not take.
@@ -65,13 +93,15 @@ def load_each(
 
     Args:
         names: As for `load_tasks`.
-        seed: Seed of CLUTRR's draw.
+        seed: Seed of the draw, for tasks that draw their training examples.
         data_dir: Folder with the paper's files.
         options: Arguments of `from_file`, for every file that does not come with its own.
 
     Raises:
         LofitLensError: There is no such task or file, or no task takes one of the options.
     """
+    options = dict(options or {})
+    by = options.pop("by", "text")
     files = [named_file(name) for name in names]
     for name, file in zip(names, files, strict=True):
         if file is None and name not in FIXED:
@@ -79,7 +109,7 @@ def load_each(
                 f"There is no task {name!r}. Known: {', '.join(FIXED)}, a file ({', '.join(FORMATS)}) "
                 "or a task file (.toml)."
             )
-    for option in options or {}:
+    for option in options:
         if all(file is None or option in file.arguments for file in files):
             why = [
                 f"{name} says it" if file else f"{str(name).partition(':')[0]} is fixed"
@@ -89,9 +119,9 @@ def load_each(
                 f"{', '.join(why)}; {option} is for a file of your own that does not say it."
             )
     return [
-        [from_file(file.path, **{**(options or {}), **file.arguments})]
+        [from_file(file.path, **{"by": by, **options, **file.arguments})]
         if file is not None
-        else FIXED[str(name)](seed, data_dir)
+        else [scored_by(task, by) for task in FIXED[str(name)](seed, data_dir)]
         for name, file in zip(names, files, strict=True)
     ]
 
@@ -104,14 +134,19 @@ def reload_task(source: Mapping[str, Any], *, data_dir: str | Path | None = None
     """
     arguments = dict(source)
     name = arguments.pop("name", None)
+    by = arguments.pop("by", "text")
+    if by != "text":
+        return scored_by(reload_task({"name": name, **arguments}, data_dir=data_dir), by)
     if name is None:
         raise LofitLensError("The result does not say how to load its task; name the task.")
     if name == "truthfulqa":
-        return truthfulqa(arguments["fold"], data_dir=data_dir)
+        return truthfulqa(
+            arguments["fold"], protocol=arguments.get("protocol", "paper"), data_dir=data_dir
+        )
     if name == "mquake":
         return mquake(data_dir=data_dir)
-    if name == "clutrr":
-        return clutrr(arguments["seed"], data_dir=data_dir)
+    if str(name) in DRAWN:
+        return DRAWN[name](arguments["seed"], data_dir=data_dir)
     if str(name).startswith("embedded:"):
         return FIXED[name](0, data_dir)[0]
     if str(name).startswith(MEMORY):

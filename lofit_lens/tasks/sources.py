@@ -17,12 +17,23 @@ import pooch
 
 from lofit_lens.errors import DataError
 
+LLM_ADAPTERS = (
+    "https://raw.githubusercontent.com/AGI-Edgerunners/LLM-Adapters/"
+    "816657208af4db747803f87ba40a4c71383fed7a/"
+)
 LOFIT = "https://raw.githubusercontent.com/fc2869/lo-fit/ebd344a273d3dab0b63d8bbfd7ecdb5185ae5b7b/"
 
-FILES = {
+FILES: dict[str, str | None] = {
     "clutrr/test.json": "cf400381f8a12a703265f95df1387c217a71525325f725ff2b8dc08123c30056",
     "clutrr/train.json": "8640526e573444bdf52bd78eee0bf3a9f2e96bb3bb6d7610021dc05751a5c873",
     "clutrr/val.json": "afcae888ed7862081496151a33b9bed157d709b01589c2db566266ecdd906f1e",
+    "llm_adapters/arc-challenge_test.json": "4a89ce368ae01a71d268d9851686738b2a0a1d84271116bab49a1dd2b48ecad7",  # noqa: E501
+    "llm_adapters/arc-challenge_train.json": "a9debff28aafed86a08211dc3584a3b6cb38edca8c56bb34cd5002ed54aeebfb",  # noqa: E501
+    "llm_adapters/boolq_test.json": "89df2397cbca81dc31adcc6f7f5b635821aa0565aafde46725b2b4bd39b4dfa9",
+    "llm_adapters/boolq_train.json": "5ccbaceebaddc69765e1c4a363632196b81851d303696672165ab59ec4e48c83",
+    "llm_adapters/social_i_qa_test.json": "71543f41127451945379d106ffedaef502f1c8770dff6d2f543aca85e3080b1d",
+    "llm_adapters/social_i_qa_train.json": None,
+    "llm_adapters/svamp.json": "33386f96725389c5d78e159a48a2dac7ab4b4fbce23c7d77b7a4951da9fbcd30",
     "mquake/test.jsonl": "3090ef350f4322878968466881de9ec988b5b71daf55d5d9b04fb894a5ebac87",
     "mquake/train.jsonl": "5db931bd09457245d1a133fe8df86a45985d28767ba6f032d1b7dcc737e22498",
     "mquake/val.jsonl": "3cbf9245ba671458d0979c5bba569e838d54fce860e8d0c5af0bc2ce54d41e83",
@@ -33,7 +44,20 @@ FILES = {
     "truthfulqa/fold_1_train_seed_42.csv": "0342def493a6afdaae11737cd557393c0cde2cc35d26d58e7a2fd4c954997fba",
     "truthfulqa/fold_1_val_seed_42.csv": "375030fc5bfe7315825f0272b95f6d2b0b0f6332f7121ba57537ec5c1fc1969e",
 }
-"""Our name of each file and its SHA-256; the authors' folders are the same but for letter case."""
+"""Our name of each file and its SHA-256.
+
+None: not known to us; what is fetched is pinned by the commit in the address alone.
+"""
+
+THEIR_FOLDERS = {
+    "clutrr": "clutrr",
+    "mquake": "MQuAKE",
+    "truthfulqa": "truthfulqa",
+    "arc-challenge": "ARC-Challenge",
+    "boolq": "boolq",
+    "social_i_qa": "social_i_qa",
+}
+"""Folders of the repositories by our names."""
 
 PROMPTS = "truthfulqa/prompts.json"
 PROMPT_PARTS = {
@@ -66,8 +90,9 @@ def find_file(name: str, data_dir: str | Path | None = None) -> Path:
     if local is not None:
         _check_hash(local, FILES[name])
         return local
-    url = LOFIT + "dataset/" + name.replace("mquake/", "MQuAKE/")
-    return _fetch(url, FILES[name], name)
+    sha256 = FILES[name]
+    wanted = f"the file (SHA-256 {sha256})" if sha256 else "the file"
+    return _fetch(_address(name), sha256, name, wanted)
 
 
 def find_prompts(data_dir: str | Path | None = None) -> dict[str, str]:
@@ -83,8 +108,9 @@ def find_prompts(data_dir: str | Path | None = None) -> dict[str, str]:
     if local is not None:
         found = _read_object(local)
     else:
+        wanted = f"a JSON object with {' and '.join(PROMPT_PARTS)}"
         found = {
-            part: _string_in_source(_fetch(LOFIT + path, None, PROMPTS), beginning)
+            part: _string_in_source(_fetch(LOFIT + path, None, PROMPTS, wanted), beginning)
             for part, (path, beginning, _) in PROMPT_PARTS.items()
         }
     for part, (_, _, expected) in PROMPT_PARTS.items():
@@ -114,15 +140,22 @@ def _in_folders(name: str, data_dir: str | Path | None) -> Path | None:
     return path if path and path.is_file() else None
 
 
-def _fetch(url: str, sha256: str | None, name: str) -> Path:
+def _address(name: str) -> str:
+    """Where a file of `FILES` is fetched from."""
+    folder, _, file = name.partition("/")
+    if name == "llm_adapters/svamp.json":
+        return LLM_ADAPTERS + "dataset/SVAMP/SVAMP.json"
+    if folder == "llm_adapters":
+        folder, _, file = file.rpartition("_")
+        return f"{LLM_ADAPTERS}dataset/{THEIR_FOLDERS[folder]}/{file}"
+    return f"{LOFIT}dataset/{THEIR_FOLDERS[folder]}/{file}"
+
+
+def _fetch(url: str, sha256: str | None, name: str, wanted: str) -> Path:
     folder = pooch.os_cache("lofit-lens")
     try:
         path = pooch.retrieve(url, sha256, path=folder, progressbar=True)
     except Exception as error:  # the network fails in many ways; the remedy is one
-        if sha256:
-            wanted = f"the file (SHA-256 {sha256})"
-        else:
-            wanted = f"a JSON object with {' and '.join(PROMPT_PARTS)}"
         raise DataError(
             f"Could not fetch {url}: {error}\nWithout a network, put {wanted} at FOLDER/{name} and "
             "set LOFIT_LENS_DATA=FOLDER, or pass data_dir=FOLDER."
@@ -154,8 +187,8 @@ def _string_in_source(path: Path, beginning: str) -> str:
     raise DataError(f"{path} holds no text that starts with {beginning!r}.")
 
 
-def _check_hash(path: Path, expected: str) -> None:
-    found = _sha256(path.read_bytes())
+def _check_hash(path: Path, expected: str | None) -> None:
+    found = _sha256(path.read_bytes()) if expected else None
     if found != expected:
         raise DataError(
             f"{path} is not the file of the paper: SHA-256 {found}, expected {expected}. For your "

@@ -16,7 +16,7 @@ Objective = Literal["sft", "dpo", "choice"]
 
 * `sft`: the likelihood of the first correct answer (cross-entropy on its tokens).
 * `dpo`: its preference over the first incorrect answer (direct preference optimisation).
-* `choice`: its share among all candidates, by their summed log-probabilities.
+* `choice`: its share among all candidates, by what they are compared by in scoring.
 """
 OBJECTIVES: tuple[str, ...] = get_args(Objective)
 
@@ -53,16 +53,31 @@ class Example:
 class MultipleChoice:
     """Score candidates by the summed log-probability of their tokens.
 
+    The candidates are the answers of an example: texts, or letters of a list in its prompt; see
+    `scored_by`.
+
     Attributes:
         metrics: Which of "accuracy", "MC1", "MC2", "MC3" to report. "accuracy" is the share of
             items whose first correct answer scores above every other candidate.
         counted_lead: Find the answer by counting tokens after a lead such as a line break and
             "A:", as the code of ITI and LoFiT does, instead of by character offsets; the text of
             the lead and its number of tokens.
+        as_lm_eval: Take the tokens of prompt and answer as lm-evaluation-harness does, see
+            `Encoder.spliced_continuation`.
+        normalised: Divide by the number of characters of the candidate, blanks around it not
+            counted, before candidates are compared (the acc_norm of lm-evaluation-harness).
+        also_correct: Further correct answers by the id of their example, for this rule alone.
     """
 
     metrics: tuple[str, ...] = ("accuracy",)
     counted_lead: tuple[str, int] | None = None
+    as_lm_eval: bool = False
+    normalised: bool = False
+    also_correct: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def length(self, candidate: str) -> int:
+        """What the log-probability of a candidate is divided by."""
+        return max(1, len(candidate.strip())) if self.normalised else 1
 
 
 @dataclass(frozen=True)
@@ -80,6 +95,8 @@ class ExactMatch:
         lead: What stands between prompt and answer, blanks around it left out.
         match: "exact", or "begins": the prediction only has to begin with an accepted answer, up to
             the end of a word; for models that do not stop after the answer.
+        pattern: Regular expression; its first match in the text so far is the prediction, without
+            one there is none. None takes the whole text.
 
     Raises:
         LofitLensError: `match` is neither.
@@ -92,6 +109,7 @@ class ExactMatch:
     after_index: int = -1
     lead: str = ""
     match: Match = "exact"
+    pattern: str | None = None
 
     def __post_init__(self) -> None:
         if self.match not in get_args(Match):
@@ -112,7 +130,11 @@ class ExactMatch:
         elif before := re.match(rf"[ \t]*({re.escape(self.lead)}[ \t]*)?", text):
             start = before.end()
         end = text.find(self.stop, start)
-        return self._normal(text if end < 0 else text[:end])
+        text = text if end < 0 else text[:end]
+        if self.pattern is not None:
+            found = re.search(self.pattern, text)
+            text = found[0] if found else ""
+        return self._normal(text)
 
     def is_correct(self, prediction: str, accepted: tuple[str, ...]) -> bool:
         """Whether a prediction is one of the accepted answers."""
@@ -141,7 +163,7 @@ class Task:
 
     Attributes:
         name: For results and files.
-        train: Training examples.
+        train: Training examples. A task for evaluation alone has none, and no validation either.
         val: Validation examples, in the format of training.
         test: Test examples.
         val_as_test: The validation items in the format of the test, for choosing settings.
@@ -169,19 +191,36 @@ class Task:
     def __post_init__(self) -> None:
         for split in ("train", "val", "test"):
             examples: tuple[Example, ...] = getattr(self, split)
-            if not examples:
+            if not examples and (split == "test" or self.train or self.val):
                 raise DataError(f"The {split} split of {self.name} is empty.")
             if len({example.id for example in examples}) < len(examples):
                 raise DataError(f"Ids repeat in the {split} split of {self.name}.")
-        self.check_objective(self.objective)
+        self._check_examples(self.objective)
 
     def check_objective(self, objective: str) -> None:
         """Refuse an objective the training examples cannot serve.
 
         Raises:
             LofitLensError: The objective is unknown.
-            DataError: It needs incorrect answers and an example has none.
+            DataError: It needs incorrect answers and an example has none, or the task is for
+                evaluation alone.
         """
+        self._check_examples(objective)
+        self.check_trainable()
+
+    def check_trainable(self) -> None:
+        """Refuse a task for evaluation alone.
+
+        Raises:
+            DataError: There are no training examples.
+        """
+        if not self.train:
+            raise DataError(
+                f"{self.name} is for evaluation alone: all its items are in the test split, so nothing "
+                "can be learned on it. Take a fold or split of it."
+            )
+
+    def _check_examples(self, objective: str) -> None:
         if objective not in OBJECTIVES:
             raise LofitLensError(
                 f"objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}."

@@ -1,88 +1,139 @@
-"""TruthfulQA in ITI's two folds, as the paper trains and scores it (section 4, appendix A)."""
+"""TruthfulQA in ITI's two folds, scored as the paper does or as lm-evaluation-harness does."""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Literal, get_args
 
 from lofit_lens.errors import LofitLensError
 from lofit_lens.tasks.sources import find_file, find_prompts
 from lofit_lens.tasks.task import Example, MultipleChoice, Task
 
+Protocol = Literal["paper", "lm-eval"]
+
 LEAD = "\nA:"
+Row = dict[str, str]
 
 
-def truthfulqa(fold: int = 0, *, data_dir: str | Path | None = None) -> Task:
-    """One fold of TruthfulQA: 326/82/409 (fold 0) or 327/82/408 questions (fold 1).
+def truthfulqa(
+    fold: int | None = None,
+    *,
+    protocol: Protocol = "paper",
+    data_dir: str | Path | None = None,
+) -> Task:
+    """One fold of TruthfulQA: 326/82/409 (fold 0) or 327/82/408 questions (fold 1); or all 817.
 
-    Training is DPO on (best answer, first incorrect answer) with the zero-shot prompt; the test
-    has an instruction and a six-shot primer, as the paper's. Metrics: MC1, MC2, MC3.
-    `compat="paper-code"` finds the answer by counting three tokens after the question.
+    Training is DPO on (best answer, first incorrect answer) with the zero-shot prompt, under either
+    protocol. What is scored:
+
+    * "paper": an instruction and a six-shot primer in front of the question; metrics MC1, MC2, MC3.
+      `compat="paper-code"` finds the answer by counting three tokens after the question, and counts
+      the best answer twice where the file lists it twice (one question of fold 0).
+    * "lm-eval": the prompts of lm-evaluation-harness, which are the same primer without the
+      instruction; metrics MC1 and MC2. Its tasks `truthfulqa_mc1` and `truthfulqa_mc2` read their
+      candidates from a file of their own on the hub, an older and shorter list (4,114 and 5,882
+      candidates over all questions; these files give 4,185 and 6,205, each text once for right and
+      once for wrong). On equal candidates the scores are equal. A tie is lost here and won there.
 
     Args:
-        fold: 0 or 1.
+        fold: 0 or 1. None is fold 0 under "paper"; under "lm-eval" it is all 817 questions in the
+            order of the hub, for evaluation alone.
+        protocol: How the test and the validation questions are scored.
         data_dir: Folder that holds `truthfulqa/`.
 
     Raises:
-        LofitLensError: There is no such fold.
+        LofitLensError: There is no such fold or protocol.
         DataError: The files cannot be found or fetched.
     """
-    if fold not in (0, 1):
+    if protocol not in get_args(Protocol):
+        raise LofitLensError(
+            f"protocol must be one of {', '.join(get_args(Protocol))}, got {protocol!r}."
+        )
+    if fold is None and protocol == "paper":
+        fold = 0
+    if fold not in (None, 0, 1):
         raise LofitLensError(f"TruthfulQA has folds 0 and 1, got {fold!r}.")
+    splits: dict[str, list[Row]] = {"train": [], "val": []}
+    for split in splits if fold is not None else ():
+        splits[split] = _rows(fold, split, data_dir)
+    tested = [row for one in (0, 1) if fold in (None, one) for row in _rows(one, "test", data_dir)]
     prompts = find_prompts(data_dir)
-    shots = f"{prompts['instruction']}\n\n{prompts['qa_primer']}\n\n"
-    rows = {split: _rows(fold, split, data_dir) for split in ("train", "val", "test")}
-    test = tuple(_scored(row, shots) for row in rows["test"])
-    metrics = ("MC1", "MC2", "MC3")
+    shots = f"{prompts['qa_primer']}\n\n"
+    if protocol == "paper":
+        shots = f"{prompts['instruction']}\n\n{shots}"
+    once = protocol == "lm-eval"
+    test, val = (
+        tuple(_scored(row, shots, once=once) for row in rows) for rows in (tested, splits["val"])
+    )
+    source: dict[str, Any] = {"name": "truthfulqa", "fold": fold}
+    parts = ["truthfulqa", *([] if fold is None else [str(fold)])]
+    compat = {}
+    if protocol == "paper":
+        scoring = MultipleChoice(("MC1", "MC2", "MC3"))
+        again = {
+            example.id: example.correct[:1]
+            for row, example in zip(tested + splits["val"], test + val, strict=True)
+            if _listed(row["Correct Answers"]).count(row["Best Answer"].strip()) > 1
+        }
+        compat["paper-code"] = MultipleChoice(
+            scoring.metrics, counted_lead=(LEAD, 3), also_correct=again
+        )
+    else:
+        scoring = MultipleChoice(("MC1", "MC2"), as_lm_eval=True)
+        source["protocol"] = protocol
+        parts.append(protocol)
     return Task(
-        name=f"truthfulqa:{fold}",
-        train=tuple(_trained(row) for row in rows["train"]),
-        val=tuple(_trained(row) for row in rows["val"]),
+        name=":".join(parts),
+        train=tuple(_trained(row) for row in splits["train"]),
+        val=tuple(_trained(row) for row in splits["val"]),
         test=test,
-        val_as_test=tuple(_scored(row, shots) for row in rows["val"]),
+        val_as_test=val,
         objective="dpo",
-        scoring=MultipleChoice(metrics),
-        compat={"paper-code": MultipleChoice(metrics, counted_lead=(LEAD, 3))},
+        scoring=scoring,
+        compat=compat,
         floors={"MC1 by chance": sum(1 / (1 + len(e.incorrect)) for e in test) / len(test)},
-        source={"name": "truthfulqa", "fold": fold},
+        source=source,
     )
 
 
-def _rows(fold: int, split: str, data_dir: str | Path | None) -> list[dict[str, str]]:
+def _rows(fold: int | None, split: str, data_dir: str | Path | None) -> list[Row]:
     path = find_file(f"truthfulqa/fold_{fold}_{split}_seed_42.csv", data_dir)
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
-def _trained(row: dict[str, str]) -> Example:
+def _trained(row: Row) -> Example:
     best, correct, incorrect = _answers(row)
     question = row["Question"]
     return Example(question, f"Q: {question} A:", (best, *correct), tuple(incorrect), question)
 
 
-def _scored(row: dict[str, str], shots: str) -> Example:
+def _scored(row: Row, shots: str, *, once: bool) -> Example:
     best, correct, incorrect = _answers(row)
     question = row["Question"]
     return Example(
         id=question,
         prompt=f"{shots}Q: {question}{LEAD}",
-        correct=tuple(" " + _closed(answer) for answer in (best, *correct)),
-        incorrect=tuple(" " + _closed(answer) for answer in incorrect),
+        correct=_candidates([best, *correct], once=once),
+        incorrect=_candidates(incorrect, once=once),
         group=question,
     )
 
 
-def _answers(row: dict[str, str]) -> tuple[str, list[str], list[str]]:
+def _answers(row: Row) -> tuple[str, list[str], list[str]]:
     """The best answer, the other correct ones, the incorrect ones."""
     best = row["Best Answer"].strip()
-    correct = [answer.strip() for answer in row["Correct Answers"].split(";")]
-    incorrect = [answer.strip() for answer in row["Incorrect Answers"].split(";")]
-    return (
-        best,
-        [answer for answer in correct if answer and answer != best],
-        [answer for answer in incorrect if answer],
-    )
+    correct = [answer for answer in _listed(row["Correct Answers"]) if answer != best]
+    return best, correct, _listed(row["Incorrect Answers"])
 
 
-def _closed(answer: str) -> str:
-    return answer if answer.endswith(".") else answer + "."
+def _listed(answers: str) -> list[str]:
+    return [answer for part in answers.split(";") if (answer := part.strip())]
+
+
+def _candidates(answers: Sequence[str], *, once: bool) -> tuple[str, ...]:
+    """Answers behind a blank, each closed by a full stop."""
+    closed = [f" {answer}" if answer.endswith(".") else f" {answer}." for answer in answers]
+    return tuple(dict.fromkeys(closed) if once else closed)

@@ -12,7 +12,7 @@ from lofit_lens.fast.memory import BatchSize, check_batch_size
 from lofit_lens.positions import TOKEN_SCOPES, TokenScope
 from lofit_lens.tasks.task import OBJECTIVES, Objective
 
-TABLE_6: dict[tuple[str, str], tuple[float, float, float, float]] = {
+TABLE_6: dict[tuple[str, str], tuple[float, float, float | None, float]] = {
     ("gemma-7b", "truthfulqa"): (5e-4, 5e-3, 2e-2, 8e-3),
     ("gemma-7b", "mquake"): (5e-4, 5e-3, 8e-3, 8e-3),
     ("gemma-7b", "clutrr"): (5e-3, 5e-4, 1e-2, 1e-2),
@@ -22,8 +22,26 @@ TABLE_6: dict[tuple[str, str], tuple[float, float, float, float]] = {
     ("llama2-13b", "truthfulqa"): (1e-3, 1e-3, 2e-2, 5e-3),
     ("llama2-13b", "mquake"): (1e-3, 1e-3, 8e-3, 5e-3),
     ("llama2-13b", "clutrr"): (1e-3, 1e-3, 1e-2, 8e-3),
+    ("llama2-7b", "siqa"): (5e-3, 5e-4, None, 1e-2),
+    ("llama2-7b", "arc-challenge"): (1e-3, 1e-3, None, 5e-3),
+    ("llama2-7b", "boolq"): (5e-3, 5e-4, None, 8e-3),
+    ("llama2-7b", "svamp"): (1e-3, 1e-3, None, 1e-2),
+    ("llama2-13b", "siqa"): (1e-3, 1e-3, None, 5e-3),
+    ("llama2-13b", "arc-challenge"): (1e-3, 1e-3, None, 5e-3),
+    ("llama2-13b", "boolq"): (1e-3, 1e-3, None, 5e-3),
+    ("llama2-13b", "svamp"): (1e-3, 1e-3, None, 1e-2),
 }
-"""Paper, Table 6: lambda, learning rate of stage 1, of stage 2 at 3% of heads, at 10%."""
+"""Paper, Table 6: lambda, learning rate of stage 1, of stage 2 at 3% of heads (if any), at 10%."""
+
+THREE_EPOCHS = ("siqa", "arc-challenge", "boolq")
+"""Tasks the paper trains for 3 epochs, the others for 5."""
+
+PAPER_HEADS: dict[str, tuple[int, int, int]] = {
+    "gemma-7b": (448, 16, 48),
+    "llama2-7b": (1024, 32, 96),
+    "llama2-13b": (1600, 48, 160),
+}
+"""Heads of each model of the paper, and how many of them it calls 3% and 10%."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +153,7 @@ class SelectionConfig(TrainingConfig):
             LofitLensError: The table has no such row.
         """
         l1, learning_rate, _, _ = _table_6(model, task)
-        return cls(l1=l1, learning_rate=learning_rate, seed=seed)
+        return cls(l1=l1, learning_rate=learning_rate, epochs=_epochs(task), seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,15 +184,43 @@ class TuningConfig(TrainingConfig):
         """The paper's setting for one of its models and tasks (Table 6).
 
         Raises:
-            LofitLensError: The table has no such row, or `fraction` is neither 0.03 nor 0.1.
+            LofitLensError: The table has no such row or no rate for this share of heads, or
+                `fraction` is neither 0.03 nor 0.1.
         """
         if fraction not in (0.03, 0.1):
             raise LofitLensError(f"Table 6 has settings for 0.03 and 0.1, got {fraction}.")
-        rates = _table_6(model, task)[2:]
-        return cls(learning_rate=rates[0 if fraction == 0.03 else 1], seed=seed)
+        rate = _table_6(model, task)[2 if fraction == 0.03 else 3]
+        if rate is None:
+            raise LofitLensError(
+                f"The paper tunes {task} on 10% of the heads alone. Give fraction=0.1, or set "
+                "learning_rate yourself."
+            )
+        return cls(learning_rate=rate, epochs=_epochs(task), seed=seed)
 
 
-def _table_6(model: str, task: str) -> tuple[float, float, float, float]:
+def paper_heads(model: str, *, fraction: float = 0.03) -> int:
+    """How many heads the paper tunes in one of its models, for `top(k=…)` or `--k`.
+
+    Args:
+        model: "gemma-7b", "llama2-7b" or "llama2-13b".
+        fraction: 0.03 (16, 32 and 48 heads; Tables 1 and 2) or 0.1 (48, 96 and 160; Table 3). Both
+            are names of the paper, not shares: 16 of 448 heads are 3.6%.
+
+    Raises:
+        LofitLensError: The paper has no such model, or no such share.
+    """
+    if model not in PAPER_HEADS:
+        raise LofitLensError(f"The paper has the models {', '.join(PAPER_HEADS)}, got {model!r}.")
+    if fraction not in (0.03, 0.1):
+        raise LofitLensError(f"The paper tunes 0.03 or 0.1 of the heads, got {fraction}.")
+    return PAPER_HEADS[model][1 if fraction == 0.03 else 2]
+
+
+def _epochs(task: str) -> int:
+    return 3 if task in THREE_EPOCHS else 5
+
+
+def _table_6(model: str, task: str) -> tuple[float, float, float | None, float]:
     if (model, task) not in TABLE_6:
         models = sorted({m for m, _ in TABLE_6})
         tasks = sorted({t for _, t in TABLE_6})

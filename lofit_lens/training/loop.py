@@ -244,7 +244,7 @@ def _run(session: Session, task: Task, label: str, *, progress: bool) -> None:
 def _items(session: Session, task: Task, split: Literal["train", "val"]) -> list[Item]:
     """Encode a split; for DPO also measure the reference, with the edit off."""
     examples = task.train if split == "train" else task.val
-    items = encode_items(Encoder(session.model), examples, session.objective)
+    items = encode_items(Encoder(session.model), examples, session.objective, task.scoring)
     if session.objective != "dpo":
         return items
     texts = [text for item in items for text in item.texts]

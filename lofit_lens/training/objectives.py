@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from lofit_lens.tasks.task import Example, Objective
+from lofit_lens.tasks.task import Example, MultipleChoice, Objective, Scoring
 from lofit_lens.tokens import EncodedText, Encoder
 
 Logprobs = Float[Tensor, " text"]
@@ -27,10 +27,12 @@ class Item:
     Attributes:
         texts: Encoded sequences, in the order the objective expects.
         reference: Their log-probabilities without the edit; DPO only.
+        lengths: What their log-probabilities are divided by; `choice` only.
     """
 
     texts: tuple[EncodedText, ...]
     reference: tuple[float, ...] = ()
+    lengths: tuple[int, ...] = ()
 
     @property
     def weight(self) -> int:
@@ -38,8 +40,13 @@ class Item:
         return self.texts[0].n_answer
 
 
-def encode_items(encoder: Encoder, examples: Sequence[Example], objective: Objective) -> list[Item]:
-    """Encode training examples for an objective.
+def encode_items(
+    encoder: Encoder,
+    examples: Sequence[Example],
+    objective: Objective,
+    scoring: Scoring | None = None,
+) -> list[Item]:
+    """Encode training examples for an objective, and for the scoring of their task.
 
     Under `sft` and `dpo` answers end with EOS, so that the model learns to stop; under `choice`
     they do not, as candidates are scored without it.
@@ -52,8 +59,11 @@ def encode_items(encoder: Encoder, examples: Sequence[Example], objective: Objec
             answers = (example.correct[0], example.incorrect[0])
         else:
             answers = (example.correct[0], *example.incorrect)
-        end = objective != "choice"
-        items.append(Item(tuple(encoder.candidates(example.prompt, answers, end=end))))
+        texts = tuple(encoder.candidates(example.prompt, answers, end=objective != "choice"))
+        lengths = ()
+        if objective == "choice" and isinstance(scoring, MultipleChoice) and scoring.normalised:
+            lengths = tuple(map(scoring.length, answers))
+        items.append(Item(texts, lengths=lengths))
     return items
 
 
@@ -101,7 +111,9 @@ def _dpo(logprobs: Logprobs, item: Item, beta: float) -> Tensor:
     return dpo_loss(logprobs[0], logprobs[1], chosen_reference, rejected_reference, beta)
 
 
-def _choice(logprobs: Logprobs, _item: Item, _beta: float) -> Tensor:
+def _choice(logprobs: Logprobs, item: Item, _beta: float) -> Tensor:
+    if item.lengths:
+        logprobs = logprobs / logprobs.new_tensor(item.lengths)
     return torch.logsumexp(logprobs, 0) - logprobs[0]
 
 

@@ -1,0 +1,85 @@
+"""Multiple choice by the text of the candidates, by their length, or by letters."""
+
+from __future__ import annotations
+
+import random
+import string
+from dataclasses import replace
+from typing import Literal, get_args
+
+from lofit_lens.errors import DataError, LofitLensError
+from lofit_lens.tasks.task import Example, MultipleChoice, Task
+
+ScoredBy = Literal["text", "text-normalised", "letter"]
+
+ORDER_SEED = 42
+
+
+def scored_by(task: Task, by: ScoredBy) -> Task:
+    r"""The same multiple-choice task with its candidates scored in another way, in training too.
+
+    Args:
+        task: Any multiple-choice task.
+        by: How candidates are compared:
+
+            * "text": by the summed log-probability of their tokens; the task as it is.
+            * "text-normalised": by that sum divided by their number of characters, blanks around
+              them not counted, as acc_norm of lm-evaluation-harness; records hold the result.
+            * "letter": by the log-probability of " A", " B", …, as in MMLU. The candidates are
+              listed in the prompt as "A. text", one a line, before its last line; a prompt of one
+              line gets "Answer:" as its last. Their order is drawn once for each item.
+
+    Raises:
+        LofitLensError: There is no such way, or the task is not multiple choice.
+        DataError: An item has more candidates than there are letters.
+
+    Examples:
+        >>> example = Example("1", "Is ice cold?\nAnswer:", (" yes",), (" no", " often"))
+        >>> print(by_letter(example).prompt, by_letter(example).correct)
+        Is ice cold?
+        A. often
+        B. no
+        C. yes
+        Answer: (' C',)
+    """
+    if by not in get_args(ScoredBy):
+        raise LofitLensError(f"by must be one of {', '.join(get_args(ScoredBy))}, got {by!r}.")
+    if by == "text":
+        return task
+    rule = task.scoring
+    if not isinstance(rule, MultipleChoice):
+        raise LofitLensError(
+            f'{task.name} is scored by generation, not by its candidates; leave by="{by}" out.'
+        )
+    source = {**task.source, "by": by} if task.source else {}
+    if by == "text-normalised":
+        return replace(task, scoring=replace(rule, normalised=True), source=source)
+    splits = {
+        split: tuple(map(by_letter, getattr(task, split)))
+        for split in ("train", "val", "test", "val_as_test")
+    }
+    return replace(task, **splits, scoring=MultipleChoice(rule.metrics), compat={}, source=source)
+
+
+def by_letter(example: Example) -> Example:
+    """An example whose candidates are listed in the prompt and chosen by their letter."""
+    candidates = [*example.correct, *example.incorrect]
+    order = list(range(len(candidates)))
+    random.Random(f"{ORDER_SEED} {example.id}").shuffle(order)
+    if len(order) > len(string.ascii_uppercase):
+        raise DataError(f"Example {example.id} has {len(order)} candidates, letters are 26.")
+    listed = "\n".join(
+        f"{letter}. {candidates[i].strip()}"
+        for letter, i in zip(string.ascii_uppercase, order, strict=False)
+    )
+    letters = [f" {string.ascii_uppercase[order.index(i)]}" for i in range(len(order))]
+    question, _, lead = example.prompt.rpartition("\n")
+    if not question:
+        question, lead = example.prompt, "Answer:"
+    n = len(example.correct)
+    return replace(
+        example,
+        prompt="\n".join(part for part in (question, listed, lead) if part),
+        correct=tuple(letters[:n]),
+        incorrect=tuple(letters[n:]),
+    )
