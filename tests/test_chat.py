@@ -420,3 +420,27 @@ def test_a_real_chat_model_answers_in_its_turn_as_in_plain_transformers(
         new = whole[0, ids.shape[1] :].tolist()
         assert new[-1] == 2  # <|im_end|>
         assert text == model.tokenizer.decode(new[:-1])
+
+
+def test_a_file_of_conversations_is_read_as_turns(tmp_path: Path) -> None:
+    tokenizer: Any = chat_tokenizer(SYSTEM)
+    path, asked = tmp_path / "talks.jsonl", []
+    with path.open("w") as file:
+        for i in range(20):
+            turns = [
+                {"role": "user", "content": "Hi."},
+                {"role": "assistant", "content": "Hello."},
+                {"role": "user", "content": f"What colour is thing {i}?"},
+            ]
+            asked.append(turns)
+            print(
+                json.dumps({"messages": [*turns, {"role": "assistant", "content": "Blue."}]}),
+                file=file,
+            )
+    task = from_file(path).as_chat(tokenizer)
+    expected = {
+        tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        for turns in asked
+    }
+    assert {example.prompt for example in task.train + task.val + task.test} == expected
+    assert {example.correct for example in task.test} == {("Blue.",)}
