@@ -1,6 +1,7 @@
 from . import tasks as tasks
 from .artifacts import load_intervention as load_intervention
 from .artifacts import save_intervention as save_intervention
+from .chat import ChatTemplate as ChatTemplate
 from .checking.model_check import ModelCheck as ModelCheck
 from .checking.model_check import check_model as check_model
 from .edit import Edit as Edit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from lofit_lens.chat import ChatPrompt
 from lofit_lens.errors import LofitLensError, UnsupportedError
 from lofit_lens.tokenizer import rule_of
 
@@ -67,9 +68,10 @@ class Encoder:
 
     The ids of a text are those of `tokenizer(text)`, less what it puts behind: its BOS stands in
     front where the tokenizer puts it there by itself, and once where the text begins with it
-    already. Prompt and answer are tokenised together; a token belongs to the answer if it ends
-    behind the last character of the prompt, so one that straddles the border counts as answer. The
-    candidates of one item are all scored from the place where the first of their answers begins.
+    already; in front of a `ChatPrompt` stands what its template writes. Prompt and answer are
+    tokenised together; a token belongs to the answer if it ends behind the last character of the
+    prompt, so one that straddles the border counts as answer. The candidates of one item are all
+    scored from the place where the first of their answers begins.
 
     Attributes:
         lead: Ids in front of every text.
@@ -117,7 +119,7 @@ class Encoder:
 
     def prompt(self, text: str) -> EncodedText:
         """Encode a prompt to generate from."""
-        ids = self._with_lead(self._plain(text)[0])
+        ids = self._with_lead(self._plain(text)[0], text)
         return self._checked(EncodedText(ids, len(ids)), text)
 
     def continuation(self, prompt: str, answer: str, *, end: bool = False) -> EncodedText:
@@ -126,14 +128,15 @@ class Encoder:
         Args:
             prompt: May be empty; then all of `answer` is scored, after `start`.
             answer: Glued to the prompt as it is, its leading space included.
-            end: Whether the answer ends with EOS.
+            end: Whether the answer ends with EOS or, behind a `ChatPrompt`, as its turn does.
 
         Raises:
             LofitLensError: The answer has no token, or the text exceeds the context.
         """
-        ids, ends = self._plain(prompt + answer)
+        close = prompt.close if end and isinstance(prompt, ChatPrompt) else ""
+        ids, ends = self._plain(prompt + answer + close)
         n_prompt = sum(end_of_token <= len(prompt) for end_of_token in ends)
-        return self._continuation(ids, n_prompt, prompt + answer, end=end)
+        return self._continuation(ids, n_prompt, prompt, answer, end=end and not close)
 
     def candidates(
         self, prompt: str, answers: Sequence[str], *, end: bool = False
@@ -154,7 +157,13 @@ class Encoder:
         text = prompt + lead + answer
         ids, _ = self._plain(text)
         n_prompt = len(self._plain(prompt)[0]) + lead_tokens
-        return self._continuation(ids, n_prompt, text, end=False)
+        return self._continuation(ids, n_prompt, prompt, lead + answer, end=False)
+
+    def ends_behind(self, prompts: Iterable[str]) -> tuple[int, ...]:
+        """Ids that end a generation behind some prompts: `ends`, and the ends of their turns."""
+        closes = {p.close: None for p in prompts if isinstance(p, ChatPrompt) and p.close}
+        turns = (self._in_vocabulary(self._plain(close)[0][-1]) for close in closes)
+        return tuple(dict.fromkeys([*self.ends, *(turn for turn in turns if turn is not None)]))
 
     def spliced_continuation(self, prompt: str, answer: str) -> EncodedText:
         """Encode as `continuation`, but as lm-evaluation-harness does.
@@ -165,7 +174,7 @@ class Encoder:
         """
         before, (whole, _) = self._plain(prompt.rstrip())[0], self._plain(prompt + answer)
         n = len(before)
-        return self._continuation([*before, *whole[n:]], n, prompt + answer, end=False)
+        return self._continuation([*before, *whole[n:]], n, prompt, answer, end=False)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, special tokens left out."""
@@ -203,14 +212,17 @@ class Encoder:
             known[key] = found
         return found
 
-    def _with_lead(self, ids: list[int]) -> tuple[int, ...]:
-        n = len(self.lead)
-        return tuple(ids) if tuple(ids[:n]) == self.lead else (*self.lead, *ids)
+    def _with_lead(self, ids: list[int], prompt: str) -> tuple[int, ...]:
+        is_whole = isinstance(prompt, ChatPrompt) or tuple(ids[: len(self.lead)]) == self.lead
+        return tuple(ids) if is_whole else (*self.lead, *ids)
 
-    def _continuation(self, ids: list[int], n_prompt: int, text: str, *, end: bool) -> EncodedText:
+    def _continuation(
+        self, ids: list[int], n_prompt: int, prompt: str, answer: str, *, end: bool
+    ) -> EncodedText:
+        text = prompt + answer
         if n_prompt >= len(ids):
             raise LofitLensError(f"The answer in {text[-60:]!r} has no token of its own.")
-        all_ids = self._with_lead(ids)
+        all_ids = self._with_lead(ids, prompt)
         n_prompt += len(all_ids) - len(ids)
         if n_prompt == 0:
             if self.start is None:

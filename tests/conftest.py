@@ -42,6 +42,28 @@ def llama(tiny_model: Callable[[str], TransformerBridge]) -> TransformerBridge:
     return tiny_model("llama")
 
 
+@pytest.fixture(scope="session")
+def chat_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folder of a tiny random chat model with a template of `tests.chats`, made once."""
+    from tests.chats import save_chat_model
+
+    root = tmp_path_factory.mktemp("chats")
+
+    def folder(name: str) -> Path:
+        path = root / name
+        return path if path.exists() else save_chat_model(name, path)
+
+    return folder
+
+
+@pytest.fixture
+def chat_model(chat_folder: Callable[[str], Path]) -> Callable[[str], TransformerBridge]:
+    """A tiny random chat model, loaded anew."""
+    from lofit_lens.model import load_model
+
+    return lambda name: load_model(chat_folder(name), device="cpu")
+
+
 def _folder_from(variable: str) -> Path:
     value = os.environ.get(variable)
     if not value or not Path(value).is_dir():

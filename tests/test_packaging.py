@@ -5,6 +5,7 @@ import doctest
 import importlib
 import inspect
 import json
+import re
 import subprocess
 import sys
 import time
@@ -71,7 +72,8 @@ def test_no_module_of_the_package_prints_or_seeds_globally() -> None:
         forked = {
             inner
             for block in ast.walk(tree)
-            if isinstance(block, ast.With) and "fork_rng" in ast.unparse(block.items[0])
+            if isinstance(block, ast.With)
+            and re.search("fork_rng|random_state_kept", ast.unparse(block.items[0]))
             for inner in ast.walk(block)
         }
         for node in ast.walk(tree):

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from lofit_lens.analysis.baselines.contrast_edit import ContrastIntervention
+from lofit_lens.analysis.baselines.instructions import before_user
 from lofit_lens.analysis.baselines.validation import (
     Choice,
     NoUsableEdit,
@@ -20,6 +21,7 @@ from lofit_lens.errors import LofitLensError
 from lofit_lens.positions import TokenScope, check_scope
 from lofit_lens.provenance import learned_on
 from lofit_lens.tasks.task import Task
+from lofit_lens.tokens import Encoder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -144,8 +146,9 @@ def fit_contrast(
     positive, negative = _instructions(task, config)
     alpha = config.alphas[len(config.alphas) // 2]
     edit = ContrastIntervention(
-        positive, negative, layers[:1], n_layers=n_layers, alpha=alpha, scope=config.scope
-    )
+        positive, negative, layers[:1], n_layers=n_layers, alpha=alpha, scope=config.scope,
+        behind=before_user(Encoder(model), task),
+    )  # fmt: skip
     by_layer = by_alpha = None
     if len(layers) > 1:
         try:

@@ -30,9 +30,11 @@ class ContrastIntervention:
 
     An instruction is tokenised by itself and put in behind BOS, or at the very front where a text
     has none, so the tokens of the text stay what they are; give it the blank or line break that
-    is to stand behind it. BOS is not edited. The streams are those of the model as it is at the
-    time, with edits of other contexts that act on all positions; with others, it refuses. Hook
-    functions of others see both streams, up to the highest layer, before the plain pass.
+    is to stand behind it. In a chat it is the first that the user says: `behind` are the tokens of
+    the template before. What an instruction is put behind is not edited. The streams are those of
+    the model as it is at the time, with edits of other contexts that act on all positions; with
+    others, it refuses. Hook functions of others see both streams, up to the highest layer, before
+    the plain pass.
 
     Attributes:
         positive: The instruction for what is wanted.
@@ -41,6 +43,7 @@ class ContrastIntervention:
         n_layers: Layers of the model.
         alpha: Strength.
         scope: The token positions edited; the streams are the same in all scopes.
+        behind: Tokens that stand before the instruction in the texts that begin with them.
         provenance: How layers and alpha were chosen, if they were.
 
     Raises:
@@ -59,6 +62,7 @@ class ContrastIntervention:
     n_layers: int
     alpha: float = 1.0
     scope: TokenScope = "all"
+    behind: tuple[int, ...] = field(default=(), repr=False)
     provenance: Provenance | None = field(default=None, repr=False)
 
     needs_whole_texts = True
@@ -85,7 +89,8 @@ class ContrastIntervention:
         """
         self.check_model(model)
         with tracked_positions(model, self.scope) as positions:
-            streams = ContrastStreams(model, (self.positive, self.negative), self.layers, positions)
+            texts = self.positive, self.negative
+            streams = ContrastStreams(model, texts, self.layers, positions, self.behind)
             hooks = [
                 (f"blocks.{layer}.hook_out", streams.hook(layer, self.alpha))
                 for layer in self.layers

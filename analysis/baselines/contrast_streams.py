@@ -13,6 +13,7 @@ from torch import Tensor
 from transformer_lens.model_bridge.exceptions import StopAtLayerException
 from transformer_lens.utilities.position_ids import accepts_mask_derived_position_ids
 
+from lofit_lens.analysis.baselines.instructions import place_of_instruction
 from lofit_lens.errors import LofitLensError, UnsupportedError
 from lofit_lens.positions import PositionTracker
 from lofit_lens.tokens import EncodedText, Encoder
@@ -52,6 +53,7 @@ class ContrastStreams:
         texts: The positive and the negative instruction.
         layers: The blocks behind which they are compared.
         positions: The tracker of the positions to edit.
+        behind: Tokens that stand before an instruction in the texts that begin with them.
     """
 
     def __init__(
@@ -60,12 +62,14 @@ class ContrastStreams:
         texts: tuple[str, str],
         layers: Sequence[int],
         positions: PositionTracker,
+        behind: Sequence[int] = (),
     ) -> None:
         tokenizer: Any = model.tokenizer
         self._hf: Any = model.original_model
         self._n_ctx = model.cfg.n_ctx
         self._encoder = Encoder(model)
         self._starts = {tokenizer.bos_token_id, tokenizer.eos_token_id}
+        self._behind = tuple(behind)
         self._instructions = [tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts]
         self._takes_positions = accepts_mask_derived_position_ids(self._hf)
         self._top = max(layers)
@@ -138,8 +142,8 @@ class ContrastStreams:
         A token is met again as far from the end of either stream as it is from the end of its row.
         """
         rows = [row[mask].tolist() for row, mask in zip(tokens, real, strict=True)]
-        # the instruction comes behind BOS, or EOS in its stead, which is not edited
-        starts = [int(bool(row) and row[0] in self._starts) for row in rows]
+        # what the instruction comes behind is not edited: BOS, or the chat template up to the user
+        starts = [place_of_instruction(row, self._behind, self._starts) for row in rows]
         positive, negative = (
             self._run([(*r[:s], *text, *r[s:]) for r, s in zip(rows, starts, strict=True)])
             for text in self._instructions

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lofit_lens.analysis.baselines.adapters import AdapterEdit
 from lofit_lens.analysis.baselines.contrast import ANY_TASK, INSTRUCTIONS
+from lofit_lens.analysis.baselines.instructions import before_user, place_of_instruction
 from lofit_lens.analysis.baselines.rivals import train_adapter
 from lofit_lens.analysis.baselines.wrapping import places_of
 from lofit_lens.attention import check_layers
@@ -64,8 +65,8 @@ def train_lorra(
         model: A frozen bridge in eval mode.
         task: The task; its training and validation examples are used.
         config: How; `objective`, `beta` and `init_std` are not used.
-        instructions: Positive and negative, tokenised by themselves and put in behind BOS; None takes
-            those of the task, as the contrast vector does.
+        instructions: Positive and negative, tokenised by themselves and put in behind BOS, or first
+            in what the user of a chat says; None takes those of the task, as the contrast vector does.
         strength: The authors' lorra_alpha.
         layers: The target layers, counted from 0; None takes every second one from 30 to 60% of the
             depth, which for 32 layers are the authors' (9, 11, ..., 19).
@@ -124,9 +125,9 @@ class _Distance:
         items = encode_items(self._encoder, examples, "sft")
         texts = list(dict.fromkeys(item.texts[0] for item in items))
         size = 2 * (config.examples_at_once)
-        plain = self._streams(texts, size)
+        plain, place = self._streams(texts, size), before_user(self._encoder, task)
         positive, negative = (
-            self._streams([_behind(model, instruction, text) for text in texts], size)
+            self._streams([_behind(model, instruction, text, place) for text in texts], size)
             for instruction in instructions
         )
         self._targets: Mapping[EncodedText, Tensor] = {
@@ -176,11 +177,14 @@ class _Distance:
         return h[:, -(kept + 1) : -1][predicts]
 
 
-def _behind(model: TransformerBridge, instruction: str, text: EncodedText) -> EncodedText:
-    """A text with an instruction in front, behind BOS or EOS in its stead."""
+def _behind(
+    model: TransformerBridge, instruction: str, text: EncodedText, behind: Sequence[int]
+) -> EncodedText:
+    """A text with an instruction in front, behind BOS or EOS in its stead, or in a user's turn."""
     tokenizer: Any = model.tokenizer
     added = tokenizer(instruction, add_special_tokens=False)["input_ids"]
-    start = int(text.ids[0] in (tokenizer.bos_token_id, tokenizer.eos_token_id))
+    starts = tokenizer.bos_token_id, tokenizer.eos_token_id
+    start = place_of_instruction(text.ids, behind, starts)
     ids = (*text.ids[:start], *added, *text.ids[start:])
     if len(ids) > model.cfg.n_ctx:
         raise LofitLensError(

@@ -69,7 +69,7 @@ def shared_provenance(edits: Sequence[Edit | None]) -> Provenance | None:
         LofitLensError: They were learned on other tasks, folds or splits.
     """
     found = [edit.provenance for edit in edits if edit is not None and edit.provenance is not None]
-    sources = {json.dumps(dict(p.task_source), sort_keys=True): p for p in found}  # tuples as lists
+    sources = {_data(p): p for p in found}
     if len(sources) > 1:
         listed = ", ".join(f"{p.task} ({source})" for source, p in sources.items())
         raise LofitLensError(
@@ -78,3 +78,9 @@ def shared_provenance(edits: Sequence[Edit | None]) -> Provenance | None:
             "in contexts of their own if you know that what you score is in neither."
         )
     return unmeasured(found[0] if found else None)
+
+
+def _data(provenance: Provenance) -> str:
+    """Which data, whatever chat template stood around them."""
+    source = {name: value for name, value in provenance.task_source.items() if name != "chat"}
+    return json.dumps(source, sort_keys=True)  # tuples as lists

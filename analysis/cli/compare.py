@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lofit_lens.analysis.cli.chat import ChatOptions
 from lofit_lens.analysis.cli.console import about, command
 from lofit_lens.analysis.cli.options import (
     HeadOptions,
@@ -34,6 +35,7 @@ METHODS = "zero-shot,iti,repe-reading,repe-contrast,lofit,lora,random-heads"
 @with_options(
     model_options=ModelOptions,
     task_options=TasksOptions,
+    chat=ChatOptions,
     head_options=HeadOptions,
     training=TrainingOptions,
 )
@@ -41,6 +43,7 @@ def compare(
     *,
     model_options: ModelOptions,
     task_options: TasksOptions,
+    chat: ChatOptions,
     head_options: HeadOptions,
     training: TrainingOptions,
     methods: Annotated[
@@ -119,6 +122,7 @@ def compare(
         model_options.check()
         each = task_options.load_each(training.seed, embedded=embedded)
         tasks = [task for folds in each for task in folds]
+        tasks = chat.inside(tasks, model_options)
         if drop_leaked:
             tasks = [_without_leaks(task, report) for task in tasks]
         check_tasks(tasks)

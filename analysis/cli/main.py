@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from lofit_lens.analysis.cli.chat import ChatOptions, reload_as_was
 from lofit_lens.analysis.cli.check import check
 from lofit_lens.analysis.cli.compare import compare
 from lofit_lens.analysis.cli.console import check_file, command, metrics_json
@@ -110,6 +111,7 @@ def demo(
 @with_options(
     model_options=ModelOptions,
     task_options=TaskOptions,
+    chat=ChatOptions,
     head_options=HeadOptions,
     training=TrainingOptions,
 )
@@ -117,6 +119,7 @@ def lofit(
     *,
     model_options: ModelOptions,
     task_options: TaskOptions,
+    chat: ChatOptions,
     head_options: HeadOptions,
     training: TrainingOptions,
     out: Out,
@@ -150,6 +153,7 @@ def lofit(
         tasks = task_options.load(training.seed)
         head_options.check()
         training.check(tasks)
+        tasks = chat.inside(tasks, model_options)
         model = model_options.load()
         training.hint(model_options.model, report)
         total = heads_of(model).total
@@ -203,6 +207,7 @@ def lofit(
             "lofit",
             model,
             task=name,
+            chat=tasks[0].source.get("chat"),
             heads=chosen,
             metrics={key: metrics_json(evaluation) for key, evaluation in pooled.items()},
             **report.noted,
@@ -215,6 +220,7 @@ def lofit(
 @with_options(
     model_options=ModelOptions,
     task_options=TaskOptions,
+    chat=ChatOptions,
     head_options=HeadOptions,
     training=TrainingOptions,
 )
@@ -222,6 +228,7 @@ def select(
     *,
     model_options: ModelOptions,
     task_options: TaskOptions,
+    chat: ChatOptions,
     head_options: HeadOptions,
     training: TrainingOptions,
     out: Out,
@@ -244,6 +251,7 @@ def select(
         tasks = task_options.load(training.seed)
         head_options.check(needed=False)
         training.check(tasks)
+        tasks = chat.inside(tasks, model_options)
         model = model_options.load()
         training.hint(model_options.model, report)
         total = heads_of(model).total
@@ -266,7 +274,8 @@ def select(
                 chosen.append([list(head) for head in heads])
                 lines += f"\nheads: {' '.join(map(str, heads))}"
             report.add(lines)
-        folder.finish("select", model, task=name_of(tasks), heads=chosen, **report.noted)
+        told = {"chat": tasks[0].source.get("chat"), "heads": chosen, **report.noted}
+        folder.finish("select", model, task=name_of(tasks), **told)
         report.add(f"written to {out}", heads=chosen, out=str(out), paths=folder.files())
 
 
@@ -274,12 +283,14 @@ def select(
 @with_options(
     model_options=ModelOptions,
     task_options=TaskOptions,
+    chat=ChatOptions,
     training=TrainingOptions,
 )
 def tune(
     *,
     model_options: ModelOptions,
     task_options: TaskOptions,
+    chat: ChatOptions,
     training: TrainingOptions,
     heads: Annotated[
         Path, typer.Option(help="Heads to tune: a head list, L1H3,L2H7, or the folder of a run.")
@@ -301,6 +312,7 @@ def tune(
         model_options.check()
         tasks = task_options.load(training.seed)
         training.check(tasks)
+        tasks = chat.inside(tasks, model_options)
         if not heads.exists():
             read_head_list(heads)  # the names of heads themselves; anything else is refused now
         sources = RunFolder(heads).folds() if heads.is_dir() else [heads]
@@ -325,16 +337,18 @@ def tune(
             assert tuned.provenance is not None
             report.add_training(f"Stage 2 on {task.name}", tuned.provenance)
             report.add(f"{task.name}: {tuned!r}\n{tuned.provenance.history!r}")
-        folder.finish("tune", model, task=name_of(tasks), **report.noted)
+        told = {"chat": tasks[0].source.get("chat"), **report.noted}
+        folder.finish("tune", model, task=name_of(tasks), **told)
         report.add(f"written to {out}", out=str(out), paths=folder.files())
 
 
 @app.command()
-@with_options(model_options=ModelOptions, task_options=TaskOptions)
+@with_options(model_options=ModelOptions, task_options=TaskOptions, chat=ChatOptions)
 def evaluate(
     *,
     model_options: ModelOptions,
     task_options: TaskOptions,
+    chat: ChatOptions,
     intervention: Annotated[
         Path | None,
         typer.Option(help="Folder of a run; without it the model is scored as it is."),
@@ -354,7 +368,7 @@ def evaluate(
 ) -> None:
     """Score a model on a task, with or without an intervention.
 
-    Model and task are those of the run, unless others are named.
+    Model, task and chat template are those of the run, unless others are named.
     """
     with command(as_json, quiet) as report:
         from lofit_lens.analysis.runs import RunFolder
@@ -372,22 +386,29 @@ def evaluate(
         run = RunFolder(intervention) if intervention else None
         folds = run.folds() if run else []
         edits = [strength * HeadIntervention.load(fold) for fold in folds]
+        sources = [e.provenance.task_source if e.provenance else {} for e in edits]
+        loaded = run.loaded() if run else None
         if edits and not (task_options.task or task_options.files):
             for name in task_options.file_arguments():
                 raise LofitLensError(
                     f"{name} describes a file, and none is named: the run knows its own. Name the file "
                     "with --task, or leave the option out."
                 )
-            sources = [e.provenance.task_source if e.provenance else {} for e in edits]
-            tasks = [reload_task(s, data_dir=task_options.data_dir) for s in sources]
+            read = {"data_dir": task_options.data_dir}
+            tasks = [reload_as_was(s, model_options, loaded, **read) for s in sources]
             for task, edit in zip(tasks, edits, strict=True):
                 if edit.provenance and edit.provenance.data_hash != task.data_hash():
                     raise LofitLensError(
                         f"The data of {task.name} changed since {intervention} was made, so test items "
                         "may have been trained on. Name the data to score with --task."
                     )
+            if chat.chat is not None or chat.system is not None:
+                plain = [{k: v for k, v in source.items() if k != "chat"} for source in sources]
+                tasks = [reload_task(source, **read) for source in plain]
+                tasks = chat.inside(tasks, model_options, loaded)
         else:
-            tasks = task_options.load(seed)
+            named = task_options.load(seed)
+            tasks = chat.of_run(sources).inside(named, model_options, loaded)
         if edits and len(edits) != len(tasks):
             raise LofitLensError(
                 f"{intervention} holds {len(edits)} fold(s), the task has {len(tasks)}. Name the fold, "
@@ -397,7 +418,7 @@ def evaluate(
             task.scoring_rule(compat)
         for task, edit in zip(tasks, edits, strict=bool(edits)):
             check_not_trained_on(task, edit.provenance.task_source if edit.provenance else {})
-        model = model_options.load(run.loaded() if run else None)
+        model = model_options.load(loaded)
         for edit in edits:
             edit.check_model(model)
         results = [

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lofit_lens.analysis.cli.chat import ChatOptions
 from lofit_lens.analysis.cli.console import about, command
 from lofit_lens.analysis.cli.options import (
     HeadOptions,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 @with_options(
     model_options=ModelOptions,
     task_options=TasksOptions,
+    chat=ChatOptions,
     head_options=HeadOptions,
     training=TrainingOptions,
 )
@@ -34,6 +36,7 @@ def transfer(
     *,
     model_options: ModelOptions,
     task_options: TasksOptions,
+    chat: ChatOptions,
     head_options: HeadOptions,
     training: TrainingOptions,
     out: Annotated[Path, typer.Option(help="Folder for scores, records, table and figure.")],
@@ -81,6 +84,7 @@ def transfer(
         tasks = _one_fold_each(task_options, embedded, training.seed, report)
         head_options.check(needed=False)
         training.check(tasks)
+        tasks = chat.inside(tasks, model_options)
         model = model_options.load()
         total = heads_of(model).total
         head_options = head_options.under(training.preset, total, report, default=PAPER_FRACTION)

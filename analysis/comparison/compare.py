@@ -199,6 +199,7 @@ def _protocol(task: Task, settings: Settings) -> dict[str, Any]:
         "settings": settings.to_json(),
         "data_hash": task.data_hash(),
         "templates": check_templates(task),
+        **({"chat": chat} if (chat := task.source.get("chat")) else {}),
     }
 
 

@@ -212,10 +212,11 @@ def open_answers(
     return [
         {
             "id": example.id,
-            "prompt": example.prompt.split("\n\n")[-1],
+            "prompt": said.split("\n\n")[-1],
             "answer": text.split("\n")[0].strip(),
         }
         for example, text in zip(asked, generated, strict=True)
+        for said in [example.messages[-1][1] if example.messages else example.prompt]
     ]
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lofit_lens.analysis.explorer.card import Cosines, HeadAttention, HeadEdit, Rows
 from lofit_lens.attention import heads_of
+from lofit_lens.chat import ChatTemplate
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import Head, HeadSet
 from lofit_lens.intervention import HeadIntervention
@@ -87,13 +88,16 @@ def measure_attention(
         edit: The edit; the heads need not be among its own.
         heads: The heads.
         name: Name of the edit's task on the cards.
-        text: The text.
+        text: The text; for an edit learned in a chat template it is what a user says.
 
     Raises:
         LofitLensError: The text is too long for a table.
     """
     from lofit_lens.analysis.decode.attention import attention_patterns
 
+    source = edit.provenance.task_source if edit.provenance else {}
+    if chat := source.get("chat"):
+        text = ChatTemplate.of(model.tokenizer, chat["system"]).around(text)
     n_tokens = len(Encoder(model).prompt(text).ids)
     if n_tokens > MAX_TOKENS:
         raise LofitLensError(

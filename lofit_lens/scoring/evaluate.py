@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from lofit_lens.chat import note_unlike, note_unused
 from lofit_lens.errors import LofitLensError
 from lofit_lens.fast.memory import BatchSize
 from lofit_lens.scoring.evaluation import Evaluation
@@ -57,6 +58,8 @@ def evaluate(
         raise LofitLensError(f"split must be test or val, got {split!r}.")
     if intervention is not None and intervention.provenance is not None:
         check_not_trained_on(task, intervention.provenance.task_source)
+        note_unlike(task, intervention.provenance.task_source)
+    note_unused(model.tokenizer, task)
     examples = task.test if split == "test" else task.val_as_test
     if not examples:
         raise LofitLensError(f"{task.name} has no validation items. Score its test split.")

@@ -49,7 +49,8 @@ def generate_greedily(
 
     Args:
         model: A bridge, in eval mode.
-        prompts: Texts to continue, as the model's tokenizer reads them.
+        prompts: Texts to continue, as the model's tokenizer reads them; behind the prompts of a chat
+            the end of the turn is an end too.
         intervention: The edit in force; None generates with the model as it is.
         max_new_tokens: Tokens per continuation.
         batch_size: Prompts per batch; they are padded on the left. "auto" takes the largest that
@@ -88,6 +89,7 @@ def greedy_generations(
     check_batch_size(batch_size)
     encoder = Encoder(model)
     encoded = [encoder.prompt(prompt) for prompt in prompts]
+    ends = encoder.ends_behind(prompts)
     standing(model)
     with (
         edited(model, intervention),
@@ -96,7 +98,7 @@ def greedy_generations(
         tqdm(total=len(prompts), desc="generate", leave=False, disable=not progress) as bar,
     ):
         return within_memory(
-            lambda size: _continuations(model, encoder, encoded, max_new_tokens, size, bar),
+            lambda size: _continuations(model, encoder, encoded, ends, max_new_tokens, size, bar),
             batch_size,
             next(model.original_model.parameters()).device,
         )
@@ -106,6 +108,7 @@ def _continuations(
     model: TransformerBridge,
     encoder: Encoder,
     encoded: Sequence[EncodedText],
+    ends: tuple[int, ...],
     max_new_tokens: int,
     batch_size: int,
     bar: tqdm[Any],
@@ -119,14 +122,14 @@ def _continuations(
             attention_mask=batch.attention_mask,
             max_new_tokens=max_new_tokens,
             do_sample=False,
-            stop_at_eos=bool(encoder.ends),
-            eos_token_id=encoder.ends or None,  # pyright: ignore[reportArgumentType]
+            stop_at_eos=bool(ends),
+            eos_token_id=ends or None,  # pyright: ignore[reportArgumentType]
             return_type="tokens",
             verbose=False,
         )
         assert isinstance(produced, torch.Tensor)
         for i, new in zip(indices, produced[:, batch.tokens.shape[1] :].tolist(), strict=True):
-            results[i] = _continuation(encoder, encoded[i].ids, new)
+            results[i] = _continuation(encoder, encoded[i].ids, new, ends)
         bar.update(len(indices))
     return [results[i] for i in range(len(encoded))]
 
@@ -152,8 +155,10 @@ def _watched_for_nan(model: TransformerBridge) -> Iterator[None]:
         )
 
 
-def _continuation(encoder: Encoder, prompt: Sequence[int], new: list[int]) -> Generation:
+def _continuation(
+    encoder: Encoder, prompt: Sequence[int], new: list[int], ends: Sequence[int]
+) -> Generation:
     """The new tokens, decoded behind the prompt so that a leading blank is not lost."""
-    end = next((place for place, token in enumerate(new) if token in encoder.ends), len(new))
+    end = next((place for place, token in enumerate(new) if token in ends), len(new))
     text = encoder.decode([*prompt, *new[:end]]).removeprefix(encoder.decode(prompt))
     return Generation(text, ended=end < len(new))

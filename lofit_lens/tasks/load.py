@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lofit_lens.errors import LofitLensError
+from lofit_lens.tasks.chat import as_recorded
 from lofit_lens.tasks.choices import scored_by
 from lofit_lens.tasks.clutrr import clutrr
 from lofit_lens.tasks.data import MEMORY
@@ -126,13 +127,24 @@ def load_each(
     ]
 
 
-def reload_task(source: Mapping[str, Any], *, data_dir: str | Path | None = None) -> Task:
+def reload_task(
+    source: Mapping[str, Any], *, data_dir: str | Path | None = None, tokenizer: Any = None
+) -> Task:
     """Load the task that a result was made with, from `Task.source`.
 
+    Args:
+        source: Of the task.
+        data_dir: Folder with the paper's files.
+        tokenizer: Of the model, for a task in its chat template.
+
     Raises:
-        LofitLensError: The task was built by hand, or of rows in memory.
+        LofitLensError: The task was built by hand, or of rows in memory; or it is a chat, and the
+            tokenizer is missing or has another template.
     """
     arguments = dict(source)
+    if "chat" in arguments:
+        chat = arguments.pop("chat")
+        return as_recorded(reload_task(arguments, data_dir=data_dir), chat, tokenizer)
     name = arguments.pop("name", None)
     by = arguments.pop("by", "text")
     if by != "text":

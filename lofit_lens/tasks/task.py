@@ -243,8 +243,35 @@ class Task:
             return self.scoring
         if compat not in self.compat:
             known = ", ".join(self.compat) or "none"
-            raise LofitLensError(f"{self.name} has no compat mode {compat!r}. It has: {known}.")
+            chat = " Chat prompts have none." if self.source.get("chat") else ""
+            raise LofitLensError(
+                f"{self.name} has no compat mode {compat!r}. It has: {known}.{chat}"
+            )
         return self.compat[compat]
+
+    def as_chat(self, tokenizer: Any, system: str | None = None) -> Task:
+        """This task in the chat template of a model.
+
+        The prompt of each example becomes the turn of a user, as it is, or its `messages` the turns
+        they name; the model's own template is around it, its generation prompt at the end. Answers
+        begin right there, so their leading blank is dropped. In training they end with the token
+        that ends the template's turn. Compat rules look into the plain prompt and are dropped.
+
+        Args:
+            tokenizer: `model.tokenizer`.
+            system: Text of the system turn; None leaves it to the template, which may have its own.
+
+        Raises:
+            LofitLensError: The tokenizer has no template, the template refuses the turns, or the
+                task is scored by a text of its plain prompt.
+            DataError: An example has no prompt.
+
+        Examples:
+            >>> task = ll.tasks.truthfulqa().as_chat(model.tokenizer)  # doctest: +SKIP
+        """
+        from lofit_lens.tasks.chat import as_chat
+
+        return as_chat(self, tokenizer, system)
 
     def data_hash(self) -> str:
         """SHA-256 over all examples, to recognise the data a result was made from."""

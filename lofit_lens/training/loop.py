@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lofit_lens.attention import check_head_shape, device_of, real_columns
+from lofit_lens.chat import note_unused
 from lofit_lens.edit import Edit
 from lofit_lens.errors import LofitLensError, TrainingStopped
 from lofit_lens.fast.switches import taken
@@ -236,6 +237,7 @@ def _objective(task: Task, config: TrainingConfig) -> Objective:
 
 
 def _run(session: Session, task: Task, label: str, *, progress: bool) -> None:
+    note_unused(session.model.tokenizer, task)
     train = _items(session, task, "train")
     val = _items(session, task, "val") if session.config.validate else []
     session.run(train, val, label, progress=progress)

@@ -1,0 +1,85 @@
+"""The options of a chat, and tasks in the template of a model that is not loaded yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from lofit_lens.analysis.cli.options import ModelOptions
+    from lofit_lens.tasks import Task
+
+Loaded = Mapping[str, str | None] | None
+"""What a run was made with; see `RunFolder.loaded`."""
+
+CHAT = "Chat"
+
+
+@dataclass(frozen=True)
+class ChatOptions:
+    """Whether prompts stand in the chat template of the model."""
+
+    chat: Annotated[
+        bool | None,
+        typer.Option(
+            "--chat/--no-chat",
+            help="Put the model's own chat template around every prompt; --no-chat leaves out the note "
+            "that there is one. (default: as the run of --intervention, else off)",
+            rich_help_panel=CHAT,
+        ),
+    ] = None
+    system: Annotated[
+        str | None,
+        typer.Option(
+            help="Text of the system turn. (default: left to the template)", rich_help_panel=CHAT
+        ),
+    ] = None
+
+    def inside(self, tasks: Sequence[Task], model: ModelOptions, run: Loaded = None) -> list[Task]:
+        """The tasks in the chat template of the model, if asked for; call before it is loaded.
+
+        Raises:
+            LofitLensError: There is a system text and no chat, or a task cannot be a chat.
+        """
+        from lofit_lens.errors import LofitLensError
+        from lofit_lens.tasks.chat import as_plain, check_chat
+
+        if self.system is not None and not self.chat:
+            raise LofitLensError("--system is a part of the chat template; give --chat as well.")
+        if not self.chat:
+            return [as_plain(task) if self.chat is False else task for task in tasks]
+        for task in tasks:
+            check_chat(task)
+        tokenizer = _tokenizer(model, run)
+        return [task.as_chat(tokenizer, self.system) for task in tasks]
+
+    def of_run(self, sources: Sequence[Mapping[str, Any]]) -> ChatOptions:
+        """The setting of a run, from the sources of its tasks, where none is given."""
+        kept = sources[0].get("chat") if sources else None
+        if self.chat is not None or kept is None:
+            return self
+        return ChatOptions(chat=True, system=kept["system"])
+
+
+def reload_as_was(source: Mapping[str, Any], model: ModelOptions, run: Loaded, **read: Any) -> Task:
+    """The task of a run, in the template it had."""
+    from lofit_lens.tasks import reload_task
+
+    tokenizer = _tokenizer(model, run) if source.get("chat") else None
+    return reload_task(source, tokenizer=tokenizer, **read)
+
+
+def _tokenizer(model: ModelOptions, run: Loaded) -> Any:
+    """The tokenizer alone: what its template refuses is refused before the model is loaded."""
+    from lofit_lens.errors import LofitLensError
+    from lofit_lens.model import find_model
+    from lofit_lens.tokenizer import load_tokenizer
+
+    of_run = run if run and model.model is None else {}
+    name = model.model or of_run.get("model")
+    if name is None:
+        raise LofitLensError("Say which model: --model FOLDER_OR_NAME.")
+    return load_tokenizer(find_model(name), revision=model.revision or of_run.get("revision"))
