@@ -19,8 +19,8 @@ from lofit_lens.loading.boot import family_of
 from lofit_lens.loading.find import find_model
 from lofit_lens.loading.gguf import GGUF, read_gguf
 from lofit_lens.loading.hub import on_hub
+from lofit_lens.model import read_tokenizer
 from lofit_lens.randomness import random_state_kept
-from lofit_lens.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -132,9 +132,7 @@ def _read_source(model: TransformerBridge) -> Any:
 def _save_tokenizer(model: TransformerBridge, folder: Path) -> None:
     """Save the checkpoint's own tokenizer, if it has one."""
     source, revision = source_of(model)
-    found = find_model(source)
-    with on_hub(found, revision):
-        tokenizer = load_tokenizer(found, revision=revision)
+    tokenizer = read_tokenizer(source, revision=revision)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -14,6 +14,7 @@ from lofit_lens.loading.gguf import GGUF, check_gguf
 from lofit_lens.loading.hub import on_hub
 from lofit_lens.loading.quantized import Quantization, check_quantization
 from lofit_lens.randomness import random_state_kept
+from lofit_lens.tokenizer import load_tokenizer
 from lofit_lens.usable import check_usable
 
 if TYPE_CHECKING:
@@ -82,6 +83,23 @@ def load_model(
         if commit is not None:  # newer versions of Transformers do not keep it
             model.original_model.config._commit_hash = commit  # pyright: ignore
     return check_usable(freeze(model))
+
+
+def read_tokenizer(name_or_folder: str | Path, *, revision: str | None = None) -> Any:
+    """The tokenizer of a model that is not loaded; None for a folder without one.
+
+    Args:
+        name_or_folder: As `load_model` takes it.
+        revision: Branch, tag or commit on the hub.
+
+    Raises:
+        LofitLensError: The model cannot be found, or its tokenizer not be read.
+    """
+    source = find_model(name_or_folder)
+    if source.endswith(GGUF):
+        check_gguf(source)
+    with on_hub(source, revision) as commit, told_in_a_line(str(name_or_folder), None):
+        return load_tokenizer(source, revision=commit or revision)
 
 
 def placed(

@@ -86,6 +86,8 @@ def test_evaluate_takes_the_template_of_the_run_unless_told_otherwise(
         file = tmp_path / f"{how}.json.gz"
         succeed(*common, *options, "--out", file)
         records[how] = [record["generated"] for record in Evaluation.load(file).records]
+    said = fail(*common, *named, "--system", "Be kind.")
+    assert "--system is a part of the chat template; give --chat" in said
     assert records["run"] == records["named"]
     assert records["without"] == records["named without"]
     assert records["without"] != records["run"] != records["other"]
@@ -132,6 +134,8 @@ def test_what_cannot_be_is_refused_before_any_work(
     )
     said = fail(*common, "--model", without_weights, "--chat", "--system", "Be brief.")
     assert "no system turns here" in said
+    said = fail(*common, "--model", "no-such-model", "--chat")
+    assert "There is no model 'no-such-model' here: no folder" in said
     assert not (tmp_path / "out").exists()
     pairs = tmp_path / "pairs.csv"
     pairs.write_text("sentence_good,sentence_bad\n" + "\n".join(f"a {i},b {i}" for i in range(20)))

@@ -59,7 +59,7 @@ class ChatOptions:
     def of_run(self, sources: Sequence[Mapping[str, Any]]) -> ChatOptions:
         """The setting of a run, from the sources of its tasks, where none is given."""
         kept = sources[0].get("chat") if sources else None
-        if self.chat is not None or kept is None:
+        if self.chat is not None or self.system is not None or kept is None:
             return self
         return ChatOptions(chat=True, system=kept["system"])
 
@@ -75,11 +75,10 @@ def reload_as_was(source: Mapping[str, Any], model: ModelOptions, run: Loaded, *
 def _tokenizer(model: ModelOptions, run: Loaded) -> Any:
     """The tokenizer alone: what its template refuses is refused before the model is loaded."""
     from lofit_lens.errors import LofitLensError
-    from lofit_lens.model import find_model
-    from lofit_lens.tokenizer import load_tokenizer
+    from lofit_lens.model import read_tokenizer
 
     of_run = run if run and model.model is None else {}
     name = model.model or of_run.get("model")
     if name is None:
         raise LofitLensError("Say which model: --model FOLDER_OR_NAME.")
-    return load_tokenizer(find_model(name), revision=model.revision or of_run.get("revision"))
+    return read_tokenizer(name, revision=model.revision or of_run.get("revision"))
