@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from lofit_lens.analysis.cli.hints import doubt
 from lofit_lens.analysis.cli.main import app
-from lofit_lens.analysis.cli.options import HeadOptions
+from lofit_lens.analysis.cli.options import HeadOptions, TrainingOptions
 from lofit_lens.analysis.cli.task_options import (
     NO_OPTIONS,
     TaskOptions,
@@ -287,3 +287,16 @@ def test_the_doubt_is_that_of_paired_items() -> None:
     hint = doubt(six)
     assert hint is not None
     assert "(-6.0 points" in hint
+
+
+def test_a_preset_without_a_rate_for_three_per_cent_is_refused_there_alone(here: Path) -> None:
+    task = from_file("cats.csv", prompt="{q}:", answer="a", name="siqa")
+    options = TrainingOptions(preset="llama2-7b")
+    for share in (None, 0.1):
+        options.check([task], share)
+    with pytest.raises(LofitLensError, match="siqa on 10% of the heads alone"):
+        options.check([task], HeadOptions().share(0.03))
+    own = dataclasses.replace(options, tuning_lr="0.02")
+    own.check([task], 0.03)
+    assert own.tuning(task, 0.03).learning_rate == 0.02
+    assert HeadOptions(k=3).share(0.03) is None

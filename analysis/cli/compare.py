@@ -132,7 +132,7 @@ def compare(
                 "--component out."
             )
         head_options.check(needed=False)
-        training.check(tasks)
+        training.check(tasks, head_options.share(PAPER_FRACTION))
         check_kl_budget(kl_budget)
         if model_options.batch_size == "auto":
             raise LofitLensError(

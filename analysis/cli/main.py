@@ -152,7 +152,7 @@ def lofit(
         model_options.check()
         tasks = task_options.load(training.seed)
         head_options.check()
-        training.check(tasks)
+        training.check(tasks, head_options.share())
         tasks = chat.inside(tasks, model_options)
         model = model_options.load()
         training.hint(model_options.model, report)

@@ -130,6 +130,12 @@ class HeadOptions:
         if needed or self.fraction is not None:
             number_of_heads(self.k or 1, k=self.k, fraction=self.fraction)
 
+    def share(self, default: float | None = None) -> float | None:
+        """The share of heads, `default` where nothing is given; None for a number of them."""
+        if self.k is not None:
+            return None
+        return default if self.fraction is None else self.fraction
+
     def under(
         self, preset: str | None, total: int, report: Report, *, default: float | None = None
     ) -> HeadOptions:
@@ -145,9 +151,9 @@ class HeadOptions:
         """
         from lofit_lens.training.config import PAPER_HEADS, paper_heads
 
-        fraction = default if self.fraction is None else self.fraction
+        fraction = self.share(default)
         theirs = PAPER_HEADS.get(preset or "")
-        if self.k is not None or fraction not in (0.03, 0.1) or not theirs or theirs[0] != total:
+        if fraction not in (0.03, 0.1) or not theirs or theirs[0] != total:
             return self
         k = paper_heads(str(preset), fraction=fraction)
         report.say(f"--preset {preset}: the paper's {fraction:.0%} of {total} heads are {k}")
@@ -232,13 +238,18 @@ class TrainingOptions:
         if self.preset == EMBEDDED:
             base = TUNING
         elif self.preset:
-            nearest = 0.1 if fraction > 0.05 else 0.03
+            # the paper's two settings differ in the learning rate alone
+            nearest = 0.1 if fraction > 0.05 or self.tuning_lr else 0.03
             base = TuningConfig.paper(self.preset, paper_task(task), fraction=nearest)
         given = {"learning_rate": _rate_or_auto(self.tuning_lr), "component": self.component}
         return dataclasses.replace(base, **self._given(given))
 
-    def check(self, tasks: Sequence[Task]) -> None:
+    def check(self, tasks: Sequence[Task], share: float | None = None) -> None:
         """Refuse settings that cannot be trained with, before a model is loaded.
+
+        Args:
+            tasks: The tasks.
+            share: Of the heads, where it is known; the paper has settings at 10% for every task.
 
         Raises:
             LofitLensError: A value is out of range, a task has no preset, or it lacks what the
@@ -246,7 +257,7 @@ class TrainingOptions:
         """
         for task in tasks:
             self.selection(task)
-            self.tuning(task, fraction=0.03)
+            self.tuning(task, fraction=0.1 if share is None else share)
             task.check_objective(self.objective or task.objective)
 
     def hint(self, model: str | None, report: Report) -> None:

@@ -83,7 +83,7 @@ def transfer(
         model_options.check()
         tasks = _one_fold_each(task_options, embedded, training.seed, report)
         head_options.check(needed=False)
-        training.check(tasks)
+        training.check(tasks, head_options.share(PAPER_FRACTION))
         tasks = chat.inside(tasks, model_options)
         model = model_options.load()
         total = heads_of(model).total
