@@ -6,6 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from lofit_lens.tasks import (
 from lofit_lens.tasks.choices import ScoredBy, by_letter
 from lofit_lens.tokens import Encoder
 from lofit_lens.training.objectives import encode_items, summed_loss
+from tests.chats import PLAIN, chat_tokenizer
 from tests.helpers import load_plain, type_checks_off
 
 if TYPE_CHECKING:
@@ -139,6 +141,21 @@ def test_a_prompt_of_one_line_asks_for_the_answer_and_none_lists_only() -> None:
     many = Example("x", "Which?", ("0",), tuple(map(str, range(1, 27))))
     with pytest.raises(DataError, match="Example x has 27 candidates"):
         by_letter(many)
+
+
+def test_the_candidates_of_a_conversation_are_listed_in_what_its_user_says_last() -> None:
+    turns = (("user", "Hello"), ("assistant", "Hi."), ("user", "Is ice cold?"))
+    example = Example("1", "…", ("yes",), ("no", "often"), messages=turns)
+    task = replace(colour_task(), train=(example,), val=(example,), test=(example,))
+    (asked,) = scored_by(task, "letter").test
+    listed = asked.prompt.split("\n")[1:-1]
+    assert sorted(line[3:] for line in listed) == ["no", "often", "yes"]
+    said = "\n".join(["Is ice cold?", *listed])
+    assert asked.messages == (*turns[:2], ("user", said))
+    chat = scored_by(task, "letter").as_chat(chat_tokenizer(PLAIN))
+    assert f"{said}<|end|>" in chat.test[0].prompt
+    with pytest.raises(LofitLensError, match="has no place for a list of candidates"):
+        scored_by(task.as_chat(chat_tokenizer(PLAIN)), "letter")
 
 
 def test_only_multiple_choice_has_candidates_and_only_three_ways_are_known() -> None:

@@ -12,10 +12,11 @@ import torch
 from typer.testing import CliRunner
 
 from lofit_lens.analysis.cli.main import app
+from lofit_lens.errors import LofitLensError
 from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.scoring.evaluation import Evaluation
 from lofit_lens.scoring.generation import greedy_generations
-from lofit_lens.tasks import ExactMatch, from_file, reload_task
+from lofit_lens.tasks import ExactMatch, from_file, from_rows, reload_task
 from tests.helpers import load_plain
 from tests.test_training import colour_task
 
@@ -79,6 +80,16 @@ def test_records_say_what_ended_them_and_the_result_says_if_nothing_did(
     assert [record["finish_reason"] for record in some.records] == expected
     assert some.finished == pytest.approx(expected.count("stop") / 6)
     assert some.warning() is None
+
+
+def test_a_generation_has_stopped_where_its_prediction_ends() -> None:
+    rule = ExactMatch(stop=" ", lead="Answer:")
+    for text, prediction, stops in (
+        (" Answer: blue", "answer: blue", False),
+        (" Answer: blue or red", "answer: blue", True),
+        ("blue or red", "blue", True),
+    ):
+        assert (rule.prediction("", text), rule.stops(text)) == (prediction, stops)
 
 
 def test_choices_and_files_of_earlier_versions_have_no_endings(llama: TransformerBridge) -> None:
@@ -160,3 +171,9 @@ def test_the_command_says_that_nothing_ended_and_puts_it_into_json(
     assert "No generation of 5 ended" in told["hints"][0]
     assert "No generation of 5 ended" in done.stderr
     assert set(told["metrics"]["zero_shot"]) == {"begins"}
+
+
+def test_a_limit_of_no_tokens_is_refused_before_any_training() -> None:
+    rows = [{"q": f"{i}", "a": "x"} for i in range(10)]
+    with pytest.raises(LofitLensError, match="max_new_tokens must be at least 1, got 0"):
+        from_rows(rows, prompt="{q}", answer="a", max_new_tokens=0)

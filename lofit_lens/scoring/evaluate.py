@@ -148,7 +148,7 @@ def _exact_match(
     for example, generation in zip(examples, generations, strict=True):
         text = generation.text
         prediction = rule.prediction(example.prompt, text)
-        stopped = generation.ended or rule.stop in text.lstrip(" \t")
+        stopped = generation.ended or rule.stops(text)
         correct = rule.is_correct(prediction, example.correct)
         records.append(
             {"id": example.id, "group": example.group, rule.metric: float(correct)}

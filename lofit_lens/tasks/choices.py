@@ -30,7 +30,8 @@ def scored_by(task: Task, by: ScoredBy) -> Task:
               line gets "Answer:" as its last. Their order is drawn once for each item.
 
     Raises:
-        LofitLensError: There is no such way, or the task is not multiple choice.
+        LofitLensError: There is no such way, the task is not multiple choice, or its prompts are in
+            a chat template already, with no place for a list.
         DataError: An item has more candidates than there are letters.
 
     Examples:
@@ -50,6 +51,11 @@ def scored_by(task: Task, by: ScoredBy) -> Task:
     if not isinstance(rule, MultipleChoice):
         raise LofitLensError(
             f'{task.name} is scored by generation, not by its candidates; leave by="{by}" out.'
+        )
+    if by == "letter" and task.source.get("chat"):
+        raise LofitLensError(
+            f"{task.name} is in a chat template, which has no place for a list of candidates. Score it "
+            "by letter first: scored_by(task, by).as_chat(tokenizer)."
         )
     source = {**task.source, "by": by} if task.source else {}
     if by == "text-normalised":
@@ -77,8 +83,10 @@ def by_letter(example: Example) -> Example:
     if not question:
         question, lead = example.prompt, "Answer:"
     n = len(example.correct)
+    *before, (role, said) = example.messages or [("user", "")]
     return replace(
         example,
+        messages=(*before, (role, f"{said}\n{listed}")) if example.messages else (),
         prompt="\n".join(part for part in (question, listed, lead) if part),
         correct=tuple(letters[:n]),
         incorrect=tuple(letters[n:]),

@@ -169,7 +169,7 @@ def from_file(
     scoring: Scoring = MultipleChoice(kind.metrics)
     if not kind.metrics:
         end = stated or _outside([example for _, example in examples], kind.stop or "\n")
-        tokens = max_new_tokens or kind.max_new_tokens or 16
+        tokens = (kind.max_new_tokens or 16) if max_new_tokens is None else max_new_tokens
         scoring = ExactMatch(tokens, end, lead=answer_prefix.strip(" \t"), match=match)
     task = Task(
         name=name or data.name,

@@ -99,7 +99,7 @@ class ExactMatch:
             one there is none. None takes the whole text.
 
     Raises:
-        LofitLensError: `match` is neither.
+        LofitLensError: `match` is neither, or no token is to be generated.
     """
 
     max_new_tokens: int = 16
@@ -116,6 +116,8 @@ class ExactMatch:
             raise LofitLensError(
                 f"match must be one of {', '.join(get_args(Match))}, got {self.match!r}."
             )
+        if self.max_new_tokens < 1:
+            raise LofitLensError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}.")
 
     @property
     def metric(self) -> str:
@@ -124,17 +126,19 @@ class ExactMatch:
 
     def prediction(self, prompt: str, generated: str) -> str:
         """The answer found in a generation."""
-        text, start = generated, 0
+        text, end = generated, self._end(generated)
         if self.after is not None:
             text = (prompt + generated).split(self.after)[self.after_index]
-        elif before := re.match(rf"[ \t]*({re.escape(self.lead)}[ \t]*)?", text):
-            start = before.end()
-        end = text.find(self.stop, start)
+            end = text.find(self.stop)
         text = text if end < 0 else text[:end]
         if self.pattern is not None:
             found = re.search(self.pattern, text)
             text = found[0] if found else ""
         return self._normal(text)
+
+    def stops(self, generated: str) -> bool:
+        """Whether a generation holds the stop text, behind blanks and `lead`."""
+        return self._end(generated) >= 0
 
     def is_correct(self, prediction: str, accepted: tuple[str, ...]) -> bool:
         """Whether a prediction is one of the accepted answers."""
@@ -142,6 +146,12 @@ class ExactMatch:
         if self.match == "exact":
             return prediction in answers
         return any(_begins(prediction, answer) for answer in answers)
+
+    def _end(self, generated: str) -> int:
+        """Where the stop text begins; -1 where there is none."""
+        before = re.match(rf"[ \t]*({re.escape(self.lead)}[ \t]*)?", generated)
+        assert before is not None
+        return generated.find(self.stop, before.end())
 
     def _normal(self, text: str) -> str:
         return (text.strip() if self.strip else text).lower()
