@@ -167,7 +167,7 @@ def test_the_estimated_memory_is_near_what_is_measured(tmp_path: Path) -> None:
     with PeakLive(model.parameters()) as generation:
         evaluate(model, task, batch_size=8, progress=False)
     assert 0.8 < (need.training - need.weights) / training.bytes < 1.25
-    assert 0.8 < (need.generation - need.weights) / generation.bytes < 1.25
+    assert 0.8 < (need.scoring - need.weights) / generation.bytes < 1.25
 
 
 @pytest.mark.parametrize(

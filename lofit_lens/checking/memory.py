@@ -5,14 +5,12 @@ in a layer w, MLP width f, keys and values of a layer k, vocabulary V and A answ
 
     training     L B T e (4 d + 3 w + 3.5 f)  +  12 B A V
     scoring      B T e (2 L k + 3 d + 3 f)
-    generation   B T e (2 L k + max(3 d + 3 f, d + V))
 
 each beside the weights. Training keeps what the backward pass through the frozen layers needs, for every
-layer; stage 2 less, from the lowest layer with a tuned head on. Scoring and generation hold keys and
-values; generation has the logits of all tokens of the prompts. The factors were fitted to the tensors
-that were alive at once in float32 on a CPU, in small Llamas of six shapes with texts of 64 to 486
-tokens; the estimate was 0.95 to 1.2 times the measured peak. What a CUDA context and the gaps of an
-allocator take comes on top.
+layer; stage 2 less, from the lowest layer with a tuned head on. Scoring holds keys and values, of given
+candidates as of generated answers. The factors were fitted to the tensors that were alive at once in
+float32 on a CPU, in small Llamas of six shapes with texts of 64 to 486 tokens; the estimate was 0.9 to
+1.2 times the measured peak. What a CUDA context and the gaps of an allocator take comes on top.
 """
 
 from __future__ import annotations
@@ -57,14 +55,12 @@ class MemoryNeed:
 
     Attributes:
         weights: The weights alone.
-        scoring: Scoring of given candidates.
-        generation: Generated answers.
+        scoring: Scoring of given candidates, or of generated answers.
         training: Either stage; tuning takes less if the lowest tuned head is in a high layer.
     """
 
     weights: int
     scoring: int
-    generation: int
     training: int
 
 
@@ -83,14 +79,12 @@ def memory_needed(
     weights = sizes.parameters * bytes_each
     inside = 3 * sizes.d_model + 3 * sizes.d_mlp
     held = 2 * sizes.n_layers * sizes.d_keys
-    per_token = bytes_each * batch_size * length
     kept = 4 * sizes.d_model + 3 * sizes.d_heads + 3.5 * sizes.d_mlp
     training = int(sizes.n_layers * bytes_each * train_batch_size * length * kept)
     training += 12 * train_batch_size * ANSWER * sizes.d_vocab
     return MemoryNeed(
         weights=weights,
-        scoring=weights + per_token * (held + inside),
-        generation=weights + per_token * (held + max(inside, sizes.d_model + sizes.d_vocab)),
+        scoring=weights + bytes_each * batch_size * length * (held + inside),
         training=weights + training,
     )
 

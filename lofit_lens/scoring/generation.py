@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -94,6 +95,7 @@ def greedy_generations(
     with (
         edited(model, intervention),
         direct(model),
+        _last_logits_alone(model),
         _watched_for_nan(model),
         tqdm(total=len(prompts), desc="generate", leave=False, disable=not progress) as bar,
     ):
@@ -132,6 +134,26 @@ def _continuations(
             results[i] = _continuation(encoder, encoded[i].ids, new, ends)
         bar.update(len(indices))
     return [results[i] for i in range(len(encoded))]
+
+
+@contextmanager
+def _last_logits_alone(model: TransformerBridge) -> Iterator[None]:
+    """Unembed the last token of each pass alone, as `generate` of Transformers does.
+
+    TransformerLens asks for those of all tokens of the prompts, which with a large vocabulary take
+    more memory than all else.
+    """
+    hf_model: Any = model.original_model
+    if "logits_to_keep" not in inspect.signature(hf_model.forward).parameters:
+        yield
+        return
+    handle = hf_model.register_forward_pre_hook(
+        lambda _module, args, kwargs: (args, kwargs | {"logits_to_keep": 1}), with_kwargs=True
+    )
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextmanager
