@@ -135,6 +135,28 @@ def test_a_chat_template_is_told_by_its_hash(tiny_folder: Folder, tmp_path: Path
     assert len(set(hashes)) == 2
 
 
+def test_weights_are_not_fetched_from_the_hub(
+    tiny_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants, file_download
+
+    commit = "a0" * 20
+    snapshot = tmp_path / "models--somebody--tiny" / "snapshots" / commit
+    without = shutil.ignore_patterns("*.safetensors")
+    shutil.copytree(tiny_folder("llama"), snapshot, ignore=without)
+    (tmp_path / "models--somebody--tiny" / "refs").mkdir()
+    (tmp_path / "models--somebody--tiny" / "refs" / "main").write_text(commit, encoding="utf-8")
+    for module in (constants, file_download):
+        if hasattr(module, "HF_HUB_CACHE"):
+            monkeypatch.setattr(module, "HF_HUB_CACHE", str(tmp_path))
+    found = check_model("somebody/tiny", device="cpu")
+    assert found.not_loaded == "its weights are not there"
+    assert found.shape.heads.total == N_LAYERS * N_HEADS
+    for file in tiny_folder("llama").glob("*.safetensors"):
+        shutil.copy(file, snapshot)
+    assert check_model("somebody/tiny", device="cpu").loaded
+
+
 def wide_llama(folder: Path) -> Path:
     """A Llama with widths that differ from those the memory estimate was fitted on."""
     with torch.random.fork_rng(devices=[]):

@@ -17,9 +17,9 @@ from lofit_lens.fast.direct import DIRECT
 from lofit_lens.fast.memory import free_memory
 from lofit_lens.fast.trust import standing
 from lofit_lens.loading.boot import told_in_a_line
-from lofit_lens.loading.find import WEIGHTS, find_model
+from lofit_lens.loading.find import find_model, has_weights
 from lofit_lens.loading.gguf import GGUF, check_gguf
-from lofit_lens.loading.hub import on_hub
+from lofit_lens.loading.hub import folder_of, on_hub
 from lofit_lens.model import DtypeName, load_model, placed
 from lofit_lens.tokenizer import load_tokenizer, rule_of
 from lofit_lens.tokens import Encoder
@@ -155,7 +155,7 @@ def check_model(
         tokenizer = load_tokenizer(source, revision=commit or revision)
     free = free_memory(on)
     weights = shape.sizes.parameters * kind.itemsize if shape else 0
-    why_not = _why_not_loaded(source, weights, free)
+    why_not = _why_not_loaded(folder_of(source, commit or revision), weights, free)
     model = None
     if why_not is None:
         model = load_model(name_or_folder, device=device, dtype=dtype, revision=commit or revision)
@@ -195,10 +195,9 @@ def check_model(
     )
 
 
-def _why_not_loaded(source: str, weights: int, free: int) -> str | None:
-    """Why a model is not loaded, or None if it can be."""
-    here = Path(source)
-    if here.is_dir() and not any(any(here.glob(pattern)) for pattern in WEIGHTS):
+def _why_not_loaded(folder: Path | None, weights: int, free: int) -> str | None:
+    """Why a model is not loaded, or None if it can be; nothing is fetched for it."""
+    if folder is not None and not has_weights(folder):
         return "its weights are not there"
     if weights > 0.9 * free:
         return f"its weights take {weights / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"

@@ -25,8 +25,7 @@ def find_model(name_or_folder: str | Path) -> str:
         if place.is_file() and place.suffix == GGUF:
             return str(place.resolve())
         if (place / "config.json").is_file():
-            has_weights = any(any(place.glob(pattern)) for pattern in WEIGHTS)
-            return str((gguf_in(place) if not has_weights else None) or place.resolve())
+            return str((None if has_weights(place) else gguf_in(place)) or place.resolve())
         if place.exists():
             found = gguf_in(place)
             if found is None:
@@ -46,6 +45,11 @@ def places(here: Path) -> list[Path]:
     """Where a relative name is looked for: here, then in `$LOFIT_LENS_MODELS`."""
     shelf = os.environ.get("LOFIT_LENS_MODELS")
     return [here] + ([Path(shelf) / here] if shelf and not here.is_absolute() else [])
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a folder in Hugging Face format holds weights too."""
+    return any(any(folder.glob(pattern)) for pattern in WEIGHTS)
 
 
 def is_local(source: str) -> bool:

@@ -62,6 +62,17 @@ def on_hub(name: str, revision: str | None) -> Iterator[str | None]:
         yield commit
 
 
+def folder_of(source: str, revision: str | None) -> Path | None:
+    """Where the files of a model lie on this machine, its folder in the cache included, if it has one."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if is_local(source):
+        return Path(source) if Path(source).is_dir() else None
+    repository, gguf = split_source(source)
+    found = None if gguf else try_to_load_from_cache(repository, "config.json", revision=revision)
+    return Path(found).parent if isinstance(found, str) else None
+
+
 def _ask(
     name: str, repository: str, file: str, revision: str | None
 ) -> tuple[str | None, str | None]:
