@@ -80,16 +80,8 @@ class RunFolder:
 
     def finish(self, command: str, model: TransformerBridge, **content: Any) -> None:
         """Write `run.json`, which marks the run as finished."""
-        source, revision = source_of(model)
-        loaded = {
-            "model": source,
-            "revision": revision,
-            "dtype": str(model.cfg.dtype).removeprefix("torch."),
-            "quantization": quantization_of(model),
-            "tokenizer": tokenizer_of(model),
-        }
         record = {"schema": RUN_SCHEMA, "command": command, "command_line": command_line()}
-        record |= {"loaded": loaded, **content, "versions": library_versions()}
+        record |= {"loaded": loaded_as(model), **content, "versions": library_versions()}
         self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.path / RUN_FILE, record)
 
@@ -109,6 +101,18 @@ class RunFolder:
         places = [self.path, *self.path.glob("fold-*")]
         places += [place / "stopped" for place in places]
         return sorted(p for place in places for name in RESULTS for p in place.glob(name))
+
+
+def loaded_as(model: TransformerBridge) -> dict[str, str | None]:
+    """What a model was loaded with: source, revision, type, quantization, and its tokenizer's rule."""
+    source, revision = source_of(model)
+    return {
+        "model": source,
+        "revision": revision,
+        "dtype": str(model.cfg.dtype).removeprefix("torch."),
+        "quantization": quantization_of(model),
+        "tokenizer": tokenizer_of(model),
+    }
 
 
 def read_heads(

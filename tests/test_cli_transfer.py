@@ -222,6 +222,13 @@ def fail_after(
         monkeypatch.setattr(f"lofit_lens.analysis.transfer.stages.{stage.__name__}", counted)
 
 
+def test_a_matrix_saved_from_python_is_not_gone_on_with(
+    made: tuple[Path, dict[str, Any]], request_of: tuple[object, ...], tmp_path: Path
+) -> None:
+    saved = load_transfer(made[0]).save(tmp_path / "saved")
+    assert "made with other loaded, " in refused(*request_of, "--out", saved, "--resume")
+
+
 @pytest.mark.parametrize(
     ("changes", "what"),
     [

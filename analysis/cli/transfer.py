@@ -68,11 +68,12 @@ def transfer(
     with command(as_json, quiet) as report:
         from lofit_lens.analysis.folders import records
         from lofit_lens.analysis.methods import PAPER_FRACTION, Settings
+        from lofit_lens.analysis.runs import loaded_as
         from lofit_lens.analysis.transfer.folder import TransferFolder
         from lofit_lens.analysis.transfer.matrix import transfer_matrix
         from lofit_lens.analysis.transfer.stages import score_heads
         from lofit_lens.attention import heads_of
-        from lofit_lens.identity import EMBEDDED, fingerprint, source_of, tokenizer_of
+        from lofit_lens.identity import EMBEDDED, fingerprint
         from lofit_lens.provenance import library_versions
         from lofit_lens.scoring.evaluate import evaluate
 
@@ -92,14 +93,12 @@ def transfer(
         selection = {task.name: training.selection(task) for task in tasks}
         tuning = {task.name: training.tuning(task, k / total) for task in tasks}
         chosen_seeds = range(training.seed, training.seed + seeds)
-        source, revision = source_of(model)
-        name = Path(source).name
-        dtype = str(model.cfg.dtype).removeprefix("torch.")
+        loaded = loaded_as(model)
+        name = Path(str(loaded["model"])).name
         folder.open(
             {
-                "loaded": {"model": source, "revision": revision, "dtype": dtype},
+                "loaded": loaded,
                 "weights": fingerprint(model).weights,
-                "tokenizer": tokenizer_of(model),
                 "tasks": {
                     t.name: {"source": dict(t.source), "data_hash": t.data_hash()} for t in tasks
                 },
