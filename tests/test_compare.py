@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lofit_lens.analysis.baselines.contrast_edit import ContrastIntervention
-from lofit_lens.analysis.comparison.bench import check_effect
+from lofit_lens.analysis.comparison.bench import base_name, check_effect
 from lofit_lens.analysis.comparison.compare import compare
 from lofit_lens.analysis.comparison.results import Comparison
 from lofit_lens.analysis.comparison.run import ComparisonRun
@@ -113,6 +113,15 @@ def test_zero_shot_is_scored_once_and_the_others_with_every_seed(
     assert table.runs[0].cost.parameters == 0
     assert table.runs[0].side_effects["kl"] == 0
     assert table.runs[1].cost.parameters == 4 * 16 * 8
+
+
+def test_folds_of_one_protocol_are_one_task_and_protocols_are_two() -> None:
+    fold: dict[str, Any] = {"name": "truthfulqa", "fold": 1}
+    task = replace(embedded("kinship"), name="truthfulqa:1", source=fold)
+    assert base_name(task) == "truthfulqa"
+    harness = replace(task, source=fold | {"protocol": "lm-eval"})
+    assert base_name(harness) == "truthfulqa:lm-eval"
+    assert base_name(replace(task, source={"name": "file.csv"})) == "truthfulqa:1"
 
 
 def test_a_method_that_reads_the_test_split_is_stopped(run: Callable[..., Comparison]) -> None:

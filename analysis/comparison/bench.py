@@ -151,8 +151,11 @@ def check_effect(untuned: Evaluation, edited: Evaluation, *, kl: float) -> None:
 
 
 def base_name(task: Task) -> str:
-    """The name that all folds of a task share."""
-    return str(task.source["name"]) if "fold" in task.source else task.name
+    """The name that all folds of a task under one protocol share."""
+    if "fold" not in task.source:
+        return task.name
+    parts = task.source["name"], task.source.get("protocol")
+    return ":".join(str(part) for part in parts if part is not None)
 
 
 @dataclass
