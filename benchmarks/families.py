@@ -216,7 +216,7 @@ def fast_difference(model: Any, edit: ll.HeadIntervention) -> float:
 
 @torch.no_grad()
 def _generates_alike(model: Any, plain: Any, edit: ll.HeadIntervention) -> bool:
-    ours = ll.generate_greedily(model, PROMPTS, edit, max_new_tokens=8)
+    ours = ll.generate_greedily(model, PROMPTS, edit, max_new_tokens=8, progress=False)
     encoder, tokenizer = Encoder(model), model.tokenizer
     theirs = []
     with edited_plain(plain, edit):

@@ -358,7 +358,7 @@ def evaluate(
         str | None, typer.Option(help="Scoring rule by name: paper-code keeps its quirks.")
     ] = None,
     strength: Annotated[float, typer.Option(help="Multiply the edit by this number.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Seed of CLUTRR's training draw.")] = 42,
+    seed: Annotated[int, typer.Option(help="Seed of the training draw, for tasks that draw.")] = 42,
     out: Annotated[
         Path | None, typer.Option(help="File for the records of every item (.json.gz).")
     ] = None,

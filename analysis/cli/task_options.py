@@ -72,7 +72,7 @@ def _of_files() -> list[tuple[str, Any, Any]]:
     for name, argument in ARGUMENTS.items():
         if name in NO_OPTIONS:
             continue
-        kind: Any = next((kind for kind in (int, float, bool) if kind in argument.kinds), str)
+        kind: Any = int if int in argument.kinds else str
         kind, again = (list[str], " Give it again for several.") if argument.several else (kind, "")
         default = "" if argument.default in (None, "") else f" (default: {argument.default!r})"
         text = argument.help + NOTES.get(name, "") + again + default

@@ -55,8 +55,8 @@ class Argument:
         """
         value = self._read(written)
         if value is None:
-            kinds = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
-            kinds |= {Sequence: "a list of texts", tuple: "three shares"}
+            kinds = {str: "text", int: "a whole number", Sequence: "a list of texts"}
+            kinds[tuple] = "three shares"
             takes = " or ".join(words for kind, words in kinds.items() if kind in self.kinds)
             raise LofitLensError(f"{self.name} takes {takes}, got {written!r}.")
         return value
@@ -68,10 +68,6 @@ class Argument:
                 return numbers
             if int in self.kinds and numbers and numbers[0].is_integer():
                 return int(numbers[0])
-            if float in self.kinds and numbers:
-                return numbers[0]
-            if bool in self.kinds and written.lower() in ("true", "false"):
-                return written.lower() == "true"
             if str in self.kinds:
                 return unescaped(written)
             return [unescaped(written)] if self.several else None
@@ -81,8 +77,7 @@ class Argument:
                 return texts[0] if len(texts) == 1 and str in self.kinds else texts
             numeric = all(isinstance(part, int | float) for part in written)
             return tuple(written) if tuple in self.kinds and numeric else None
-        fits = type(written) in self.kinds or (type(written) is int and float in self.kinds)
-        return written if fits else None
+        return written if type(written) in self.kinds else None
 
 
 def unescaped(text: str) -> str:
