@@ -270,8 +270,9 @@ def test_messages_are_turns_of_their_own() -> None:
     with pytest.raises(LofitLensError, match="system turn of its own"):
         replace(plain, train=few).as_chat(tokenizer, "Be kind.")
     unfinished = replace(plain.train[0], messages=turns[:3])
-    with pytest.raises(LofitLensError, match="must end with what a user says"):
+    with pytest.raises(LofitLensError, match="must end with what a user says") as caught:
         replace(plain, train=(unfinished,)).as_chat(tokenizer)
+    assert caught.value.__notes__ == [f"This is example {unfinished.id}."]
 
 
 def test_the_hash_of_data_without_messages_is_what_it_was() -> None:

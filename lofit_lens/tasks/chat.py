@@ -81,10 +81,15 @@ def check_chat(task: Task) -> None:
 
 def _inside(example: Example, template: ChatTemplate) -> Example:
     messages = example.messages or (("user", example.prompt),)
+    try:
+        prompt = template.prompt(messages)
+    except LofitLensError as error:
+        error.add_note(f"This is example {example.id}.")
+        raise
     return replace(
         example,
         messages=messages,
-        prompt=template.prompt(messages),
+        prompt=prompt,
         correct=tuple(map(template.answer, example.correct)),
         incorrect=tuple(map(template.answer, example.incorrect)),
     )
