@@ -111,12 +111,12 @@ def placed(
     """Where a model goes and in which type, by the defaults of `load_model`.
 
     Raises:
-        LofitLensError: A device together with a spread, or an unknown type.
+        LofitLensError: A device together with a spread, one that is not there, or an unknown type.
     """
     spread = n_devices is not None or device_map is not None
     if spread and device is not None:
         raise LofitLensError("Give either device, or n_devices / device_map to spread the model.")
-    on_cuda = torch.cuda.is_available() and (device is None or torch.device(device).type == "cuda")
+    on_cuda = torch.cuda.is_available() if device is None else _is_cuda(device)
     if device is None and not spread:
         device = "cuda" if on_cuda else "cpu"
     if dtype is None:
@@ -131,6 +131,21 @@ def freeze(model: TransformerBridge) -> TransformerBridge:
     model.requires_grad_(False)
     model.eval()
     return model
+
+
+def _is_cuda(name: str | torch.device) -> bool:
+    """Whether a device is a CUDA device; one that is not there is refused."""
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise LofitLensError(f"There is no device {name!r}. Give cpu, cuda, cuda:1, …") from error
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= there:
+        raise LofitLensError(
+            f"There is no device {str(name)!r}; CUDA devices that PyTorch can use here: {there}. Give "
+            "another, or leave it out."
+        )
+    return device.type == "cuda"
 
 
 def _dtype_from_name(name: str) -> torch.dtype:

@@ -11,6 +11,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoTokenizer
 
 from lofit_lens.attention import check_head_shape, output_projection
+from lofit_lens.checking.model_check import check_model
 from lofit_lens.errors import LofitLensError, ModelMismatchError
 from lofit_lens.heads import HeadSet
 from lofit_lens.identity import _sample, check_same_model, fingerprint, weights_processed
@@ -131,6 +132,13 @@ def test_a_missing_path_is_refused(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(LofitLensError, match="There is no model folder"):
         load_model(name, device="cpu")
+
+
+@pytest.mark.parametrize("load", [load_model, check_model])
+@pytest.mark.parametrize("device", ["no such", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused(device: str, load: Callable[..., Any]) -> None:
+    with pytest.raises(LofitLensError, match=f"There is no device '{device}'"):
+        load("embedded", device=device)
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
