@@ -34,7 +34,7 @@ def test_samples_of_multiple_choice_have_their_exact_prompts(tmp_path: Path) -> 
     example = in_order(task)[6]
     assert example.prompt == shots.format(6)
     assert (example.correct, example.incorrect) == ((" b",), (" a", " c"))
-    assert (task.objective, task.scoring) == ("choice", MultipleChoice())
+    assert (task.objective, task.scoring) == ("choice", MultipleChoice(as_lm_eval=True))
 
 
 def test_samples_without_a_blank_between_context_and_candidate_get_none(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_samples_with_several_right_answers_are_scored_so(tmp_path: Path) -> Non
     doc = {"mc2_targets": {"choices": ["a", "b", "c"], "labels": [1, 1, 0]}}
     task = read(tmp_path, lambda i: sample(i, [(f"{i}", f" {c}") for c in "abc"], "0", doc=doc))
     assert in_order(task)[0].correct == (" a", " b")
-    assert task.scoring == MultipleChoice(("MC1", "MC2", "MC3"))
+    assert task.scoring == MultipleChoice(("MC1", "MC2", "MC3"), as_lm_eval=True)
     listed = read(tmp_path, lambda i: sample(i, [(f"{i}", f" {c}") for c in "abc"], "[0, 2]"))
     assert in_order(listed)[0].correct == (" a", " c")
 

@@ -166,7 +166,7 @@ def from_file(
     kind = replace(kind, separator=separator or kind.separator)
     examples = Builder(kind, answer_prefix, group, column, stated).examples(data)
     train, val, test, cut = into_splits(examples, split, split_seed, data.called)
-    scoring: Scoring = MultipleChoice(kind.metrics)
+    scoring: Scoring = MultipleChoice(kind.metrics, as_lm_eval=kind.as_lm_eval)
     if not kind.metrics:
         end = stated or _outside([example for _, example in examples], kind.stop or "\n")
         tokens = (kind.max_new_tokens or 16) if max_new_tokens is None else max_new_tokens

@@ -45,6 +45,7 @@ class Kind:
         separator: What separates the parts of a list that is written as text.
         stop: Text that ends a generation, where the file says so.
         max_new_tokens: Length of a generation, likewise.
+        as_lm_eval: Whether candidates are scored as lm-evaluation-harness does.
     """
 
     read: Callable[[Cells], Parts]
@@ -57,6 +58,7 @@ class Kind:
     separator: str | None = None
     stop: str | None = None
     max_new_tokens: int | None = None
+    as_lm_eval: bool = False
 
 
 def pairs(good: str, bad: str, prompt: str) -> Kind:

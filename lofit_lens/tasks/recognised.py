@@ -103,7 +103,7 @@ FORMATS: tuple[Format, ...] = (
     _samples(
         "lm-eval samples of multiple choice",
         "gen_args_1",
-        Kind(sampled_choice, metrics=("accuracy",)),
+        Kind(sampled_choice, metrics=("accuracy",), as_lm_eval=True),
         choice_settings,
     ),
     _samples(
