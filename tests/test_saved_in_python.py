@@ -71,6 +71,9 @@ def test_what_earlier_versions_saved_is_still_read(tmp_path: Path) -> None:
     for place, run in enumerate(whole().runs):
         run.save(tmp_path / "comparison" / run.file_name(place))
     assert_frame_equal(Comparison.load(tmp_path / "comparison").frame(), whole().frame())
+    for path in (tmp_path / "comparison").glob("*zero-shot*"):
+        path.unlink()
+    assert Comparison.load(tmp_path / "comparison", base="iti").base == "iti"
     write_records(matrix(), tmp_path / "transfer")
     assert_frame_equal(TransferMatrix.load(tmp_path / "transfer").frame(), matrix().frame())
 

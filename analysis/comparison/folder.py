@@ -115,24 +115,25 @@ def save_comparison(comparison: Comparison, folder: Path) -> Path:
     return folder
 
 
-def load_comparison(folder: str | Path) -> Comparison:
+def load_comparison(folder: str | Path, *, base: str | None = None) -> Comparison:
     """The comparison that a folder holds, made again from its records without the model.
 
     Args:
         folder: The `--out` of `lofit-lens compare`, or what `Comparison.save` wrote. Records that
             are not part of its last table, as of methods left out since, are not read.
+        base: The method that the others are compared with; default that of the folder.
 
     Raises:
-        LofitLensError: The folder holds no finished comparison, or a damaged one.
+        LofitLensError: The folder holds no finished comparison, a damaged one, or no run of the base.
     """
     place = Path(folder)
     marker = place / KIND.marker
     flat = sorted(place.glob("*.json.gz"))
     if flat and not marker.is_file():  # as earlier versions saved it
-        return Comparison(tuple(map(ComparisonRun.load, flat)))
+        return Comparison(tuple(map(ComparisonRun.load, flat)), base or Comparison.base)
     try:
         content = json.loads(marker.read_text(encoding="utf-8"))
-        files, base = content["runs"], content["base"]
+        files, base = content["runs"], base or content["base"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LofitLensError(f"{folder} holds no finished comparison: {error}.") from error
     runs = tuple(ComparisonRun.load(place / KIND.records / name) for name in files)

@@ -205,8 +205,7 @@ class Comparison:
         """
         from lofit_lens.analysis.comparison.folder import load_comparison
 
-        found = load_comparison(folder)
-        return found if base is None else cls(found.runs, base)
+        return load_comparison(folder, base=base)
 
     def __repr__(self) -> str:
         seeds = ", ".join(map(str, self.seeds))
