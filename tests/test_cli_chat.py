@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from lofit_lens.analysis.cli.chat import ChatOptions
 from lofit_lens.analysis.cli.main import app
 from lofit_lens.intervention import HeadIntervention
 from lofit_lens.scoring import Evaluation
@@ -91,6 +92,16 @@ def test_evaluate_takes_the_template_of_the_run_unless_told_otherwise(
     assert records["run"] == records["named"]
     assert records["without"] == records["named without"]
     assert records["without"] != records["run"] != records["other"]
+
+
+def test_the_setting_of_a_run_holds_where_none_is_given() -> None:
+    kept = {"system": "Be brief.", "template": "a0"}
+    assert ChatOptions().of_run([{"chat": kept}]) == ChatOptions(True, "Be brief.")
+    assert ChatOptions().of_run([{"chat": None}]) == ChatOptions(False)
+    for given in (ChatOptions(False), ChatOptions(True, "Be kind."), ChatOptions(None, "Be kind.")):
+        assert given.of_run([{"chat": kept}]) == given
+    for sources in ([], [{"name": "a.csv"}]):
+        assert ChatOptions().of_run(sources) == ChatOptions()
 
 
 def test_select_and_tune_take_the_template(

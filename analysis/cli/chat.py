@@ -58,10 +58,10 @@ class ChatOptions:
 
     def of_run(self, sources: Sequence[Mapping[str, Any]]) -> ChatOptions:
         """The setting of a run, from the sources of its tasks, where none is given."""
-        kept = sources[0].get("chat") if sources else None
-        if self.chat is not None or self.system is not None or kept is None:
+        if self != ChatOptions() or not sources or "chat" not in sources[0]:
             return self
-        return ChatOptions(chat=True, system=kept["system"])
+        kept = sources[0]["chat"]
+        return ChatOptions(chat=kept is not None, system=kept["system"] if kept else None)
 
 
 def reload_as_was(source: Mapping[str, Any], model: ModelOptions, run: Loaded, **read: Any) -> Task:
