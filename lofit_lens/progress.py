@@ -1,7 +1,8 @@
-"""A bar over long work whose parts take unequally long."""
+"""A bar over long work whose parts take unequally long, and lines that do not break a bar."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection
 from typing import Any, TypeVar
 
@@ -27,6 +28,11 @@ def long_bar(parts: Collection[T], what: str, *, progress: bool) -> tqdm[T]:
         progress: Whether to show it.
     """
     return _LongBar(parts, desc=what, disable=not progress, smoothing=0)
+
+
+def say(line: str) -> None:
+    """Write a line on standard error, above the bars there."""
+    tqdm.write(line, file=sys.stderr)
 
 
 class _LongBar(tqdm):

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, get_args
 
-from tqdm import tqdm
-
 from lofit_lens.errors import LofitLensError
+from lofit_lens.progress import say
 from lofit_lens.tasks import kinds
 from lofit_lens.tasks.building import Builder
 from lofit_lens.tasks.choices import ScoredBy, scored_by
@@ -187,7 +185,7 @@ def from_file(
     if isinstance(scoring, ExactMatch) and scoring.stop != (stated or kind.stop or "\n"):
         told.append(f"predictions end at {scoring.stop!r}, as answers hold shorter breaks")
     if told:
-        tqdm.write(f"{data.called}: {'; '.join(told)}.", file=sys.stderr)
+        say(f"{data.called}: {'; '.join(told)}.")
     return scored_by(task, by)
 
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from tqdm import tqdm
-
 from lofit_lens.errors import LofitLensError, ScoringError, TrainingStopped
 from lofit_lens.fast.memory import ran_out
 from lofit_lens.heads import HeadSet
 from lofit_lens.intervention import HeadIntervention
+from lofit_lens.progress import say
 from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.tasks.task import Task
 from lofit_lens.training.config import SelectionConfig, TuningConfig
@@ -152,7 +150,7 @@ def with_rate(
     choice = RateChoice(best.learning_rate, trials, _val_loss(found[0])[0], seconds)
     if progress:
         stage = "Stage 1" if first_stage else "Stage 2"
-        tqdm.write(f"{stage} on {task.name}: {choice}.", file=sys.stderr)
+        say(f"{stage} on {task.name}: {choice}.")
     return replace(config, learning_rate=choice.learning_rate, rate_choice=choice.to_json())
 
 
