@@ -133,11 +133,11 @@ def load_comparison(folder: str | Path, *, base: str | None = None) -> Compariso
         return Comparison(tuple(map(ComparisonRun.load, flat)), base or Comparison.base)
     try:
         content = json.loads(marker.read_text(encoding="utf-8"))
-        files, base = content["runs"], base or content["base"]
+        files, compared_with = content["runs"], base or content["base"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LofitLensError(f"{folder} holds no finished comparison: {error}.") from error
     runs = tuple(ComparisonRun.load(place / KIND.records / name) for name in files)
-    return Comparison(runs, base)
+    return Comparison(runs, compared_with)
 
 
 def comparison_json(comparison: Comparison, base: str) -> dict[str, Any]:
