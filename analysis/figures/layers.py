@@ -68,6 +68,7 @@ def layer_bars(frame: pd.DataFrame, *, relative_depth: bool = False) -> go.Figur
             "subtitle": {"text": f"{seeds}dashed: expected of heads drawn at random{hatched}"},
         },
         template=TEMPLATE,
+        barmode="overlay",  # bars and hatches, each at its own layer
         height=170 + 150 * len(tasks),
         margin={"t": 105, "r": 40, "b": 65, "l": 70},
         showlegend=False,
