@@ -33,7 +33,7 @@ from lofit_lens.attention import heads_of, z_widths
 from lofit_lens.errors import LofitLensError
 from lofit_lens.tasks import MultipleChoice
 from lofit_lens.tokens import Encoder
-from tests.helpers import build_tokenizer, draw_edit, draw_tokens
+from tests.helpers import build_tokenizer, draw_edit, draw_parameters, draw_tokens
 
 CLOSE, CLOSE_FAST = 2e-5, 1e-3
 """Largest differences allowed, relative to the largest logit, and in log-probabilities."""
@@ -120,11 +120,7 @@ def save_tiny(family: str, folder: Path) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = kind.from_config(config)
-        for name, parameter in model.named_parameters():
-            spread = 0.1 if parameter.ndim == 1 else 0.15
-            parameter.data = spread * torch.randn_like(parameter)
-            if parameter.ndim == 1 and "bias" not in name:
-                parameter.data += 1.0
+        draw_parameters(model)
     model.save_pretrained(folder)
     build_tokenizer().save_pretrained(folder)
     return folder

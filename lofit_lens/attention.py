@@ -34,6 +34,11 @@ def heads_of(model: TransformerBridge) -> HeadGrid:
     return HeadGrid(model.cfg.n_layers, model.cfg.n_heads, without)
 
 
+def key_value_heads(cfg: Any) -> int:
+    """Key/value heads of a layer, from the configuration of a bridge."""
+    return getattr(cfg, "n_key_value_heads", None) or cfg.n_heads
+
+
 def z_widths(model: TransformerBridge) -> tuple[int, ...]:
     """Numbers in the output of one head of each layer, 0 where a layer has no heads.
 

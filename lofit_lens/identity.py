@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from lofit_lens.attention import key_value_heads
 from lofit_lens.errors import LofitLensError, ModelMismatchError
 from lofit_lens.tokenizer import rule_of
 
@@ -110,7 +111,7 @@ def fingerprint(model: TransformerBridge) -> Fingerprint:
         architecture=str(cfg.architecture),
         n_layers=cfg.n_layers,
         n_heads=cfg.n_heads,
-        n_key_value_heads=getattr(cfg, "n_key_value_heads", None) or cfg.n_heads,
+        n_key_value_heads=key_value_heads(cfg),
         d_head=cfg.d_head,
         d_model=cfg.d_model,
         d_vocab=cfg.d_vocab,

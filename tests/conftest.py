@@ -84,6 +84,19 @@ def models_dir() -> Path:
 
 
 @pytest.fixture
-def real_models_dir() -> Path:
-    """The folder of the real language models, SmolLM2 and Gemma 3."""
-    return _folder_from("LOFIT_LENS_REAL_MODELS")
+def real_model() -> Callable[[str], Path]:
+    """The folder of a real language model, SmolLM2 or Gemma 3, by its name."""
+
+    def folder(name: str) -> Path:
+        found = _folder_from("LOFIT_LENS_REAL_MODELS") / name
+        if not found.is_dir():
+            pytest.skip(f"{name} is not in {found.parent}; `make models` fetches it")
+        return found
+
+    return folder
+
+
+@pytest.fixture
+def smollm2(real_model: Callable[[str], Path]) -> Path:
+    """The folder of SmolLM2, a chat model."""
+    return real_model("SmolLM2-135M-Instruct")

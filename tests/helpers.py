@@ -103,6 +103,15 @@ def build_tokenizer(
     )
 
 
+def draw_parameters(model: torch.nn.Module) -> None:
+    """Draw every parameter from the global state, biases too, and norms around 1."""
+    for name, parameter in model.named_parameters():
+        spread = 0.1 if parameter.ndim == 1 else 0.15
+        parameter.data = spread * torch.randn_like(parameter)
+        if parameter.ndim == 1 and "bias" not in name:
+            parameter.data += 1.0
+
+
 def save_tiny_model(
     family: str, folder: Path, *, seed: int = 0, merges_across_lines: bool = False
 ) -> Path:
@@ -110,11 +119,7 @@ def save_tiny_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(CONFIGS[family]())
-        for name, parameter in model.named_parameters():
-            spread = 0.1 if parameter.ndim == 1 else 0.15
-            parameter.data = spread * torch.randn_like(parameter)
-            if parameter.ndim == 1 and "bias" not in name:
-                parameter.data += 1.0
+        draw_parameters(model)
     model.save_pretrained(folder)
     build_tokenizer(
         merges_across_lines=merges_across_lines, adds_bos=family not in WITHOUT_BOS

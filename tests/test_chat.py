@@ -388,8 +388,8 @@ def test_an_edit_learned_in_a_chat_and_scored_without_is_said(
 
 
 @pytest.mark.real
-def test_a_real_chat_model_reads_its_own_template(real_models_dir: Path, data_dir: Path) -> None:
-    model = load_model(real_models_dir / "SmolLM2-135M-Instruct", device="cpu", dtype="float32")
+def test_a_real_chat_model_reads_its_own_template(smollm2: Path, data_dir: Path) -> None:
+    model = load_model(smollm2, device="cpu", dtype="float32")
     tokenizer, encoder = model.tokenizer, Encoder(model)
     plain = truthfulqa(0, data_dir=data_dir)
     for system in (None, "Answer in one word."):
@@ -405,10 +405,9 @@ def test_a_real_chat_model_reads_its_own_template(real_models_dir: Path, data_di
 
 @pytest.mark.real
 def test_a_real_chat_model_answers_in_its_turn_as_in_plain_transformers(
-    real_models_dir: Path,
+    smollm2: Path,
 ) -> None:
-    folder = real_models_dir / "SmolLM2-135M-Instruct"
-    model, hf = load_model(folder, device="cpu", dtype="float32"), load_plain(folder)
+    model, hf = load_model(smollm2, device="cpu", dtype="float32"), load_plain(smollm2)
     questions = ["What is the capital of Japan?", "What is the capital of Croatia?"]
     prompts = [ChatTemplate.of(model.tokenizer).prompt([("user", text)]) for text in questions]
     found = generate_greedily(model, prompts, max_new_tokens=24)

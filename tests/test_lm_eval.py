@@ -161,14 +161,6 @@ def in_float32(source: Path, folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def real_folder(real_models_dir: Path) -> Path:
-    folder = real_models_dir / "SmolLM2-135M-Instruct"
-    if not folder.is_dir():
-        pytest.skip(f"SmolLM2 is not in {real_models_dir}")
-    return folder
-
-
 @pytest.mark.real
 def test_every_question_has_the_prompt_and_the_answers_of_the_harness(data_dir: Path) -> None:
     loader: Any = type("Loader", (yaml.SafeLoader,), {})
@@ -188,7 +180,7 @@ def test_every_question_has_the_prompt_and_the_answers_of_the_harness(data_dir: 
 
 @pytest.mark.real
 def test_smollm2_scores_as_in_the_harness_before_and_after_an_edit(
-    data_dir: Path, real_folder: Path, tmp_path: Path
+    data_dir: Path, smollm2: Path, tmp_path: Path
 ) -> None:
     task = truthfulqa(protocol="lm-eval", data_dir=data_dir)
     short = sorted(task.test, key=lambda example: len(example.correct + example.incorrect))[:6]
@@ -197,7 +189,7 @@ def test_smollm2_scores_as_in_the_harness_before_and_after_an_edit(
     every = [row for fold in (0, 1) for row in truthfulqa_rows(data_dir, fold, "test")]
     rows = [row for row in every if row["Question"] in asked]
     rows.sort(key=lambda row: asked[row["Question"]])
-    folder, edited = in_float32(real_folder, tmp_path / "smollm2"), tmp_path / "edited"
+    folder, edited = in_float32(smollm2, tmp_path / "smollm2"), tmp_path / "edited"
     model = load_model(folder, device="cpu", dtype="float32")
     edit = 0.2 * draw_edit(model, scale=False)
     export_checkpoint(model, edit, edited)

@@ -83,12 +83,11 @@ def sentiment_task() -> Task:
 
 
 def test_smollm2_is_scored_item_by_item_as_plain_transformers_scores_it(
-    real_models_dir: Path,
+    smollm2: Path,
 ) -> None:
-    folder = real_models_dir / "SmolLM2-135M-Instruct"
-    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    found = evaluate(load_model(folder, device="cpu"), sentiment_task(), progress=False)
+    plain = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(smollm2)
+    found = evaluate(load_model(smollm2, device="cpu"), sentiment_task(), progress=False)
     right = 0
     for record, example in zip(found.records, sentiment_task().test, strict=True):
         sums = []

@@ -179,10 +179,8 @@ def test_the_ids_of_200_prompts_are_those_of_the_folders_tokenizer(
 
 @pytest.mark.real
 @pytest.mark.parametrize("name", ["SmolLM2-135M-Instruct", "gemma-3-270m"])
-def test_so_they_are_on_two_real_models(name: str, real_models_dir: Path) -> None:
-    if not (real_models_dir / name).is_dir():
-        pytest.skip(f"{name} is not in {real_models_dir}; `make models` fetches it")
-    check_ids(real_models_dir / name, prompts())
+def test_so_they_are_on_two_real_models(name: str, real_model: Callable[[str], Path]) -> None:
+    check_ids(real_model(name), prompts())
 
 
 @pytest.mark.real

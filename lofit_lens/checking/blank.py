@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import (
     UnsupportedFakeTensorException,
 )
 
-from lofit_lens.attention import heads_of, z_widths
+from lofit_lens.attention import heads_of, key_value_heads, z_widths
 from lofit_lens.checking.memory import Sizes, mlp_width
 from lofit_lens.errors import UnsupportedError
 from lofit_lens.export import new_with_bias
@@ -96,13 +96,12 @@ def _read(
     not_exported: str | None,
 ) -> Shape:
     cfg: Any = model.cfg
-    n_keys = getattr(cfg, "n_key_value_heads", None) or cfg.n_heads
     widths = z_widths(model)
     return Shape(
         architecture=str(cfg.architecture),
         heads=heads_of(model),
         z_widths=widths,
-        n_key_value_heads=n_keys,
+        n_key_value_heads=key_value_heads(cfg),
         n_ctx=cfg.n_ctx,
         sizes=Sizes(
             parameters=n_parameters,
@@ -110,7 +109,7 @@ def _read(
             d_model=cfg.d_model,
             d_heads=cfg.n_heads * max(widths),
             d_mlp=mlp_width(config.get_text_config()),
-            d_keys=n_keys * max(widths),
+            d_keys=key_value_heads(cfg) * max(widths),
             d_vocab=cfg.d_vocab,
         ),
         exported_as=exported_as,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lofit_lens.attention import z_widths
+from lofit_lens.attention import key_value_heads, z_widths
 from lofit_lens.fast.direct import direct
 from lofit_lens.fast.memory import free_memory
 from lofit_lens.fast.passes import summed_logprobs
@@ -140,7 +140,7 @@ class _Passes:
         """Run the prompts, all but their last token, and keep their keys and values."""
         lengths = [min(common_start(group), group[0].n_prompt) - 1 for group in self._groups]
         cfg = self._model.cfg
-        heads = getattr(cfg, "n_key_value_heads", None) or cfg.n_heads
+        heads = key_value_heads(cfg)
         size = 2 * heads * sum(z_widths(self._model)) * self._bytes * sum(lengths)
         if min(lengths) < 1 or not self._fits(size, "the keys and values of prompts"):
             return
