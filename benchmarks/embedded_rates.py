@@ -12,8 +12,8 @@ from dataclasses import replace
 import torch
 
 import lofit_lens as ll
-from lofit_lens.analysis.methods import Settings
-from lofit_lens.analysis.named_methods import named_methods
+from lofit_lens.analysis.methods.names import named_methods
+from lofit_lens.analysis.methods.settings import Settings
 from lofit_lens.embedded.settings import TUNING
 from lofit_lens.embedded.world import ABILITIES
 

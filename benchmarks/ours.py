@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from benchmarks.models import Subject
-from lofit_lens.edit import Edit
+from lofit_lens.edits.edit import Edit
 from lofit_lens.fast.repeated import repeated_passes
 from lofit_lens.fast.switches import shortcuts
 from lofit_lens.tokens import EncodedText

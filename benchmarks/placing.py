@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lofit_lens.analysis.layers import PUBLISHED_LAYERS
+from lofit_lens.analysis.inside.layers import PUBLISHED_LAYERS
 from lofit_lens.analysis.published import FIGURE_3
 from lofit_lens.heads import HeadSet
 from lofit_lens.training.config import PAPER_HEADS

@@ -14,8 +14,8 @@ from benchmarks.measuring import Check, Claim, Part, Rival
 from benchmarks.models import Subject
 from benchmarks.placing import as_in_figure_3
 from benchmarks.texts import Texts
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.fast.switches import shortcuts
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.scoring.logprobs import answer_logprobs
 from lofit_lens.scoring.metrics import mc1, mc2
 from lofit_lens.tasks.task import Example

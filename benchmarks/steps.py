@@ -17,8 +17,8 @@ from benchmarks.models import Subject
 from benchmarks.ours import passes
 from benchmarks.placing import as_in_figure_3, evenly, every_head
 from benchmarks.texts import Texts
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.heads import HeadSet
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.positions import TokenScope
 from lofit_lens.tasks.task import Example
 from lofit_lens.tokens import EncodedText

@@ -13,8 +13,8 @@ from benchmarks.models import Subject
 from benchmarks.placing import as_in_figure_3, number_of_heads
 from benchmarks.steps import BATCH
 from benchmarks.texts import Texts
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.heads import HeadSet
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.tasks.task import Example, MultipleChoice, Task
 from lofit_lens.training import TuningConfig
 from lofit_lens.tuning import tune_heads, tune_together

@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lofit_lens.edit import Edit
+    from lofit_lens.edits.edit import Edit
 
 
 class LofitLensError(Exception):

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from lofit_lens.attention import output_projection
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError, UnsupportedError
 from lofit_lens.folding import check_foldable, fold_projection
 from lofit_lens.identity import source_of, weights_processed
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.loading.boot import family_of
 from lofit_lens.loading.find import find_model
 from lofit_lens.loading.gguf import GGUF, read_gguf

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from lofit_lens.attention import output_projection
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import UnsupportedError
-from lofit_lens.intervention import HeadIntervention
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lofit_lens.attention import heads_of
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError, TrainingStopped
 from lofit_lens.fast.memory import BatchSize
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet, number_of_heads
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.scoring.evaluation import Evaluation
 from lofit_lens.selection import select_heads

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lofit_lens.attention import heads_of
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError, TrainingStopped
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.tasks.task import Task
 from lofit_lens.training.config import SelectionConfig
 from lofit_lens.training.loop import train_together

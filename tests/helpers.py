@@ -155,8 +155,8 @@ def draw_edit(
 ) -> Any:
     """A random intervention, large enough to change every logit."""
     from lofit_lens.attention import heads_of, real_columns
+    from lofit_lens.edits.on_heads import HeadIntervention
     from lofit_lens.heads import HeadSet
-    from lofit_lens.intervention import HeadIntervention
 
     chosen = HeadSet(heads, **heads_of(model).shape)
     generator = torch.Generator().manual_seed(seed)

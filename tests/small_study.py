@@ -12,15 +12,15 @@ import torch
 from lofit_lens.analysis.causal.results import CausalCurves
 from lofit_lens.analysis.comparison.results import Comparison
 from lofit_lens.analysis.comparison.run import ComparisonRun, Cost
-from lofit_lens.analysis.explorer.card import HeadAttention, HeadEdit, TaskScores
-from lofit_lens.analysis.explorer.cards import HeadCards
+from lofit_lens.analysis.inside.explorer.card import HeadAttention, HeadEdit, TaskScores
+from lofit_lens.analysis.inside.explorer.cards import HeadCards
 from lofit_lens.analysis.study.results import Study
 from lofit_lens.analysis.sweeping.results import Sweep
 from lofit_lens.analysis.transfer.results import TransferMatrix
 from lofit_lens.analysis.transfer.run import TransferRun
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import Head, HeadSet
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.run import LofitRun
 from lofit_lens.scoring.evaluation import Evaluation
 

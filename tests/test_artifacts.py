@@ -10,11 +10,11 @@ import pytest
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
-from lofit_lens.artifacts import load_intervention, save_intervention
+from lofit_lens.edits.files import load_intervention, save_intervention
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError, ModelMismatchError
 from lofit_lens.folding import fold
 from lofit_lens.identity import fingerprint
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.model import load_model
 from lofit_lens.provenance import Provenance
 from lofit_lens.training.history import History

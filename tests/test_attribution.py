@@ -12,9 +12,9 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from lofit_lens.analysis.baselines.attribution import BETA, attribute_heads
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import DataError, LofitLensError
 from lofit_lens.heads import HeadSet
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.scoring.logprobs import answer_logprobs
 from lofit_lens.tasks import Example, MultipleChoice, Task
 from lofit_lens.tokens import Encoder

@@ -14,8 +14,8 @@ import torch
 from scipy.stats import rankdata
 from transformer_lens.model_bridge import TransformerBridge
 
-from lofit_lens.analysis.decode.directions import compare_directions
-from lofit_lens.analysis.explorer.card import (
+from lofit_lens.analysis.inside.decode.directions import compare_directions
+from lofit_lens.analysis.inside.explorer.card import (
     Cosines,
     HeadAttention,
     HeadCard,
@@ -23,8 +23,8 @@ from lofit_lens.analysis.explorer.card import (
     HeadScore,
     TaskScores,
 )
-from lofit_lens.analysis.explorer.card_html import CARD_CSS, card_html
-from lofit_lens.analysis.explorer.cards import HeadCards, head_cards
+from lofit_lens.analysis.inside.explorer.card_html import CARD_CSS, card_html
+from lofit_lens.analysis.inside.explorer.cards import HeadCards, head_cards
 from lofit_lens.errors import LofitLensError, ModelMismatchError
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import Head
@@ -269,7 +269,7 @@ def test_a_head_without_an_edit_says_so() -> None:
 
 
 def test_numbers_on_shaded_cells_are_legible_on_both_grounds() -> None:
-    from lofit_lens.analysis.explorer.card_html import SHADE
+    from lofit_lens.analysis.inside.explorer.card_html import SHADE
     from lofit_lens.plotting import DARK, TEMPLATE
 
     def luminance(colour: np.ndarray) -> float:

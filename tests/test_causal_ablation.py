@@ -21,10 +21,10 @@ from lofit_lens.analysis.causal.ablation import (
 )
 from lofit_lens.analysis.causal.patching import PatchIntervention
 from lofit_lens.analysis.causal.stacking import StackedEdits
-from lofit_lens.edit import Edit
+from lofit_lens.edits.edit import Edit
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError, ModelMismatchError
 from lofit_lens.heads import HeadSet
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.model import load_model
 from lofit_lens.provenance import learned_on
 from tests.helpers import (

@@ -16,10 +16,10 @@ from lofit_lens.analysis.causal.curves import causal_curves
 from lofit_lens.analysis.causal.patching import PatchIntervention
 from lofit_lens.analysis.causal.results import CHOSEN, CURVES, RANDOM, CausalCurves
 from lofit_lens.analysis.causal.stacking import StackedEdits
-from lofit_lens.analysis.pairing import RESAMPLES
+from lofit_lens.analysis.study.paired import RESAMPLES
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError, ModelMismatchError, UnsupportedError
 from lofit_lens.heads import HeadSet
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.plotting import NEUTRAL, TEMPLATE
 from lofit_lens.scoring import evaluate
 from lofit_lens.statistics import crossed_interval, holm, paired_difference

@@ -17,11 +17,11 @@ from lofit_lens.analysis.baselines.contrast_edit import ContrastIntervention
 from lofit_lens.analysis.baselines.loreft import LoReFT
 from lofit_lens.analysis.causal.patching import PatchIntervention
 from lofit_lens.analysis.causal.stacking import StackedEdits
-from lofit_lens.edit import Edit
+from lofit_lens.edits.edit import Edit
+from lofit_lens.edits.on_residual import ResidualIntervention
 from lofit_lens.errors import LofitLensError, ModelMismatchError, UnsupportedError
 from lofit_lens.heads import HeadSet
 from lofit_lens.provenance import learned_on
-from lofit_lens.residual import ResidualIntervention
 from lofit_lens.scoring import answer_logprobs, evaluate, generate_greedily
 from lofit_lens.tasks.task import ExactMatch
 from lofit_lens.tokens import EncodedText

@@ -12,11 +12,11 @@ from lofit_lens.analysis.baselines.contrast import ContrastConfig, fit_contrast
 from lofit_lens.analysis.baselines.contrast_edit import ContrastIntervention
 from lofit_lens.analysis.baselines.instructions import before_user
 from lofit_lens.analysis.baselines.statements import all_statements
-from lofit_lens.analysis.comparison.side_effects import open_answers
-from lofit_lens.analysis.comparison.templates import check_templates
-from lofit_lens.analysis.decode.pairs import answer_pairs
-from lofit_lens.analysis.decode.token_text import token_texts
-from lofit_lens.analysis.explorer.measure import measure_attention, short_prompt
+from lofit_lens.analysis.inside.decode.pairs import answer_pairs
+from lofit_lens.analysis.inside.decode.token_text import token_texts
+from lofit_lens.analysis.inside.explorer.measure import measure_attention, short_prompt
+from lofit_lens.analysis.measure.side_effects import open_answers
+from lofit_lens.analysis.measure.templates import check_templates
 from lofit_lens.chat import ChatPrompt
 from lofit_lens.errors import LofitLensError
 from lofit_lens.provenance import learned_on

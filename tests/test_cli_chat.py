@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from lofit_lens.analysis.cli.chat import ChatOptions
 from lofit_lens.analysis.cli.main import app
-from lofit_lens.intervention import HeadIntervention
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.scoring import Evaluation
 
 ASK = ("--prompt", "What colour is {thing}?", "--answer", "colour")

@@ -23,9 +23,9 @@ from lofit_lens.analysis.cli.task_options import (
     TasksOptions,
     joined_shares,
 )
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import HeadSet
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.scoring import Evaluation
 from lofit_lens.tasks import Task, from_file
 from tests.helpers import type_checks_off

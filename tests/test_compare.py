@@ -16,16 +16,16 @@ from lofit_lens.analysis.comparison.bench import base_name, check_effect
 from lofit_lens.analysis.comparison.compare import compare
 from lofit_lens.analysis.comparison.results import Comparison
 from lofit_lens.analysis.comparison.run import ComparisonRun
-from lofit_lens.analysis.comparison.side_effects import sample_texts
-from lofit_lens.analysis.methods import Fitted, Leaky, Settings
-from lofit_lens.analysis.named_methods import ALIASES, named_methods
-from lofit_lens.analysis.recipes import RIVALS
+from lofit_lens.analysis.measure.side_effects import sample_texts
+from lofit_lens.analysis.methods.names import ALIASES, named_methods
+from lofit_lens.analysis.methods.recipes import RIVALS
+from lofit_lens.analysis.methods.settings import Fitted, Leaky, Settings
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.embedded.settings import SELECTION, TUNING
 from lofit_lens.embedded.world import Ability
 from lofit_lens.errors import LeakError, LofitLensError, ScoringError
 from lofit_lens.fast.switches import shortcuts
 from lofit_lens.heads import HeadSet
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.model import load_model
 from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.tasks import Example, Task

@@ -12,7 +12,7 @@ import pytest
 
 from lofit_lens.analysis.comparison.results import Comparison
 from lofit_lens.analysis.comparison.run import ComparisonRun, Cost
-from lofit_lens.analysis.pairing import RESAMPLES
+from lofit_lens.analysis.study.paired import RESAMPLES
 from lofit_lens.errors import LofitLensError
 from lofit_lens.files import read_json_gz, write_json_gz
 from lofit_lens.scoring.evaluation import Evaluation

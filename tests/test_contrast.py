@@ -18,7 +18,7 @@ from lofit_lens.analysis.baselines.contrast import (
     fit_contrast,
 )
 from lofit_lens.analysis.baselines.contrast_edit import ContrastIntervention
-from lofit_lens.edit import Edit
+from lofit_lens.edits.edit import Edit
 from lofit_lens.errors import LofitLensError, ModelMismatchError, UnsupportedError
 from lofit_lens.model import load_model
 from lofit_lens.positions import TOKEN_SCOPES

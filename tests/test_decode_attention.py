@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from lofit_lens.analysis.decode.attention import attention_patterns
+from lofit_lens.analysis.inside.decode.attention import attention_patterns
 from lofit_lens.errors import LofitLensError, ModelMismatchError
 from lofit_lens.heads import HeadSet
 from lofit_lens.tokens import Encoder

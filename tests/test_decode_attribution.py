@@ -13,8 +13,8 @@ import pytest
 import torch
 from transformers.pytorch_utils import Conv1D
 
-from lofit_lens.analysis.decode.attribution import Attribution, direct_attribution
-from lofit_lens.analysis.decode.pairs import answer_pairs
+from lofit_lens.analysis.inside.decode.attribution import Attribution, direct_attribution
+from lofit_lens.analysis.inside.decode.pairs import answer_pairs
 from lofit_lens.errors import DataError, LofitLensError, UnsupportedError
 from lofit_lens.model import load_model
 from lofit_lens.statistics import crossed_interval

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from lofit_lens.analysis.baselines.statements import all_statements
-from lofit_lens.analysis.decode.directions import compare_directions
+from lofit_lens.analysis.inside.decode.directions import compare_directions
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import DataError, LofitLensError
 from lofit_lens.heads import HeadSet
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.tasks import ExactMatch, Example, MultipleChoice, Task
 from lofit_lens.tokens import Encoder
 from tests.helpers import HEAD_DIM, N_HEADS, draw_edit, load_plain, plain_projections

@@ -12,12 +12,12 @@ import pytest
 import torch
 from transformers.pytorch_utils import Conv1D
 
-from lofit_lens.analysis.decode import lens
-from lofit_lens.analysis.decode.lens import logit_lens, written
-from lofit_lens.analysis.decode.token_text import token_texts
+from lofit_lens.analysis.inside.decode import lens
+from lofit_lens.analysis.inside.decode.lens import logit_lens, written
+from lofit_lens.analysis.inside.decode.token_text import token_texts
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError, ModelMismatchError, UnsupportedError
 from lofit_lens.heads import HeadSet
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.model import load_model
 from tests.helpers import FAMILIES, SOME_HEADS, VOCAB, draw_edit, load_plain, plain_projections
 

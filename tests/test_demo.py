@@ -24,10 +24,10 @@ from lofit_lens.analysis.demo.workers import Job, job_runner
 from lofit_lens.analysis.transfer.results import TransferMatrix
 from lofit_lens.analysis.transfer.run import TransferRun
 from lofit_lens.analysis.transfer.stages import tune_and_score
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.embedded.settings import TUNING
 from lofit_lens.errors import LofitLensError, TrainingStopped
 from lofit_lens.heads import HeadSet
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.model import load_model
 from lofit_lens.tasks.embedded import embedded
 from tests.test_transfer import matrix

@@ -12,11 +12,11 @@ import pytest
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
-from lofit_lens.analysis import explorer as package
-from lofit_lens.analysis.explorer import widget
-from lofit_lens.analysis.explorer.cards import HeadCards
-from lofit_lens.analysis.explorer.still import still_map
-from lofit_lens.analysis.explorer.widget import HeadExplorer, explore
+from lofit_lens.analysis.inside import explorer as package
+from lofit_lens.analysis.inside.explorer import widget
+from lofit_lens.analysis.inside.explorer.cards import HeadCards
+from lofit_lens.analysis.inside.explorer.still import still_map
+from lofit_lens.analysis.inside.explorer.widget import HeadExplorer, explore
 from lofit_lens.errors import LofitLensError
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import Head
@@ -56,7 +56,7 @@ def without_widgets(request: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, request.param, None)
     for name in ("plotly.basewidget", "plotly.graph_objs._figurewidget"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.delitem(sys.modules, "lofit_lens.analysis.explorer.panel", raising=False)
+    monkeypatch.delitem(sys.modules, "lofit_lens.analysis.inside.explorer.panel", raising=False)
 
 
 def click(figure: Any, head: Head) -> None:

@@ -21,7 +21,7 @@ from lofit_lens.analysis.baselines.gates import GateConfig
 from lofit_lens.analysis.baselines.iti import fit_iti
 from lofit_lens.analysis.baselines.iti_config import ITIConfig
 from lofit_lens.analysis.baselines.selectors import selector
-from lofit_lens.analysis.overlap import _chances
+from lofit_lens.analysis.inside.overlap import _chances
 from lofit_lens.attention import heads_of, real_columns, z_width, z_widths
 from lofit_lens.errors import LofitLensError, ModelMismatchError, UnsupportedError
 from lofit_lens.grid import HeadGrid

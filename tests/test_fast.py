@@ -12,6 +12,8 @@ from transformers import BloomConfig, FalconConfig, GPTJConfig, GPTNeoConfig, OP
 
 import lofit_lens as ll
 from lofit_lens.analysis.baselines.loreft import LoReFT
+from lofit_lens.edits.on_heads import HeadIntervention
+from lofit_lens.edits.on_residual import ResidualIntervention
 from lofit_lens.errors import LofitLensError
 from lofit_lens.fast.direct import COUNTS, direct
 from lofit_lens.fast.passes import summed_logprobs
@@ -21,8 +23,6 @@ from lofit_lens.fast.replay import Replay
 from lofit_lens.fast.rows import lay_out, side_by_side, stack
 from lofit_lens.fast.switches import taken
 from lofit_lens.fast.trust import standing
-from lofit_lens.intervention import HeadIntervention
-from lofit_lens.residual import ResidualIntervention
 from lofit_lens.scoring.logprobs import answer_logprobs
 from lofit_lens.tokens import EncodedText, Encoder
 from lofit_lens.training.config import TuningConfig

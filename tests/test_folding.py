@@ -10,11 +10,11 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from lofit_lens.attention import output_projection
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError, ModelMismatchError, UnsupportedError
 from lofit_lens.folding import fold, fold_projection
 from lofit_lens.heads import HeadSet
 from lofit_lens.identity import fingerprint
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.model import load_model
 from tests.helpers import (
     FAMILIES,

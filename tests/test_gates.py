@@ -23,10 +23,10 @@ from lofit_lens.analysis.baselines.gates import (
     sample_gate,
     train_gates,
 )
-from lofit_lens.edit import Edit
+from lofit_lens.edits.edit import Edit
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import HeadSet
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.tasks import Example, MultipleChoice, Task
 from tests.helpers import (

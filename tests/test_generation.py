@@ -10,7 +10,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoTokenizer
 
-from lofit_lens.intervention import HeadIntervention
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.model import load_model
 from lofit_lens.positions import TOKEN_SCOPES
 from lofit_lens.scoring.generation import generate_greedily

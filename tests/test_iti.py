@@ -18,9 +18,9 @@ from lofit_lens.analysis.baselines.iti import ITI, fit_iti
 from lofit_lens.analysis.baselines.iti_config import ITIConfig
 from lofit_lens.analysis.baselines.statements import all_statements
 from lofit_lens.analysis.baselines.validation import choose_on_validation
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import HeadSet
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.tasks.task import ExactMatch, Example, MultipleChoice, Task
 from lofit_lens.tokens import Encoder
 from tests.helpers import (
@@ -204,7 +204,7 @@ def test_sigma_reads_the_test_only_by_its_legacy_name(llama: Any) -> None:
 
 
 def test_a_sealed_task_is_fitted_by_default_and_refused_with_the_leak(llama: Any) -> None:
-    from lofit_lens.analysis.comparison.leaks import sealed
+    from lofit_lens.analysis.measure.leaks import sealed
 
     task = sealed(toy(8))
     fit_iti(llama, task, replace(ONE, alphas=(1.0, 2.0)), seed=0)

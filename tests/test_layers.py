@@ -11,7 +11,11 @@ import pytest
 from lofit_lens.analysis import published
 from lofit_lens.analysis.figures.grids import head_grid_with_margins
 from lofit_lens.analysis.figures.layers import layer_bars
-from lofit_lens.analysis.layers import LayerDistribution, layer_distribution, published_layers
+from lofit_lens.analysis.inside.layers import (
+    LayerDistribution,
+    layer_distribution,
+    published_layers,
+)
 from lofit_lens.errors import LofitLensError, ModelMismatchError
 from lofit_lens.heads import HeadSet
 from lofit_lens.plotting import TEMPLATE

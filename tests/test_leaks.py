@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lofit_lens.analysis.comparison.leaks import check_splits, leaks, sealed, without_leaks
-from lofit_lens.analysis.comparison.templates import check_templates
-from lofit_lens.edit import Edit
+from lofit_lens.analysis.measure.leaks import check_splits, leaks, sealed, without_leaks
+from lofit_lens.analysis.measure.templates import check_templates
+from lofit_lens.edits.edit import Edit
 from lofit_lens.errors import LeakError
 from lofit_lens.heads import HeadSet
 from lofit_lens.provenance import learned_on

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lofit_lens.analysis.comparison.leaks import leaks
+from lofit_lens.analysis.measure.leaks import leaks
 from lofit_lens.errors import DataError
 from lofit_lens.tasks import (
     ExactMatch,

@@ -16,11 +16,11 @@ from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError, UnsupportedError
 from lofit_lens.export import export_checkpoint
 from lofit_lens.folding import fold
 from lofit_lens.identity import fingerprint, source_of
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.loading.find import find_model
 from lofit_lens.loading.rope import LLAMA3, llama3_divisors
 from lofit_lens.model import load_model

@@ -10,8 +10,8 @@ from scipy.stats import rankdata, wasserstein_distance
 
 from lofit_lens.analysis import published
 from lofit_lens.analysis.figures.overlap import pair_maps
-from lofit_lens.analysis.overlap import head_overlap
-from lofit_lens.analysis.ranks import rank_stability
+from lofit_lens.analysis.inside.overlap import head_overlap
+from lofit_lens.analysis.inside.ranks import rank_stability
 from lofit_lens.errors import LofitLensError, ModelMismatchError
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet

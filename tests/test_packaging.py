@@ -83,7 +83,7 @@ def test_no_module_of_the_package_prints_or_seeds_globally() -> None:
                 assert allowed or node.func.attr not in banned, path
 
 
-@pytest.mark.parametrize("name", ["lofit_lens.heads", "lofit_lens.intervention"])
+@pytest.mark.parametrize("name", ["lofit_lens.heads", "lofit_lens.edits.on_heads"])
 def test_the_examples_in_docstrings_run(name: str) -> None:
     results = doctest.testmod(importlib.import_module(name))
     assert results.attempted > 0

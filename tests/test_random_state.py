@@ -16,7 +16,7 @@ import torch
 
 from lofit_lens.analysis.causal.curves import causal_curves
 from lofit_lens.analysis.comparison.compare import compare
-from lofit_lens.analysis.methods import Settings
+from lofit_lens.analysis.methods.settings import Settings
 from lofit_lens.analysis.transfer.matrix import transfer_matrix
 from lofit_lens.export import export_checkpoint
 from lofit_lens.folding import fold

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lofit_lens.analysis.comparison.compare import compare
-from lofit_lens.analysis.comparison.leaks import sealed
-from lofit_lens.analysis.methods import Settings
+from lofit_lens.analysis.measure.leaks import sealed
+from lofit_lens.analysis.methods.settings import Settings
 from lofit_lens.analysis.sweeping.heads import head_sweep
 from lofit_lens.analysis.transfer.matrix import transfer_matrix
 from lofit_lens.analysis.transfer.run import TransferRun

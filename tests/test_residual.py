@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from lofit_lens.edits.on_heads import HeadIntervention
+from lofit_lens.edits.on_residual import ResidualIntervention
 from lofit_lens.errors import LofitLensError, ModelMismatchError
 from lofit_lens.identity import fingerprint
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.provenance import Provenance
-from lofit_lens.residual import ResidualIntervention
 from lofit_lens.training.history import History
 from tests.helpers import (
     BIT_EQUAL,

@@ -17,10 +17,10 @@ import lofit_lens as ll
 from lofit_lens.analysis.baselines.bitfit import OutputBias, train_bitfit
 from lofit_lens.analysis.baselines.loreft import LoReFT, orthonormal_rows, train_loreft
 from lofit_lens.analysis.baselines.rivals import train_ia3, train_lora, train_red
-from lofit_lens.edit import Edit
+from lofit_lens.edits.edit import Edit
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError, ModelMismatchError
 from lofit_lens.heads import HeadSet
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.model import freeze
 from lofit_lens.provenance import learned_on
 from lofit_lens.scoring.generation import generate_greedily

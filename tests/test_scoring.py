@@ -12,13 +12,13 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError, ModelMismatchError, ScoringError
 from lofit_lens.export import export_checkpoint
 from lofit_lens.fast.direct import COUNTS
 from lofit_lens.fast.trust import standing
 from lofit_lens.folding import fold
 from lofit_lens.heads import HeadSet
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.model import load_model
 from lofit_lens.scoring import answer_logprobs, evaluate
 from lofit_lens.scoring.evaluation import Evaluation

@@ -14,16 +14,16 @@ from statsmodels.stats.multitest import multipletests
 from lofit_lens.analysis.comparison.compare import compare
 from lofit_lens.analysis.comparison.results import Comparison
 from lofit_lens.analysis.comparison.run import ComparisonRun, Cost
-from lofit_lens.analysis.comparison.side_effects import sample_texts
-from lofit_lens.analysis.methods import Settings
-from lofit_lens.analysis.pairing import RESAMPLES
-from lofit_lens.analysis.published import MODELS, TABLE_2, TASKS
-from lofit_lens.analysis.selectors_table import (
+from lofit_lens.analysis.kinds.selectors import (
     SELECTOR_METHODS,
     TABLE_2_NAMES,
     SelectorTable,
     selector_table,
 )
+from lofit_lens.analysis.measure.side_effects import sample_texts
+from lofit_lens.analysis.methods.settings import Settings
+from lofit_lens.analysis.published import MODELS, TABLE_2, TASKS
+from lofit_lens.analysis.study.paired import RESAMPLES
 from lofit_lens.embedded.settings import SELECTION, TUNING
 from lofit_lens.errors import LofitLensError
 from lofit_lens.model import load_model

@@ -12,7 +12,7 @@ import pytest
 import torch
 from scipy.special import log_softmax, rel_entr
 
-from lofit_lens.analysis.comparison.side_effects import (
+from lofit_lens.analysis.measure.side_effects import (
     encode_texts,
     is_refusal,
     kl_on,
@@ -20,8 +20,8 @@ from lofit_lens.analysis.comparison.side_effects import (
     sample_texts,
     side_effects,
 )
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError, ScoringError
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.scoring import answer_logprobs
 from lofit_lens.tasks import Example, MultipleChoice, Task
 from lofit_lens.tokens import EncodedText, Encoder

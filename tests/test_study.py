@@ -28,11 +28,11 @@ from lofit_lens.analysis.sweeping.results import Sweep
 from lofit_lens.analysis.transfer.folder import TransferFolder
 from lofit_lens.analysis.transfer.results import TransferMatrix
 from lofit_lens.analysis.transfer.run import TransferRun
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
 from lofit_lens.identity import Fingerprint
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.provenance import Provenance
 from lofit_lens.scoring.evaluation import Evaluation
 from lofit_lens.training.history import History

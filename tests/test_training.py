@@ -14,10 +14,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import DataError, LofitLensError, TrainingStopped
 from lofit_lens.fast.switches import shortcuts
 from lofit_lens.heads import HeadSet
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.selection import select_heads
 from lofit_lens.tasks import Example, MultipleChoice, Task
 from lofit_lens.tokens import Encoder

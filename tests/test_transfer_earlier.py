@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from lofit_lens.analysis.methods import Settings
-from lofit_lens.analysis.named_methods import named_methods
+from lofit_lens.analysis.methods.names import named_methods
+from lofit_lens.analysis.methods.settings import Settings
 from lofit_lens.analysis.transfer.matrix import transfer_matrix
 from lofit_lens.analysis.transfer.results import TransferMatrix
 from lofit_lens.analysis.transfer.run import TransferRun
 from lofit_lens.analysis.transfer.stages import score_heads
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError, ModelMismatchError, TrainingStopped
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.selection import select_together
 from lofit_lens.training import SelectionConfig, TuningConfig
 from lofit_lens.tuning import tune_together

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lofit_lens.analysis.baselines.hooked import changed
 from lofit_lens.attention import heads_of
+from lofit_lens.edits.hooked import changed
 from lofit_lens.errors import ModelMismatchError
 from lofit_lens.identity import check_same_model
 from lofit_lens.positions import PositionTracker, TokenScope, check_scope

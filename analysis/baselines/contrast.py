@@ -15,7 +15,7 @@ from lofit_lens.analysis.baselines.validation import (
     check_kl_budget,
     choose_on_validation,
 )
-from lofit_lens.edit import Edit
+from lofit_lens.edits.edit import Edit
 from lofit_lens.embedded.words import CUES
 from lofit_lens.errors import LofitLensError
 from lofit_lens.positions import TokenScope, check_scope

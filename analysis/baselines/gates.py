@@ -13,11 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lofit_lens.attention import device_of, heads_of, real_columns
+from lofit_lens.edits.on_heads import HeadIntervention, HookFunction
 from lofit_lens.errors import LofitLensError
 from lofit_lens.grid import HeadGrid
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
-from lofit_lens.intervention import HeadIntervention, HookFunction
 from lofit_lens.positions import PositionTracker, TokenScope, tracked_positions
 from lofit_lens.provenance import Provenance
 from lofit_lens.tasks.task import Task

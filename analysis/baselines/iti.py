@@ -23,11 +23,11 @@ from lofit_lens.analysis.baselines.probes import ProbeScores, fit_probes, score_
 from lofit_lens.analysis.baselines.statements import all_statements
 from lofit_lens.analysis.baselines.validation import Trial, choose_on_validation
 from lofit_lens.attention import check_head_shape, heads_of, real_columns
-from lofit_lens.edit import Edit
+from lofit_lens.edits.edit import Edit
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet, number_of_heads
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.positions import TokenScope
 from lofit_lens.provenance import Provenance, learned_on
 from lofit_lens.tasks.task import Task

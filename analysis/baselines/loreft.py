@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from lofit_lens.analysis.baselines.hooked import changed
+from lofit_lens.edits.hooked import changed
 from lofit_lens.errors import LofitLensError, ModelMismatchError
 from lofit_lens.identity import check_same_model
 from lofit_lens.positions import PositionTracker

@@ -24,11 +24,11 @@ from lofit_lens.analysis.baselines.validation import (
     check_kl_budget,
     choose_on_validation,
 )
-from lofit_lens.edit import Edit
+from lofit_lens.edits.edit import Edit
+from lofit_lens.edits.on_residual import ResidualIntervention
 from lofit_lens.errors import LofitLensError
 from lofit_lens.positions import TokenScope, check_scope
 from lofit_lens.provenance import Provenance, learned_on
-from lofit_lens.residual import ResidualIntervention
 from lofit_lens.tasks.task import Task
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ import torch
 from lofit_lens.analysis.baselines.adapters import AdapterEdit, kind_of, new_adapter
 from lofit_lens.analysis.baselines.wrapping import places_of
 from lofit_lens.attention import heads_of, z_width
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import HeadSet
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.provenance import Provenance
 from lofit_lens.randomness import random_state_kept
 from lofit_lens.tasks.task import Task

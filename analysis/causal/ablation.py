@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lofit_lens.attention import check_head_shape, no_z, real_columns, z_hooks
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.heads import HeadSet
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.provenance import Provenance, learned_on
 from lofit_lens.scoring.logprobs import batches_by_length
 from lofit_lens.tasks.task import Task

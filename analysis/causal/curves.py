@@ -13,9 +13,9 @@ from lofit_lens.analysis.causal.controls import others_like
 from lofit_lens.analysis.causal.patching import PatchIntervention, check_all_positions
 from lofit_lens.analysis.causal.results import ABLATIONS, CURVES, Ablation, CausalCurves, Curve
 from lofit_lens.analysis.causal.stacking import StackedEdits
-from lofit_lens.analysis.pairing import item_groups, main_scores
+from lofit_lens.analysis.study.paired import item_groups, main_scores
 from lofit_lens.attention import check_head_shape, heads_of, no_z
-from lofit_lens.edit import Edit
+from lofit_lens.edits.edit import Edit
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import Head, HeadSet
 from lofit_lens.progress import long_bar

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lofit_lens.analysis.causal.stacking import shared_provenance
 from lofit_lens.analysis.causal.two_runs import TwoRuns, owners
 from lofit_lens.attention import check_head_shape
-from lofit_lens.edit import Edit
+from lofit_lens.edits.edit import Edit
 from lofit_lens.errors import LofitLensError, UnsupportedError
 from lofit_lens.heads import HeadSet
 from lofit_lens.positions import PositionTracker

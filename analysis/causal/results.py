@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from jaxtyping import Float
 
-from lofit_lens.analysis.pairing import RESAMPLES
+from lofit_lens.analysis.study.paired import RESAMPLES
 from lofit_lens.files import read_json_gz, write_json_gz
 from lofit_lens.heads import HeadSet
 from lofit_lens.statistics import Estimate, crossed_interval, holm, paired_difference

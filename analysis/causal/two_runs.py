@@ -12,7 +12,7 @@ from torch import Tensor
 from transformer_lens.model_bridge.exceptions import StopAtLayerException
 
 from lofit_lens.analysis.baselines.contrast_streams import ContrastStreams
-from lofit_lens.edit import Edit
+from lofit_lens.edits.edit import Edit
 from lofit_lens.errors import UnsupportedError
 from lofit_lens.heads import HeadSet
 from lofit_lens.scoring.logprobs import edited
@@ -20,7 +20,7 @@ from lofit_lens.scoring.logprobs import edited
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-    from lofit_lens.intervention import HookFunction
+    from lofit_lens.edits.on_heads import HookFunction
 
 
 class TwoRuns:

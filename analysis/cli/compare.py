@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
     from lofit_lens.analysis.cli.console import Report
-    from lofit_lens.analysis.methods import Settings
+    from lofit_lens.analysis.methods.settings import Settings
     from lofit_lens.tasks import Task
 
 METHODS = "zero-shot,iti,repe-reading,repe-contrast,lofit,lora,random-heads"
@@ -107,10 +107,10 @@ def compare(
         from lofit_lens.analysis.comparison.compare import ZERO_SHOT, check_tasks
         from lofit_lens.analysis.comparison.compare import compare as run_compare
         from lofit_lens.analysis.comparison.folder import ComparisonFolder, comparison_json
-        from lofit_lens.analysis.comparison.side_effects import encode_texts
         from lofit_lens.analysis.comparison.tables import as_text
-        from lofit_lens.analysis.methods import PAPER_FRACTION
-        from lofit_lens.analysis.named_methods import named_methods
+        from lofit_lens.analysis.measure.side_effects import encode_texts
+        from lofit_lens.analysis.methods.names import named_methods
+        from lofit_lens.analysis.methods.settings import PAPER_FRACTION
         from lofit_lens.analysis.published import check_model
         from lofit_lens.attention import heads_of
         from lofit_lens.errors import LofitLensError
@@ -199,7 +199,7 @@ def compare(
 
 
 def _without_leaks(task: Task, report: Report) -> Task:
-    from lofit_lens.analysis.comparison.leaks import without_leaks
+    from lofit_lens.analysis.measure.leaks import without_leaks
 
     clean, dropped = without_leaks(task)
     report.say(f"{task.name}: left out {len(dropped)} items that are also in the test split")
@@ -216,7 +216,7 @@ def _settings(
     """What the training options and presets say for one task."""
     from lofit_lens.analysis.baselines.paper_rates import paper_loreft, paper_rates
     from lofit_lens.analysis.cli.options import paper_task
-    from lofit_lens.analysis.methods import Settings
+    from lofit_lens.analysis.methods.settings import Settings
     from lofit_lens.attention import heads_of
     from lofit_lens.identity import EMBEDDED
     from lofit_lens.positions import check_scope
@@ -240,7 +240,7 @@ def _settings(
 
 def _rates(given: Sequence[str]) -> dict[str, float]:
     """Learning rates from NAME=NUMBER."""
-    from lofit_lens.analysis.recipes import RIVALS
+    from lofit_lens.analysis.methods.recipes import RIVALS
     from lofit_lens.errors import LofitLensError
 
     known = (*RIVALS, "lorra", "jola")

@@ -162,7 +162,7 @@ class Report:
 
     def save_rescue(self, error: TrainingStopped) -> str:
         """Save what training had learned before it stopped; returns what to tell."""
-        from lofit_lens.intervention import HeadIntervention
+        from lofit_lens.edits.on_heads import HeadIntervention
 
         if self.rescue is None or not isinstance(error.learned, HeadIntervention):
             return ""

@@ -20,7 +20,7 @@ def doubt(evaluations: Mapping[str, Evaluation]) -> str | None:
     """
     import numpy as np
 
-    from lofit_lens.analysis.pairing import item_groups, main_scores
+    from lofit_lens.analysis.study.paired import item_groups, main_scores
     from lofit_lens.statistics import paired_difference
 
     tuned = evaluations["tuned"]

@@ -138,8 +138,8 @@ def lofit(
     """
     with command(as_json, quiet) as report:
         from lofit_lens.analysis.cli.hints import doubt
-        from lofit_lens.analysis.explorer.cards import head_cards
-        from lofit_lens.analysis.explorer.measure import short_prompt
+        from lofit_lens.analysis.inside.explorer.cards import head_cards
+        from lofit_lens.analysis.inside.explorer.measure import short_prompt
         from lofit_lens.analysis.runs import CARDS, RunFolder
         from lofit_lens.attention import heads_of
         from lofit_lens.errors import UnsupportedError
@@ -372,8 +372,8 @@ def evaluate(
     """
     with command(as_json, quiet) as report:
         from lofit_lens.analysis.runs import RunFolder
+        from lofit_lens.edits.on_heads import HeadIntervention
         from lofit_lens.errors import LofitLensError
-        from lofit_lens.intervention import HeadIntervention
         from lofit_lens.scoring import Evaluation
         from lofit_lens.scoring import evaluate as score
         from lofit_lens.tasks import reload_task
@@ -456,10 +456,10 @@ def export(
     """
     with command(as_json) as report:
         from lofit_lens.analysis.runs import RunFolder
+        from lofit_lens.edits.on_heads import HeadIntervention
         from lofit_lens.errors import LofitLensError
         from lofit_lens.export import check_new_folder, export_checkpoint
         from lofit_lens.folding import check_foldable
-        from lofit_lens.intervention import HeadIntervention
 
         run = RunFolder(intervention)
         folds = run.folds()

@@ -67,7 +67,7 @@ def transfer(
     """
     with command(as_json, quiet) as report:
         from lofit_lens.analysis.folders import records
-        from lofit_lens.analysis.methods import PAPER_FRACTION, Settings
+        from lofit_lens.analysis.methods.settings import PAPER_FRACTION, Settings
         from lofit_lens.analysis.runs import loaded_as
         from lofit_lens.analysis.transfer.folder import TransferFolder
         from lofit_lens.analysis.transfer.matrix import transfer_matrix
@@ -168,7 +168,7 @@ def transfer(
 
 def _one_fold_each(options: TasksOptions, embedded: bool, seed: int, report: Report) -> list[Task]:
     """The tasks named, each once; for the embedded model its own three by default."""
-    from lofit_lens.analysis.pairing import plain
+    from lofit_lens.analysis.study.paired import plain
     from lofit_lens.errors import LofitLensError
 
     tasks = []

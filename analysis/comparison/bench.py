@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lofit_lens.analysis.comparison.leaks import sealed
 from lofit_lens.analysis.comparison.run import ComparisonRun, Cost
-from lofit_lens.analysis.comparison.side_effects import is_refusal, open_answers, side_effects
-from lofit_lens.analysis.methods import Leaky, Method
-from lofit_lens.edit import Edit
+from lofit_lens.analysis.measure.leaks import sealed
+from lofit_lens.analysis.measure.side_effects import is_refusal, open_answers, side_effects
+from lofit_lens.analysis.methods.settings import Leaky, Method
+from lofit_lens.edits.edit import Edit
 from lofit_lens.errors import ScoringError
 from lofit_lens.fast.direct import COUNTS
 from lofit_lens.scoring.evaluate import evaluate

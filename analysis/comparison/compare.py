@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lofit_lens.analysis.comparison.bench import Bench, base_name
-from lofit_lens.analysis.comparison.leaks import check_splits
 from lofit_lens.analysis.comparison.rates import with_rates
 from lofit_lens.analysis.comparison.results import Comparison
 from lofit_lens.analysis.comparison.run import ComparisonRun
-from lofit_lens.analysis.comparison.side_effects import kl_on, sample_texts
-from lofit_lens.analysis.comparison.templates import check_templates
-from lofit_lens.analysis.methods import Fitted, Method, Settings
-from lofit_lens.analysis.named_methods import named_methods
+from lofit_lens.analysis.measure.leaks import check_splits
+from lofit_lens.analysis.measure.side_effects import kl_on, sample_texts
+from lofit_lens.analysis.measure.templates import check_templates
+from lofit_lens.analysis.methods.names import named_methods
+from lofit_lens.analysis.methods.settings import Fitted, Method, Settings
 from lofit_lens.attention import heads_of
 from lofit_lens.errors import LeakError, LofitLensError
 from lofit_lens.identity import fingerprint, tokenizer_of

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lofit_lens.analysis.comparison.run import ComparisonRun
-from lofit_lens.analysis.pairing import RESAMPLES
+from lofit_lens.analysis.study.paired import RESAMPLES
 from lofit_lens.statistics import crossed_interval, holm, mcnemar, paired_difference
 
 if TYPE_CHECKING:

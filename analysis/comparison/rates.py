@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
-from lofit_lens.analysis.comparison.leaks import sealed
-from lofit_lens.analysis.methods import Settings
-from lofit_lens.analysis.named_methods import ALIASES
-from lofit_lens.analysis.recipes import Learned
+from lofit_lens.analysis.measure.leaks import sealed
+from lofit_lens.analysis.methods.names import ALIASES
+from lofit_lens.analysis.methods.recipes import Learned
+from lofit_lens.analysis.methods.settings import Settings
 from lofit_lens.attention import heads_of
 from lofit_lens.heads import HeadSet
 from lofit_lens.selection import select_heads

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lofit_lens.analysis.comparison.run import ComparisonRun
-from lofit_lens.analysis.pairing import check_paired, item_groups
+from lofit_lens.analysis.study.paired import check_paired, item_groups
 from lofit_lens.errors import LofitLensError
 from lofit_lens.scoring.evaluation import Evaluation
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lofit_lens.analysis.pairing import plain
+from lofit_lens.analysis.study.paired import plain
 from lofit_lens.files import read_json_gz, write_json_gz
 from lofit_lens.scoring.evaluation import Evaluation
 

@@ -12,16 +12,16 @@ import numpy as np
 
 from lofit_lens.analysis.demo.stages import first_stage, parts_of, second_stage
 from lofit_lens.analysis.demo.workers import job_runner
-from lofit_lens.analysis.explorer.cards import head_cards
-from lofit_lens.analysis.layers import LayerDistribution, layer_distribution
-from lofit_lens.analysis.pairing import main_scores, plain
+from lofit_lens.analysis.inside.explorer.cards import head_cards
+from lofit_lens.analysis.inside.layers import LayerDistribution, layer_distribution
 from lofit_lens.analysis.runs import CARDS
+from lofit_lens.analysis.study.paired import main_scores, plain
 from lofit_lens.analysis.transfer.earlier import AllScores
 from lofit_lens.analysis.transfer.folder import write_records
 from lofit_lens.analysis.transfer.matrix import transfer_matrix
 from lofit_lens.analysis.transfer.results import RANDOM, TransferMatrix
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.embedded.world import ABILITIES
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.scoring.generation import generate_greedily
 from lofit_lens.statistics import crossed_interval
 from lofit_lens.tasks.embedded import embedded

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lofit_lens.analysis.demo.workers import RunJobs
-from lofit_lens.analysis.pairing import plain
+from lofit_lens.analysis.study.paired import plain
 from lofit_lens.analysis.transfer.earlier import AllScores, Step
 from lofit_lens.analysis.transfer.matrix import transfer_plan
 from lofit_lens.analysis.transfer.results import RANDOM

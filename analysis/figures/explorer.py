@@ -12,7 +12,7 @@ from lofit_lens.heads import Head
 from lofit_lens.plotting import COLOURS, SCORES, TEMPLATE, elided, grid_height, hatch_layers
 
 if TYPE_CHECKING:
-    from lofit_lens.analysis.explorer.cards import HeadCards
+    from lofit_lens.analysis.inside.explorer.cards import HeadCards
 
 MARK = "◆"
 CROWDED = 40

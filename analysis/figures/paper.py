@@ -13,8 +13,8 @@ from lofit_lens.analysis.figures.layers import layer_bars
 from lofit_lens.analysis.figures.overlap import pair_maps
 from lofit_lens.analysis.figures.sweeps import sweep_lines
 from lofit_lens.analysis.figures.transfer import transfer_heatmap
-from lofit_lens.analysis.layers import published_layers
-from lofit_lens.analysis.selectors_table import SelectorTable
+from lofit_lens.analysis.inside.layers import published_layers
+from lofit_lens.analysis.kinds.selectors import SelectorTable
 
 
 def published_figures(only: Sequence[str] = ()) -> dict[str, go.Figure]:

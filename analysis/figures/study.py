@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, TypeVar
 import plotly.graph_objects as go
 
 from lofit_lens.analysis.figures.drawing import Drawings
-from lofit_lens.analysis.overlap import head_overlap
-from lofit_lens.analysis.pairing import plain
-from lofit_lens.analysis.selectors_table import SELECTOR_METHODS, selector_table
+from lofit_lens.analysis.inside.overlap import head_overlap
+from lofit_lens.analysis.kinds.selectors import SELECTOR_METHODS, selector_table
 from lofit_lens.analysis.study.lofit_table import lofit_bars
+from lofit_lens.analysis.study.paired import plain
 
 if TYPE_CHECKING:
     from lofit_lens.analysis.comparison.results import Comparison

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lofit_lens.analysis.overlap import head_overlap
+from lofit_lens.analysis.inside.overlap import head_overlap
 from lofit_lens.analysis.transfer.results import RANDOM
 
 if TYPE_CHECKING:
     from lofit_lens.analysis.comparison.results import Comparison
-    from lofit_lens.analysis.layers import LayerDistribution
+    from lofit_lens.analysis.inside.layers import LayerDistribution
     from lofit_lens.analysis.study.results import Study
     from lofit_lens.analysis.transfer.results import TransferMatrix
     from lofit_lens.run import LofitRun

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lofit_lens.analysis.explorer.card_html import card_html
-from lofit_lens.analysis.explorer.cards import HeadCards
 from lofit_lens.analysis.figures.explorer import CHOSEN
+from lofit_lens.analysis.inside.explorer.card_html import card_html
+from lofit_lens.analysis.inside.explorer.cards import HeadCards
 from lofit_lens.analysis.reporting.markup import paragraph
 from lofit_lens.analysis.reporting.plots import Plot, in_words
 from lofit_lens.analysis.reporting.section import Section

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from plotly.offline import get_plotlyjs
 
-from lofit_lens.analysis.explorer.card_html import CARD_CSS
 from lofit_lens.analysis.figures.files import CONFIG
+from lofit_lens.analysis.inside.explorer.card_html import CARD_CSS
 from lofit_lens.analysis.reporting.markup import as_script
 from lofit_lens.analysis.reporting.sections import sections
 from lofit_lens.analysis.study.open import open_study

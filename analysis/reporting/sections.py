@@ -7,7 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from lofit_lens.analysis.comparison.tables import as_html
-from lofit_lens.analysis.overlap import head_overlap
+from lofit_lens.analysis.inside.overlap import head_overlap
 from lofit_lens.analysis.reporting.heads import heads_section
 from lofit_lens.analysis.reporting.markup import definitions, details, paragraph, scrolling, table
 from lofit_lens.analysis.reporting.origins import (

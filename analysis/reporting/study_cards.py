@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from lofit_lens.analysis.explorer.by_task import scores_by_task
-from lofit_lens.analysis.explorer.card import HeadEdit
-from lofit_lens.analysis.explorer.cards import HeadCards
+from lofit_lens.analysis.inside.explorer.by_task import scores_by_task
+from lofit_lens.analysis.inside.explorer.card import HeadEdit
+from lofit_lens.analysis.inside.explorer.cards import HeadCards
 from lofit_lens.grid import HeadGrid
 from lofit_lens.heads import Head
 

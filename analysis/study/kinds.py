@@ -15,9 +15,9 @@ from lofit_lens.analysis.comparison.results import Comparison
 from lofit_lens.analysis.comparison.run import ComparisonRun
 from lofit_lens.analysis.demo.report import KIND as DEMO
 from lofit_lens.analysis.demo.run import EDITS
-from lofit_lens.analysis.explorer.cards import HeadCards
 from lofit_lens.analysis.folders import Kind
-from lofit_lens.analysis.layers import LayerDistribution
+from lofit_lens.analysis.inside.explorer.cards import HeadCards
+from lofit_lens.analysis.inside.layers import LayerDistribution
 from lofit_lens.analysis.runs import RUN_FILE, read_heads
 from lofit_lens.analysis.study.lofit_table import lofit_table
 from lofit_lens.analysis.study.results import Study, joined
@@ -27,12 +27,12 @@ from lofit_lens.analysis.transfer.folder import FINISHED as TRANSFER_FINISHED
 from lofit_lens.analysis.transfer.folder import KIND as TRANSFER
 from lofit_lens.analysis.transfer.folder import load_transfer
 from lofit_lens.analysis.transfer.results import RANDOM, TransferMatrix
-from lofit_lens.artifacts import DESCRIPTION
+from lofit_lens.edits.files import DESCRIPTION
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError
 from lofit_lens.grid import HeadGrid
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.provenance import Provenance
 from lofit_lens.run import LofitRun
 

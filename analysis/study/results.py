@@ -11,13 +11,13 @@ import torch
 
 from lofit_lens.analysis.causal.results import CausalCurves
 from lofit_lens.analysis.comparison.results import Comparison
-from lofit_lens.analysis.explorer.cards import HeadCards
-from lofit_lens.analysis.layers import LayerDistribution
+from lofit_lens.analysis.inside.explorer.cards import HeadCards
+from lofit_lens.analysis.inside.layers import LayerDistribution
 from lofit_lens.analysis.sweeping.results import Sweep
 from lofit_lens.analysis.transfer.results import TransferMatrix
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.run import LofitRun
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lofit_lens.analysis.comparison.compare import Methods
-from lofit_lens.analysis.comparison.side_effects import sample_texts
-from lofit_lens.analysis.methods import Settings
+from lofit_lens.analysis.measure.side_effects import sample_texts
+from lofit_lens.analysis.methods.settings import Settings
 from lofit_lens.analysis.sweeping.folder import SweepFolder
 from lofit_lens.analysis.sweeping.results import Sweep
 from lofit_lens.analysis.sweeping.steps import Steps, check_request, settings_for

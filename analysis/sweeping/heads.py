@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, get_args
 
 from lofit_lens.analysis.comparison.compare import ZERO_SHOT
 from lofit_lens.analysis.comparison.run import ComparisonRun
-from lofit_lens.analysis.comparison.side_effects import kl_on, sample_texts
-from lofit_lens.analysis.methods import Fitted, Method, Settings
-from lofit_lens.analysis.named_methods import ALIASES, named_methods
-from lofit_lens.analysis.recipes import Learned
+from lofit_lens.analysis.measure.side_effects import kl_on, sample_texts
+from lofit_lens.analysis.methods.names import ALIASES, named_methods
+from lofit_lens.analysis.methods.recipes import Learned
+from lofit_lens.analysis.methods.settings import Fitted, Method, Settings
 from lofit_lens.analysis.sweeping.folder import SweepFolder
 from lofit_lens.analysis.sweeping.results import Sweep
 from lofit_lens.analysis.sweeping.steps import Steps, check_request, settings_for

@@ -10,8 +10,8 @@ from lofit_lens.analysis.comparison.compare import ZERO_SHOT, Methods, compare
 from lofit_lens.analysis.comparison.rates import with_rates
 from lofit_lens.analysis.comparison.results import Comparison
 from lofit_lens.analysis.comparison.run import ComparisonRun
-from lofit_lens.analysis.comparison.templates import check_templates
-from lofit_lens.analysis.methods import Settings
+from lofit_lens.analysis.measure.templates import check_templates
+from lofit_lens.analysis.methods.settings import Settings
 from lofit_lens.analysis.sweeping.folder import SweepFolder
 from lofit_lens.analysis.sweeping.results import Sweep, Swept
 from lofit_lens.attention import heads_of

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lofit_lens.analysis.pairing import check_paired
+from lofit_lens.analysis.study.paired import check_paired
 from lofit_lens.analysis.transfer.run import TransferRun
 from lofit_lens.errors import LofitLensError
 from lofit_lens.head_scores import HeadScores

@@ -18,7 +18,7 @@ from lofit_lens.analysis.folders import (
     records,
     write_json,
 )
-from lofit_lens.analysis.pairing import plain
+from lofit_lens.analysis.study.paired import plain
 from lofit_lens.analysis.transfer.earlier import AllScores
 from lofit_lens.analysis.transfer.results import TransferMatrix
 from lofit_lens.analysis.transfer.run import TransferRun, is_untuned, untuned_file

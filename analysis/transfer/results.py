@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lofit_lens.analysis.pairing import RESAMPLES, check_paired, item_groups, main_scores
+from lofit_lens.analysis.study.paired import RESAMPLES, check_paired, item_groups, main_scores
 from lofit_lens.analysis.transfer.run import TransferRun
 from lofit_lens.errors import LofitLensError
 from lofit_lens.scoring.evaluation import Evaluation

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lofit_lens.analysis.pairing import plain
+from lofit_lens.analysis.study.paired import plain
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.files import read_json_gz, write_json_gz
 from lofit_lens.heads import HeadSet
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.scoring.evaluation import Evaluation
 
 TRANSFER_SCHEMA = 2

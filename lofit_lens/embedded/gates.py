@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lofit_lens.attention import heads_of, z_width
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.embedded.words import CUES
 from lofit_lens.embedded.world import ABILITIES, Ability, Item
 from lofit_lens.heads import HeadSet
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.scoring.generation import generate_greedily
 from lofit_lens.scoring.logprobs import answer_logprobs
 from lofit_lens.tasks.embedded import task_items

@@ -25,7 +25,7 @@ from lofit_lens.tokens import EncodedText, Encoder
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-    from lofit_lens.edit import Edit
+    from lofit_lens.edits.edit import Edit
 
 AT_ONCE, TOKENS_AT_ONCE = 32, 16_384
 """Rows per forward pass where no gradient is needed, and tokens of its preparations."""

@@ -24,7 +24,7 @@ from lofit_lens.tokens import EncodedText, Encoder
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-    from lofit_lens.edit import Edit
+    from lofit_lens.edits.edit import Edit
 
 SHORTEST = 8
 """A shorter common start of all texts is not worth keeping."""

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from lofit_lens.attention import check_head_shape, device_of, real_columns
 from lofit_lens.chat import note_unused
-from lofit_lens.edit import Edit
+from lofit_lens.edits.edit import Edit
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError, TrainingStopped
 from lofit_lens.fast.switches import taken
 from lofit_lens.heads import HeadSet
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.provenance import Provenance, learned_on
 from lofit_lens.scoring.logprobs import answer_logprobs
 from lofit_lens.tasks.task import Objective, Task

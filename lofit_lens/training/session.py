@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from lofit_lens.edit import Edit
+from lofit_lens.edits.edit import Edit
 from lofit_lens.fast.memory import peak_memory, ran_out
 from lofit_lens.fast.repeated import AT_ONCE, Passes, repeated_passes
 from lofit_lens.tasks.task import Objective

@@ -183,7 +183,7 @@ class HeadCard:
         return f"HeadCard({self.head}: {ranks}; edited for {edited})"
 
     def _repr_html_(self) -> str:
-        from lofit_lens.analysis.explorer.card_html import CARD_CSS, card_html
+        from lofit_lens.analysis.inside.explorer.card_html import CARD_CSS, card_html
 
         return f"<style>{CARD_CSS}</style>{card_html(self)}"
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import hypergeom, wasserstein_distance
 
-from lofit_lens.analysis.layers import layer_distribution, one_shape
+from lofit_lens.analysis.inside.layers import layer_distribution, one_shape
 from lofit_lens.errors import LofitLensError
 from lofit_lens.grid import HeadGrid
 from lofit_lens.heads import HeadSet

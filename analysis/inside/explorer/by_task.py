@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lofit_lens.analysis.explorer.card import TaskScores
+from lofit_lens.analysis.inside.explorer.card import TaskScores
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError, ModelMismatchError
 from lofit_lens.head_scores import HeadScores
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.tasks.task import Task
 
 Edits = HeadIntervention | Mapping[str, HeadIntervention]

@@ -8,20 +8,20 @@ from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from lofit_lens.analysis.explorer.by_task import Edits, Scores, Tasks, edits_by_task
-from lofit_lens.analysis.explorer.card import HeadAttention, HeadCard
-from lofit_lens.analysis.explorer.card_html import card_html
-from lofit_lens.analysis.explorer.cards import HeadCards, head_cards
-from lofit_lens.analysis.explorer.measure import measure_attention
+from lofit_lens.analysis.inside.explorer.by_task import Edits, Scores, Tasks, edits_by_task
+from lofit_lens.analysis.inside.explorer.card import HeadAttention, HeadCard
+from lofit_lens.analysis.inside.explorer.card_html import card_html
+from lofit_lens.analysis.inside.explorer.cards import HeadCards, head_cards
+from lofit_lens.analysis.inside.explorer.measure import measure_attention
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import Head
-from lofit_lens.intervention import HeadIntervention
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
     from transformer_lens.model_bridge import TransformerBridge
 
-    from lofit_lens.analysis.explorer.panel import Panel
+    from lofit_lens.analysis.inside.explorer.panel import Panel
 
 
 class HeadExplorer:
@@ -54,7 +54,7 @@ class HeadExplorer:
             LofitLensError: ipywidgets or anywidget is missing.
         """
         try:
-            from lofit_lens.analysis.explorer.panel import Panel
+            from lofit_lens.analysis.inside.explorer.panel import Panel
 
             return Panel(self)
         except ImportError as error:
@@ -102,7 +102,7 @@ class HeadExplorer:
         return f"HeadExplorer({self.cards!r})"
 
     def _repr_html_(self) -> str:
-        from lofit_lens.analysis.explorer.still import still_map
+        from lofit_lens.analysis.inside.explorer.still import still_map
 
         return still_map(self.cards) + self.cards._repr_html_()
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     from transformer_lens.model_bridge import TransformerBridge
 
-    from lofit_lens.intervention import HookFunction
+    from lofit_lens.edits.on_heads import HookFunction
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,8 +159,8 @@ class ResidualIntervention:
         )
 
     def save(self, folder: str | Path) -> Path:
-        """Write the intervention to a folder; see `lofit_lens.artifacts`."""
-        from lofit_lens.artifacts import save_intervention
+        """Write the intervention to a folder; see `lofit_lens.edits.files`."""
+        from lofit_lens.edits.files import save_intervention
 
         return save_intervention(self, folder)
 
@@ -173,7 +173,7 @@ class ResidualIntervention:
         Raises:
             LofitLensError: The folder does not hold vectors of the residual stream.
         """
-        from lofit_lens.artifacts import load_intervention
+        from lofit_lens.edits.files import load_intervention
 
         found = load_intervention(folder, model)
         if not isinstance(found, cls):

@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.func import functional_call
 from transformers.pytorch_utils import Conv1D
 
-from lofit_lens.analysis.decode.token_text import token_texts
+from lofit_lens.analysis.inside.decode.token_text import token_texts
 from lofit_lens.attention import output_projection
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError, UnsupportedError
 from lofit_lens.heads import Head, HeadSet
-from lofit_lens.intervention import HeadIntervention
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -204,8 +204,8 @@ class HeadIntervention:
         return head_grid(norms, label="norm", title=title, without=self.heads.without)
 
     def save(self, folder: str | Path) -> Path:
-        """Write the intervention to a folder; see `lofit_lens.artifacts`."""
-        from lofit_lens.artifacts import save_intervention
+        """Write the intervention to a folder; see `lofit_lens.edits.files`."""
+        from lofit_lens.edits.files import save_intervention
 
         return save_intervention(self, folder)
 
@@ -216,7 +216,7 @@ class HeadIntervention:
         Raises:
             LofitLensError: The folder does not hold an edit of heads.
         """
-        from lofit_lens.artifacts import load_intervention
+        from lofit_lens.edits.files import load_intervention
 
         found = load_intervention(folder, model)
         if not isinstance(found, cls):

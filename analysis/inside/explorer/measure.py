@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from jaxtyping import Float
 from torch import Tensor
 
-from lofit_lens.analysis.explorer.card import Cosines, HeadAttention, HeadEdit, Rows
+from lofit_lens.analysis.inside.explorer.card import Cosines, HeadAttention, HeadEdit, Rows
 from lofit_lens.attention import heads_of
 from lofit_lens.chat import ChatTemplate
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import Head, HeadSet
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.tasks.task import Task
 from lofit_lens.tokens import Encoder
 
@@ -47,13 +47,13 @@ def measure_edit(
     tokens: dict[tuple[str, str], list[tuple[str, float]]] = {}
     cosines: dict[str, Cosines] = {}
     if (offsets := _offsets(edit)) is not None:
-        from lofit_lens.analysis.decode.lens import logit_lens
+        from lofit_lens.analysis.inside.decode.lens import logit_lens
 
         for row in logit_lens(model, offsets, k=k).frame().to_dict("records"):
             found = tokens.setdefault((row["name"], row["direction"]), [])
             found.append((row["token"], float(row["logit"])))
         if task is not None:
-            from lofit_lens.analysis.decode.directions import compare_directions
+            from lofit_lens.analysis.inside.decode.directions import compare_directions
 
             compared = compare_directions(model, offsets, task)
             for row in compared.frame().to_dict("records"):
@@ -93,7 +93,7 @@ def measure_attention(
     Raises:
         LofitLensError: The text is too long for a table.
     """
-    from lofit_lens.analysis.decode.attention import attention_patterns
+    from lofit_lens.analysis.inside.decode.attention import attention_patterns
 
     source = edit.provenance.task_source if edit.provenance else {}
     if chat := source.get("chat"):

@@ -10,13 +10,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from lofit_lens.edits.on_heads import HeadIntervention
+from lofit_lens.edits.on_residual import ResidualIntervention
 from lofit_lens.errors import LofitLensError
 from lofit_lens.files import read_json, write_whole
 from lofit_lens.heads import HeadSet
 from lofit_lens.identity import check_same_model
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.provenance import Provenance
-from lofit_lens.residual import ResidualIntervention
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lofit_lens.analysis.decode.token_text import token_texts
+from lofit_lens.analysis.inside.decode.token_text import token_texts
 from lofit_lens.attention import check_head_shape
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import Head, HeadSet
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     from transformer_lens.model_bridge import TransformerBridge
 
-    from lofit_lens.edit import Edit
+    from lofit_lens.edits.edit import Edit
 
 Pattern = Float[Tensor, "head _query _key"]  # texts differ in length
 

@@ -13,7 +13,7 @@ from lofit_lens.positions import Places, PositionTracker, TokenScope, tracked_po
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-    from lofit_lens.intervention import HookFunction
+    from lofit_lens.edits.on_heads import HookFunction
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from lofit_lens.analysis.explorer.card import HeadCard, HeadEdit, Rows
+from lofit_lens.analysis.inside.explorer.card import HeadCard, HeadEdit, Rows
 from lofit_lens.heads import Head
 
 SHADE = "0,114,178"

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from scipy.stats import kendalltau, spearmanr
 
-from lofit_lens.analysis.layers import one_shape
-from lofit_lens.analysis.overlap import mean_least_most, pairs_of_tasks
+from lofit_lens.analysis.inside.layers import one_shape
+from lofit_lens.analysis.inside.overlap import mean_least_most, pairs_of_tasks
 from lofit_lens.errors import LofitLensError
 from lofit_lens.head_scores import HeadScores
 

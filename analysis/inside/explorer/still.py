@@ -6,7 +6,7 @@ from html import escape
 
 import numpy as np
 
-from lofit_lens.analysis.explorer.cards import HeadCards
+from lofit_lens.analysis.inside.explorer.cards import HeadCards
 from lofit_lens.heads import Head
 
 GAP, LEFT, BOTTOM = 1, 44, 40

@@ -17,9 +17,9 @@ from lofit_lens.analysis.baselines.repe import DirectionKind, ReadingConfig, fit
 from lofit_lens.analysis.baselines.rivals import train_ia3, train_lora, train_red
 from lofit_lens.analysis.baselines.selectors import selector
 from lofit_lens.analysis.baselines.validation import choose_on_validation
-from lofit_lens.analysis.methods import Fitted, Leaky, Method, Settings
+from lofit_lens.analysis.methods.settings import Fitted, Leaky, Method, Settings
 from lofit_lens.attention import heads_of
-from lofit_lens.edit import Edit
+from lofit_lens.edits.edit import Edit
 from lofit_lens.errors import LofitLensError
 from lofit_lens.head_lists import is_head_list
 from lofit_lens.heads import HeadSet

@@ -10,17 +10,17 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from lofit_lens.analysis.decode.contributions import (
+from lofit_lens.analysis.inside.decode.contributions import (
     Component,
     check_decomposable,
     components,
     contributions,
 )
-from lofit_lens.analysis.decode.pairs import AnswerPair, answer_pairs
-from lofit_lens.analysis.decode.token_text import token_texts
+from lofit_lens.analysis.inside.decode.pairs import AnswerPair, answer_pairs
+from lofit_lens.analysis.inside.decode.token_text import token_texts
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import Head
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.statistics.tables import group_sums
 from lofit_lens.tasks.task import Example
 from lofit_lens.tokens import Encoder

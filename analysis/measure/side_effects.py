@@ -23,7 +23,7 @@ from lofit_lens.tokens import Batch, EncodedText, Encoder
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-    from lofit_lens.edit import Edit
+    from lofit_lens.edits.edit import Edit
 
 
 @dataclass(frozen=True)

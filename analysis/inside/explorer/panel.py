@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as widgets
 import plotly.graph_objects as go
 
-from lofit_lens.analysis.explorer.card_html import CARD_CSS
 from lofit_lens.analysis.figures.explorer import CHOSEN, outline, outlines, shown
+from lofit_lens.analysis.inside.explorer.card_html import CARD_CSS
 from lofit_lens.heads import Head, HeadSet
 
 if TYPE_CHECKING:
-    from lofit_lens.analysis.explorer.widget import HeadExplorer
+    from lofit_lens.analysis.inside.explorer.widget import HeadExplorer
 
 WIDTH = "330px"
 

@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lofit_lens.analysis.decode.lens import head_projections
-from lofit_lens.analysis.decode.pairs import AnswerPair
+from lofit_lens.analysis.inside.decode.lens import head_projections
+from lofit_lens.analysis.inside.decode.pairs import AnswerPair
 from lofit_lens.attention import heads_of, output_projection
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import UnsupportedError
 from lofit_lens.grid import headless
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.positions import known_prompts
 from lofit_lens.scoring.logprobs import batches_by_length
 from lofit_lens.tokens import Batch, Encoder

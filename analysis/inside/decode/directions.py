@@ -14,9 +14,9 @@ from torch.nn.functional import cosine_similarity, normalize
 from lofit_lens.analysis.baselines.directions import streamed_contrast
 from lofit_lens.analysis.baselines.statements import all_statements
 from lofit_lens.attention import z_widths
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import HeadSet
-from lofit_lens.intervention import HeadIntervention
 from lofit_lens.tasks.task import Task
 from lofit_lens.tokens import Encoder
 

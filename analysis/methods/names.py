@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import get_args
 
-from lofit_lens.analysis import recipes
 from lofit_lens.analysis.baselines.iti_config import Direction
-from lofit_lens.analysis.methods import Method, Settings
+from lofit_lens.analysis.methods import recipes
+from lofit_lens.analysis.methods.settings import Method, Settings
 from lofit_lens.errors import LofitLensError
 from lofit_lens.positions import check_scope
 

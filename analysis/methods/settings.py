@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lofit_lens.analysis.baselines.validation import check_kl_budget
 from lofit_lens.attention import heads_of
-from lofit_lens.edit import Edit
+from lofit_lens.edits.edit import Edit
 from lofit_lens.embedded.settings import GATE_PENALTY, RATES, SELECTION, TUNING
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import HeadSet, number_of_heads

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from lofit_lens.analysis.explorer.by_task import (
+from lofit_lens.analysis.inside.explorer.by_task import (
     Edits,
     Scores,
     Tasks,
@@ -18,14 +18,14 @@ from lofit_lens.analysis.explorer.by_task import (
     scores_by_task,
     task_of_each,
 )
-from lofit_lens.analysis.explorer.card import (
+from lofit_lens.analysis.inside.explorer.card import (
     HeadAttention,
     HeadCard,
     HeadEdit,
     HeadScore,
     TaskScores,
 )
-from lofit_lens.analysis.explorer.measure import measure_attention, measure_edit
+from lofit_lens.analysis.inside.explorer.measure import measure_attention, measure_edit
 from lofit_lens.attention import heads_of
 from lofit_lens.errors import LofitLensError, ModelMismatchError
 from lofit_lens.files import read_json
@@ -219,7 +219,7 @@ class HeadCards:
         )
 
     def _repr_html_(self) -> str:
-        from lofit_lens.analysis.explorer.card_html import CARD_CSS, card_html
+        from lofit_lens.analysis.inside.explorer.card_html import CARD_CSS, card_html
 
         cards = "\n".join(card_html(self.card(head)) for head in self.edited())
         return f"<style>{CARD_CSS}</style>\n{cards}"

@@ -1,0 +1,1 @@
+"""What lies inside: what heads write and read, where they lie, how sets of them overlap."""

@@ -1,0 +1,1 @@
+"""Kinds of experiments: each its plan, its result and its sentences."""

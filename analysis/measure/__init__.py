@@ -1,0 +1,1 @@
+"""What is measured beside a score, and what is checked before one counts."""

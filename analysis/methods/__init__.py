@@ -1,0 +1,1 @@
+"""Methods of a comparison: what they share, how each is put together, their names."""
