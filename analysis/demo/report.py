@@ -8,11 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lofit_lens.analysis.demo.run import FLOOR, RECORDS
 from lofit_lens.analysis.folders import Kind, command_line, open_folder, records, write_json
+
+from lofit_lens.analysis.demo.run import FLOOR, RECORDS
 from lofit_lens.analysis.inside.overlap import head_overlap
+from lofit_lens.analysis.kinds.matrix import MARKS
 from lofit_lens.analysis.runs import CARDS
-from lofit_lens.analysis.transfer.results import MARKS
 from lofit_lens.embedded.settings import SELECTION, TUNING
 from lofit_lens.provenance import library_versions
 

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from lofit_lens.analysis.transfer.earlier import AllScores
+from lofit_lens.analysis.transfer.folder import write_records
 
 from lofit_lens.analysis.demo.stages import first_stage, parts_of, second_stage
 from lofit_lens.analysis.demo.workers import job_runner
 from lofit_lens.analysis.inside.explorer.cards import head_cards
 from lofit_lens.analysis.inside.layers import LayerDistribution, layer_distribution
+from lofit_lens.analysis.kinds.matrix import RANDOM, TransferMatrix
+from lofit_lens.analysis.kinds.transfer import transfer_matrix
 from lofit_lens.analysis.runs import CARDS
 from lofit_lens.analysis.study.paired import main_scores, plain
-from lofit_lens.analysis.transfer.earlier import AllScores
-from lofit_lens.analysis.transfer.folder import write_records
-from lofit_lens.analysis.transfer.matrix import transfer_matrix
-from lofit_lens.analysis.transfer.results import RANDOM, TransferMatrix
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.embedded.world import ABILITIES
 from lofit_lens.scoring.generation import generate_greedily

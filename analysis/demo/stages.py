@@ -9,13 +9,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lofit_lens.analysis.demo.workers import RunJobs
-from lofit_lens.analysis.study.paired import plain
 from lofit_lens.analysis.transfer.earlier import AllScores, Step
-from lofit_lens.analysis.transfer.matrix import transfer_plan
-from lofit_lens.analysis.transfer.results import RANDOM
-from lofit_lens.analysis.transfer.run import TransferRun
 from lofit_lens.analysis.transfer.stages import score_heads, tune_and_score
+
+from lofit_lens.analysis.demo.workers import RunJobs
+from lofit_lens.analysis.kinds.matrix import RANDOM
+from lofit_lens.analysis.kinds.transfer import transfer_plan
+from lofit_lens.analysis.study.paired import plain
+from lofit_lens.analysis.study.record import Record
 from lofit_lens.attention import heads_of
 from lofit_lens.embedded.settings import SELECTION, TUNING
 from lofit_lens.head_scores import HeadScores
@@ -73,19 +74,19 @@ class Part:
     folder: Path
     tuning: TuningConfig
     steps: Sequence[Step]
-    runs: dict[int, TransferRun] = field(default_factory=dict)
+    runs: dict[int, Record] = field(default_factory=dict)
 
     def groups(self) -> Iterator[Sequence[int]]:
         """Places of the steps that are run in one forward pass."""
         for _, same_task in groupby(range(len(self.steps)), lambda i: self.steps[i][1].name):
             yield from grouped(list(same_task), TOGETHER)
 
-    def add(self, place: int, run: TransferRun) -> None:
+    def add(self, place: int, run: Record) -> None:
         """Write a run."""
         run.save(self.folder / run.file_name(place))
         self.runs[place] = run
 
-    def finished(self) -> list[TransferRun]:
+    def finished(self) -> list[Record]:
         """All runs, in the order of the steps."""
         return [self.runs[place] for place in range(len(self.steps))]
 

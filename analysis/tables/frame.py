@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from lofit_lens.analysis.comparison.run import ComparisonRun
 from lofit_lens.analysis.study.paired import RESAMPLES
+from lofit_lens.analysis.study.record import Record
 from lofit_lens.statistics import crossed_interval, holm, mcnemar, paired_difference
 
 if TYPE_CHECKING:
-    from lofit_lens.analysis.comparison.results import Comparison
+    from lofit_lens.analysis.kinds.comparison import Comparison
 
 _TESTED = ("difference", "difference_low", "difference_high", "p", "mcnemar")
 _SUMMED = ("fit_seconds", "score_seconds", "fit_tokens", "score_tokens")
@@ -44,7 +44,7 @@ def comparison_frame(comparison: Comparison, base: str) -> pd.DataFrame:
     return frame.assign(p_holm=corrected, mark=mark, direction=direction)
 
 
-def choices_frame(runs: Sequence[ComparisonRun]) -> pd.DataFrame:
+def choices_frame(runs: Sequence[Record]) -> pd.DataFrame:
     """One row per run, as `Comparison.choices` describes it."""
     rows = []
     for run in runs:
@@ -91,9 +91,9 @@ def _mcnemar(a: np.ndarray, b: np.ndarray, clusters: Sequence[str] | None) -> fl
     return np.nan
 
 
-def _costs(runs: Sequence[ComparisonRun]) -> dict[str, float]:
+def _costs(runs: Sequence[Record]) -> dict[str, float]:
     """Parameters as the mean over runs; the rest summed over folds, each its mean over runs."""
-    folds: dict[str, list[ComparisonRun]] = {}
+    folds: dict[str, list[Record]] = {}
     for run in runs:
         folds.setdefault(run.fold, []).append(run)
     costs = {"parameters": float(np.mean([run.cost.parameters for run in runs]))}
@@ -103,7 +103,7 @@ def _costs(runs: Sequence[ComparisonRun]) -> dict[str, float]:
     return costs
 
 
-def _side_effects(runs: Sequence[ComparisonRun], names: Sequence[str]) -> dict[str, float]:
+def _side_effects(runs: Sequence[Record], names: Sequence[str]) -> dict[str, float]:
     """Mean over the runs in which each was measured."""
     measured = {
         name: [run.side_effects[name] for run in runs if name in run.side_effects] for name in names

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lofit_lens.analysis.comparison.run import ComparisonRun
+from lofit_lens.analysis.study.earlier import earlier_comparison
 from lofit_lens.analysis.study.paired import check_paired, item_groups
+from lofit_lens.analysis.study.record import ZERO_SHOT, Record
+from lofit_lens.analysis.study.store import Kind, read_records, save_records
 from lofit_lens.errors import LofitLensError
 from lofit_lens.scoring.evaluation import Evaluation
 
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
+
+KIND = Kind(
+    "comparison", "comparison.json", ("table.*", "choices.csv", "forest.html", "plotly.min.js")
+)
 
 _SAME = ("model", "data_hash", "templates", "texts")
 """What the protocols of all methods must agree on, for one fold and seed."""
@@ -36,8 +42,8 @@ class Comparison:
         LofitLensError: There are no runs, or none of the base.
     """
 
-    runs: tuple[ComparisonRun, ...]
-    base: str = "zero-shot"
+    runs: tuple[Record, ...]
+    base: str = ZERO_SHOT
 
     def __post_init__(self) -> None:
         if not self.runs:
@@ -149,7 +155,7 @@ class Comparison:
         Raises:
             LofitLensError: There is no such method, it lacks a task, or `table` refuses a method.
         """
-        from lofit_lens.analysis.comparison.frame import comparison_frame
+        from lofit_lens.analysis.tables.frame import comparison_frame
 
         base = base or self.base
         if base not in self._frames:
@@ -162,7 +168,7 @@ class Comparison:
         Columns `method`, `task`, `fold`, `seed`, `n_heads` (NaN without heads), then a column for
         everything any method chose.
         """
-        from lofit_lens.analysis.comparison.frame import choices_frame
+        from lofit_lens.analysis.tables.frame import choices_frame
 
         return choices_frame(self.runs)
 
@@ -187,25 +193,27 @@ class Comparison:
         Raises:
             LofitLensError: The folder holds something else, or other runs.
         """
-        from lofit_lens.analysis.comparison.folder import save_comparison
-
-        return save_comparison(self, Path(folder))
+        told = {"methods": self.methods, "tasks": self.tasks, "seeds": self.seeds}
+        return save_records(folder, KIND, self.runs, **told, base=self.base)
 
     @classmethod
     def load(cls, folder: str | Path, *, base: str | None = None) -> Comparison:
-        """Read what `save` wrote, also that of earlier versions.
+        """Read a finished comparison, without the model.
+
+        Its folder is the `--out` of `lofit-lens compare`, the `out` of `compare`, or what `save`
+        wrote, also with earlier versions. Records that are not part of its last table, as of
+        methods left out since, are not read.
 
         Args:
             folder: The folder.
             base: The method that the others are compared with; default that of the saved comparison.
 
         Raises:
-            LofitLensError: There are no runs in the folder, a file is of another format, or there
-                is no run of the base.
+            LofitLensError: The folder holds no finished comparison, a damaged one, or no run of the
+                base.
         """
-        from lofit_lens.analysis.comparison.folder import load_comparison
-
-        return load_comparison(folder, base=base)
+        content, records = earlier_comparison(folder) or read_records(folder, KIND)
+        return cls(tuple(records), base or content.get("base", cls.base))
 
     def __repr__(self) -> str:
         seeds = ", ".join(map(str, self.seeds))
@@ -213,7 +221,7 @@ class Comparison:
         return f"Comparison({methods}; on {tasks}; seeds {seeds})"
 
     def _repr_html_(self) -> str:
-        from lofit_lens.analysis.comparison.tables import as_html
+        from lofit_lens.analysis.tables.tables import as_html
 
         return as_html(self)
 
@@ -231,9 +239,9 @@ class Comparison:
         return {}
 
     @cached_property
-    def _references(self) -> dict[str, ComparisonRun]:
+    def _references(self) -> dict[str, Record]:
         """The base's first run of each fold."""
-        found: dict[str, ComparisonRun] = {}
+        found: dict[str, Record] = {}
         for run in self.runs:
             if run.method == self.base:
                 found.setdefault(run.fold, run)
@@ -255,7 +263,7 @@ class Comparison:
                 )
         return pooled
 
-    def _runs(self, method: str, task: str) -> list[ComparisonRun]:
+    def _runs(self, method: str, task: str) -> list[Record]:
         return [run for run in self.runs if (run.method, run.task) == (method, task)]
 
     def _scores(self, method: str, task: str, fold: str, seed: int, metric: str) -> np.ndarray:
@@ -270,7 +278,7 @@ class Comparison:
         records = [run.evaluation.records for run in draws]
         return np.mean([[float(item[metric]) for item in items] for items in records], axis=0)
 
-    def _check_run(self, run: ComparisonRun, metric: str) -> None:
+    def _check_run(self, run: Record, metric: str) -> None:
         reference = self._references[run.fold]
         what = f"{run.method!r} on {run.fold!r}, seed {run.seed}"
         check_paired(run.evaluation, reference.evaluation, what=what, base=self.base)
@@ -279,7 +287,8 @@ class Comparison:
             raise LofitLensError(f"{what}, has no metric {metric!r}. It has: {known}.")
         first = next(r for r in self.runs if (r.fold, r.seed) == (run.fold, run.seed))
         for name in _SAME:
-            if run.protocol.get(name) != first.protocol.get(name):
+            told = [one.protocol[name] for one in (run, first) if name in one.protocol]
+            if len(told) == 2 and told[0] != told[1]:
                 raise LofitLensError(
                     f"{what}, was run with other {name} than {first.method!r}. Fit and score both on "
                     "the same model, data, templates and plain text."

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from lofit_lens.analysis.comparison.cells import NOTHING, WORSE, legend, overview, task_tables
+from lofit_lens.analysis.tables.cells import NOTHING, WORSE, legend, overview, task_tables
 
 if TYPE_CHECKING:
-    from lofit_lens.analysis.comparison.results import Comparison
+    from lofit_lens.analysis.kinds.comparison import Comparison
 
 _ESCAPES = str.maketrans(
     {sign: f"\\{sign}" for sign in "{}$&#_%"}

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from lofit_lens.analysis.comparison.cells import TaskTable, legend, overview, task_tables
+from lofit_lens.analysis.tables.cells import TaskTable, legend, overview, task_tables
 
 if TYPE_CHECKING:
-    from lofit_lens.analysis.comparison.results import Comparison
+    from lofit_lens.analysis.kinds.comparison import Comparison
 
 
 _STYLE = """<style>

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lofit_lens.analysis.study.earlier import earlier_transfer
 from lofit_lens.analysis.study.paired import RESAMPLES, check_paired, item_groups, main_scores
-from lofit_lens.analysis.transfer.run import TransferRun
+from lofit_lens.analysis.study.record import ZERO_SHOT, Record
+from lofit_lens.analysis.study.store import Kind, read_records, save_records
 from lofit_lens.errors import LofitLensError
 from lofit_lens.scoring.evaluation import Evaluation
 from lofit_lens.statistics import crossed_interval, holm, paired_difference
@@ -23,8 +25,7 @@ if TYPE_CHECKING:
 RANDOM = "random"
 """The source of heads that were drawn and not chosen on a task."""
 
-ZERO_SHOT = "zero-shot"
-"""In place of a source: the untuned model."""
+KIND = Kind("transfer of heads", "transfer.json", ("table.csv", "figure2.html", "plotly.min.js"))
 
 MARKS = (
     "* p < 0.05, + p < 0.1: own heads are better; paired bootstrap, Holm-corrected over all cells "
@@ -53,22 +54,28 @@ class TransferMatrix:
         LofitLensError: There are no runs.
     """
 
-    runs: tuple[TransferRun, ...]
+    runs: tuple[Record, ...]
     zero_shot: Mapping[str, Evaluation]
 
     def __post_init__(self) -> None:
         if not self.runs:
             raise LofitLensError("A transfer matrix needs at least one run, got none.")
 
+    @classmethod
+    def of(cls, records: Sequence[Record]) -> TransferMatrix:
+        """The matrix that records make, those of the model as it is among them."""
+        untuned = {r.fold: r.evaluation for r in records if r.method == ZERO_SHOT}
+        return cls(tuple(r for r in records if r.method != ZERO_SHOT), untuned)
+
     @property
     def tasks(self) -> tuple[str, ...]:
         """The tasks tuned and tested on, in order of appearance."""
-        return tuple(dict.fromkeys(run.task for run in self.runs))
+        return tuple(dict.fromkeys(run.fold for run in self.runs))
 
     @property
     def sources(self) -> tuple[str, ...]:
         """Where heads come from: in the order of the tasks, "random" last."""
-        return in_order((run.source for run in self.runs), self.tasks)
+        return in_order((str(run.source) for run in self.runs), self.tasks)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -174,7 +181,7 @@ class TransferMatrix:
             draws = [
                 self._scores(run)
                 for run in self.runs
-                if (run.source, run.task, run.seed) == (source, task, seed)
+                if (run.source, run.fold, run.seed) == (source, task, seed)
             ]
             if not draws:
                 raise LofitLensError(
@@ -186,7 +193,7 @@ class TransferMatrix:
 
     def _found(self, source: str, task: str) -> np.ndarray | None:
         """The draws of a cell; None if no run was made for it."""
-        made = any((run.source, run.task) == (source, task) for run in self.runs)
+        made = any((run.source, run.fold) == (source, task) for run in self.runs)
         return self.draws(source, task) if made else None
 
     def _paired(self, source: str, task: str) -> tuple[np.ndarray, np.ndarray]:
@@ -229,9 +236,9 @@ class TransferMatrix:
             )
         return self.zero_shot[task]
 
-    def _scores(self, run: TransferRun) -> np.ndarray:
-        what = f"{run.task!r} with heads from {run.source!r}, seed {run.seed}"
-        check_paired(run.evaluation, self._untuned(run.task), what=what, base="zero-shot")
+    def _scores(self, run: Record) -> np.ndarray:
+        what = f"{run.fold!r} with heads from {run.source!r}, seed {run.seed}"
+        check_paired(run.evaluation, self._untuned(run.fold), what=what, base="zero-shot")
         return main_scores(run.evaluation)
 
     def save(self, folder: str | Path) -> Path:
@@ -242,20 +249,21 @@ class TransferMatrix:
         Raises:
             LofitLensError: The folder holds something else, or other runs.
         """
-        from lofit_lens.analysis.transfer.folder import save_transfer
-
-        return save_transfer(self, Path(folder))
+        untuned = [Record(ZERO_SHOT, t, t, self.seeds[0], e) for t, e in self.zero_shot.items()]
+        told = {"tasks": self.tasks, "seeds": self.seeds}
+        return save_records(folder, KIND, [*untuned, *self.runs], **told)
 
     @classmethod
     def load(cls, folder: str | Path) -> TransferMatrix:
-        """Read what `save` wrote, also that of earlier versions.
+        """Read a finished matrix, without the model.
+
+        Its folder is the `--out` of `lofit-lens transfer`, the `out` of `transfer_matrix`, or what
+        `save` wrote, also with earlier versions.
 
         Raises:
-            LofitLensError: There are no runs in the folder, or a file is of another format.
+            LofitLensError: The folder holds no finished matrix, or a damaged one.
         """
-        from lofit_lens.analysis.transfer.folder import load_transfer
-
-        return load_transfer(folder)
+        return cls.of((earlier_transfer(folder) or read_records(folder, KIND))[1])
 
     def __repr__(self) -> str:
         seeds = ", ".join(map(str, self.seeds))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lofit_lens.analysis.published import published as paper_number
 
 if TYPE_CHECKING:
-    from lofit_lens.analysis.comparison.results import Comparison
+    from lofit_lens.analysis.kinds.comparison import Comparison
 
 Row = Mapping[Hashable, Any]
 NOTHING = "\N{EN DASH}"

@@ -1,20 +1,24 @@
-"""Results of a sweep: one comparison for each number of examples or heads."""
+"""Sweeps: one comparison for each number of training examples or heads (Figures 4 and 5)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from lofit_lens.analysis.comparison.results import Comparison
-from lofit_lens.analysis.sweeping.folder import SweepFolder, read_sweep
+from lofit_lens.analysis.kinds.comparison import Comparison
+from lofit_lens.analysis.study.earlier import earlier_sweep
+from lofit_lens.analysis.study.record import ZERO_SHOT, Record
+from lofit_lens.analysis.study.store import Kind, read_records, save_records
 from lofit_lens.errors import LofitLensError
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
+
+KIND = Kind("sweep", "sweep.json")
 
 Swept = Literal["examples", "heads"]
 
@@ -102,31 +106,43 @@ class Sweep:
         return pd.concat(parts, ignore_index=True)
 
     def save(self, folder: str | Path) -> Path:
-        """Write every run as one gzipped JSON file, with a list of them.
+        """Write every record, with a list of them, as `example_sweep` and `head_sweep` do.
 
         Raises:
-            LofitLensError: The folder is not empty.
+            LofitLensError: The folder holds something else, or other runs.
         """
-        folder = Path(folder)
-        if folder.is_dir() and any(folder.iterdir()):
-            raise LofitLensError(f"{folder} is not empty. Name a new or an empty folder.")
-        target = SweepFolder(folder, self.swept)
-        runs = {x: comparison.runs for x, comparison in self.comparisons.items()}
-        for x, found in runs.items():
-            for run in found:
-                target.add(x, run)
-        target.finish(runs, n_heads=self.n_heads)
-        return folder
+        records = {
+            record.name: replace(record, cut=record.cut or _cut(self.swept, x, record))
+            for x, comparison in self.comparisons.items()
+            for record in comparison.runs
+        }
+        told = {"swept": self.swept, "n_heads": self.n_heads, "numbers": list(self.comparisons)}
+        return save_records(folder, KIND, list(records.values()), **told)
 
     @classmethod
     def load(cls, folder: str | Path) -> Sweep:
-        """Read what `save` wrote, or the folder of a finished `example_sweep` or `head_sweep`.
+        """Read a finished sweep, without the model, also of earlier versions.
 
         Raises:
             LofitLensError: The folder holds no finished sweep, or a damaged one.
         """
-        swept, runs, n_heads = read_sweep(folder)
-        return cls(swept, {x: Comparison(found) for x, found in runs.items()}, n_heads)
+        content, records = earlier_sweep(folder) or read_records(folder, KIND)
+        return cls.of(content["swept"], records, content["n_heads"])
+
+    @classmethod
+    def of(cls, swept: Swept, records: Sequence[Record], n_heads: int) -> Sweep:
+        """The sweep that records make; those of the model as it is count at every number."""
+        untuned = [record for record in records if record.method == ZERO_SHOT]
+        found: dict[int, list[Record]] = {}
+        for record in records:
+            if swept in record.cut:
+                found.setdefault(record.cut[swept], []).append(record)
+        comparisons = {}
+        for x, runs in found.items():
+            folds = {run.fold for run in runs}
+            there = [record for record in untuned if record.fold in folds and record not in runs]
+            comparisons[x] = Comparison((*there, *runs))
+        return cls(swept, comparisons, n_heads)
 
     def __repr__(self) -> str:
         numbers, seeds = (", ".join(map(str, given)) for given in (self.comparisons, self.seeds))
@@ -148,3 +164,8 @@ class Sweep:
         wide.columns.name = self.swept
         caption = f"{self!r}. Scores in %, with 95% intervals; .plot() draws them."
         return f"<p>{escape(caption)}</p>{wide.to_html(na_rep='')}"
+
+
+def _cut(swept: Swept, x: int, record: Record) -> dict[str, Any]:
+    """What makes a record that was made by hand a point of a sweep."""
+    return {} if record.method == ZERO_SHOT else {swept: x}
