@@ -77,7 +77,7 @@ def texts() -> Sequence[Any]:
 
 
 @cache
-def task(ability: str, train: int = 40, val: int = 30, test: int = 60) -> Task:
+def task(ability: str, train: int = 40, val: int = 12, test: int = 40) -> Task:
     """An embedded task with few items, spread over its splits."""
     whole = embedded(ability)
     cut = {
@@ -126,7 +126,7 @@ def comparison() -> Frames:
 def rivals() -> Frames:
     found = compare(
         model(), [task("truth")], OTHERS,
-        seeds=(42,), settings=replace(SETTINGS, kl_budget=0.05), texts=texts(), n_answers=3,
+        seeds=(42,), settings=replace(SETTINGS, kl_budget=0.05, random_draws=1), texts=texts(), n_answers=2,
         progress=False,
     )  # fmt: skip
     return {"frame": found.frame(), "choices": found.choices()}
@@ -160,7 +160,7 @@ def sweeps() -> Frames:
     )  # fmt: skip
     by_heads = head_sweep(
         model(), [task("kinship")], (0.03, 0.1),
-        methods=("lofit", "random-heads", "probes/bias", "iti"), seeds=(42, 43),
+        methods=("lofit", "random-heads", "probes/bias", "iti"), seeds=(42,),
         settings=replace(SETTINGS, k=None), **shared,
     )  # fmt: skip
     return {"examples": by_examples.frame(), "heads": by_heads.frame()}
