@@ -33,6 +33,7 @@ from lofit_lens.analysis import (
 from lofit_lens.analysis.demo.run import QUICK, run_demo
 from lofit_lens.analysis.measure.side_effects import sample_texts
 from lofit_lens.embedded.settings import SELECTION, TUNING
+from lofit_lens.embedded.world import Ability
 from lofit_lens.files import read_json_gz, write_json_gz
 from lofit_lens.model import load_model
 from lofit_lens.run import LofitRun, lofit
@@ -77,7 +78,7 @@ def texts() -> Sequence[Any]:
 
 
 @cache
-def task(ability: str, train: int = 40, val: int = 12, test: int = 40) -> Task:
+def task(ability: Ability, train: int = 40, val: int = 12, test: int = 40) -> Task:
     """An embedded task with few items, spread over its splits."""
     whole = embedded(ability)
     cut = {

@@ -32,9 +32,9 @@ def differences(then: Golden, now: Golden) -> list[str]:
             found.append(f"{name}: {len(before['rows'])} -> {len(after['rows'])} rows")
             continue
         for place, rows in enumerate(zip(before["rows"], after["rows"], strict=True)):
-            for column, *values in zip(before["columns"], *rows, strict=True):
-                if column not in NOT_COMPARED and not same(*values, column):
-                    found.append(f"{name}, row {place}, {column}: {values[0]!r} -> {values[1]!r}")
+            for column, old, new in zip(before["columns"], *rows, strict=True):
+                if column not in NOT_COMPARED and not same(old, new, column):
+                    found.append(f"{name}, row {place}, {column}: {old!r} -> {new!r}")
     return found
 
 
@@ -45,9 +45,8 @@ def same(then: Any, now: Any, column: str) -> bool:
     if isinstance(then, Mapping) and isinstance(now, Mapping):
         return list(then) == list(now) and all(same(then[key], now[key], key) for key in then)
     if isinstance(then, Sequence) and isinstance(now, Sequence) and not isinstance(then, str):
-        return len(then) == len(now) and all(
-            same(*pair, column) for pair in zip(then, now, strict=True)
-        )
+        pairs = zip(then, now, strict=False)
+        return len(then) == len(now) and all(same(old, new, column) for old, new in pairs)
     if not isinstance(then, float) or not isinstance(now, float):
         return bool(then == now)
     if isnan(then) or isnan(now):
