@@ -21,7 +21,7 @@ from lofit_lens.analysis.study.record import Record
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import Head, HeadSet
-from lofit_lens.run import LofitRun
+from lofit_lens.analysis.kinds.lofit import LofitRun
 from lofit_lens.scoring.evaluation import Evaluation
 
 NASTY = "<b>x</script><img src=x onerror=alert(1)>"

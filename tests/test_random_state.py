@@ -22,7 +22,7 @@ from lofit_lens.export import export_checkpoint
 from lofit_lens.folding import fold
 from lofit_lens.heads import HeadSet
 from lofit_lens.model import load_model
-from lofit_lens.run import lofit
+from lofit_lens.analysis.kinds.lofit import lofit
 from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.scoring.generation import generate_greedily
 from lofit_lens.selection import select_heads

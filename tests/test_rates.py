@@ -20,7 +20,7 @@ from lofit_lens.analysis.transfer.stages import score_heads
 from lofit_lens.errors import LofitLensError, TrainingStopped
 from lofit_lens.heads import HeadSet
 from lofit_lens.provenance import Provenance
-from lofit_lens.run import lofit
+from lofit_lens.analysis.kinds.lofit import lofit
 from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.selection import select_heads, select_together
 from lofit_lens.tasks import Task

@@ -24,7 +24,7 @@ from lofit_lens.analysis.transfer.folder import load_transfer, write_records
 from lofit_lens.analysis.kinds.matrix import TransferMatrix
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
-from lofit_lens.run import lofit
+from lofit_lens.analysis.kinds.lofit import lofit
 from lofit_lens.training import SelectionConfig, TuningConfig
 from tests.test_comparison import whole
 from tests.test_training import colour_task

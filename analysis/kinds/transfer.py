@@ -142,27 +142,27 @@ def transfer_matrix(
 def transfer_cells(
     tasks: Sequence[Task],
     settings: Mapping[str, Settings],
-    heads: str,
-    does: str,
     *,
     seeds: Sequence[int],
     draws: int,
+    heads: str = "lofit",
+    does: str = "bias",
     scores: AllScores | None = None,
     batch_size: BatchSize = 32,
-    sources: Sequence[Task] | None = None,
+    only_own: bool = False,
 ) -> Iterator[Cell]:
     """The model as it is on each task, then the heads of each source and random ones on it.
 
     Args:
         tasks: The tasks to tune and test on.
         settings: By name of the task: the number of heads, and how to train both stages.
-        heads: The selector.
-        does: What is tuned.
         seeds: The seeds.
         draws: Sets of random heads for each seed.
+        heads: The selector.
+        does: What is tuned.
         scores: The heads' scores, if they are there.
         batch_size: Sequences per forward pass in scoring.
-        sources: The tasks whose heads are tuned; default: all of them, on each.
+        only_own: Whether each task is tuned on its own heads and random ones alone.
     """
     for task in tasks:
         yield Cell.zero_shot(task, seeds[0], batch_size)
@@ -170,7 +170,7 @@ def transfer_cells(
         chosen = heads if scores is None else scores[task.name][seeds[0]].top(k=k)
         shared = {"does": does, "settings": own, "auto": Auto(task, seeds[0], chosen)}
         for seed in seeds:
-            for source in tasks if sources is None else sources or (task,):
+            for source in (task,) if only_own else tasks:
                 given = None if scores is None else scores[source.name][seed].top(k=k)
                 recipe = OnHeads(
                     heads=heads, source=source, ranked=settings[source.name], given=given, **shared

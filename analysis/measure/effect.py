@@ -33,7 +33,11 @@ def check_effect(untuned: Evaluation, edited: Evaluation, *, kl: float | None) -
         )
         moved = bool(np.abs(after - before).max() > ROUNDING)
     else:
-        moved = kl is None or kl > 0 or any(before["generated"] != after["generated"] for before, after in pairs)
+        moved = (
+            kl is None
+            or kl > 0
+            or any(before["generated"] != after["generated"] for before, after in pairs)
+        )
     if not moved:
         raise ScoringError(
             f"The edit changed none of the {len(pairs)} scored items of {edited.task}, so its score would "

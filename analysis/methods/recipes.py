@@ -104,6 +104,7 @@ class OnHeads(Named):
         does: "bias" or "scale", learned; or a direction of ITI, its strength chosen on validation.
         source: The task whose heads they are; None: the task at hand.
         ranked: The settings with which heads are put in order, where they are not `settings`.
+        ranked_seed: The seed with which they are, where it is not that of the run.
         given: The heads, where they are there already.
     """
 
@@ -111,6 +112,7 @@ class OnHeads(Named):
     does: str
     source: Task | None = None
     ranked: Settings | None = None
+    ranked_seed: int | None = None
     given: HeadSet | None = None
 
     def told(self) -> Mapping[str, Any]:
@@ -185,6 +187,7 @@ class OnHeads(Named):
         auto = auto if of.name == auto.task.name else replace(auto, task=of)
         ranked = self.ranked or self.settings
         n = ranked.n_heads(bench.model)
+        seed = seed if self.ranked_seed is None else self.ranked_seed
         return Chosen(Select(of, self.heads, ranked, seed, auto, n, draw), k)
 
 

@@ -45,11 +45,13 @@ class Auto:
         task: The task.
         seed: The seed, the first of the experiment.
         heads: The selector whose heads stage 2's is chosen on, or these themselves.
+        ranked_seed: The seed of the selector; None: the same.
     """
 
     task: Task
     seed: int
     heads: str | HeadSet = "lofit"
+    ranked_seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,10 @@ class Rate(Step[RateChoice]):
 
     @property
     def _config(self) -> Any:
-        return replace(getattr(self.settings, self.stage), seed=self.auto.seed)
+        seed = self.auto.seed
+        if self.stage == "selection" and self.auto.ranked_seed is not None:
+            seed = self.auto.ranked_seed
+        return replace(getattr(self.settings, self.stage), seed=seed)
 
     def run(self, bench: Bench, *given: Any) -> RateChoice:
         """Try every rate."""
@@ -148,7 +153,8 @@ def rates_for(stage: Stage | None, settings: Settings, auto: Auto, k: int) -> tu
         return (Rate(stage, settings, auto),)
     if isinstance(auto.heads, HeadSet):
         return (Rate(stage, settings, auto, Chosen(None, k, auto.heads)),)
-    of = Select(auto.task, auto.heads, settings, auto.seed, auto, k)
+    seed = auto.seed if auto.ranked_seed is None else auto.ranked_seed
+    of = Select(auto.task, auto.heads, settings, seed, auto, k)
     return (Rate(stage, settings, auto, Chosen(of, k)),)
 
 

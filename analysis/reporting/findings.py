@@ -11,9 +11,9 @@ from lofit_lens.analysis.kinds.matrix import RANDOM
 if TYPE_CHECKING:
     from lofit_lens.analysis.inside.layers import LayerDistribution
     from lofit_lens.analysis.kinds.comparison import Comparison
+    from lofit_lens.analysis.kinds.lofit import LofitRun
     from lofit_lens.analysis.kinds.matrix import TransferMatrix
     from lofit_lens.analysis.study.results import Study
-    from lofit_lens.run import LofitRun
     from lofit_lens.statistics import Estimate
 
 Row = Mapping[Hashable, Any]

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 from lofit_lens.analysis.study.keys import as_json, differences, key_of, plain
 from lofit_lens.analysis.study.record import Record
 from lofit_lens.analysis.study.step import Done, Step
+from lofit_lens.edits.edit import Edit
+from lofit_lens.edits.files import load_edit, save_edit
 from lofit_lens.errors import LofitLensError
 from lofit_lens.files import read_json, write_whole
 
@@ -85,6 +87,7 @@ class Store:
         self._overwrite = overwrite
         self._products: dict[str, Done[Any]] = {}
         self._request: dict[str, Any] = {}
+        self._told: dict[str, Any] = {}
         self._bench: dict[str, Any] = {}
         if self.path is not None:
             check_folder(self.path, self._kind, overwrite=overwrite, resume=resume)
@@ -142,11 +145,16 @@ class Store:
         if self.path is not None:
             self._open()
             if kept.edit is not None:
-                from lofit_lens.edits.files import save_edit
-
                 save_edit(kept.edit, self.path / EDITS / kept.name)
             kept.save(self.path / RECORDS / f"{kept.name}.json.gz")
         return kept
+
+    def edit_of(self, record: Record) -> Edit | None:
+        """The edit of a record, from memory or from the folder, if it was kept."""
+        if record.edit is None and self.path is not None:
+            place = self.path / EDITS / record.name
+            return load_edit(place) if place.is_dir() else None
+        return record.edit
 
     def keep(self, step: Step[Any], done: Done[Any]) -> None:
         """Keep what a step gave, with its cost, on disk if it has a folder there."""
@@ -181,9 +189,14 @@ class Store:
 
     def finish(self, records: Sequence[Record], **content: Any) -> None:
         """Write which records make up the result, in their order, and what else is to be told."""
+        self.tell(runs=[record.name for record in records], **content)
+
+    def tell(self, **content: Any) -> None:
+        """Add to what the marker tells of a result."""
         if self.path is not None:
             self._open()
-            self._mark({"runs": [record.name for record in records], **as_json(content)})
+            self._told |= as_json(content)
+            self._mark()
 
     def write(self, texts: Mapping[str, str]) -> list[Path]:
         """Write files for people; returns them."""
@@ -207,12 +220,12 @@ class Store:
         if not self._opened and self.path is not None:
             if self._overwrite:
                 _remove(self.path, self._kind)
-            self._mark({})
+            self._mark()
             self._opened = True
 
-    def _mark(self, content: Mapping[str, Any]) -> None:
+    def _mark(self) -> None:
         told = {"schema": STORE_SCHEMA, "kind": self._kind.name, "command_line": command_line()}
-        write_json(self.marker, {**told, **self._request, **content})
+        write_json(self.marker, told | self._request | self._told)
 
     def _read(self, path: Path) -> None:
         if self.marker.is_file():

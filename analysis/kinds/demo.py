@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from lofit_lens.analysis.transfer.earlier import AllScores
-from lofit_lens.analysis.transfer.folder import write_records
 
-from lofit_lens.analysis.demo.stages import first_stage, parts_of, second_stage
-from lofit_lens.analysis.demo.workers import job_runner
 from lofit_lens.analysis.inside.explorer.cards import head_cards
 from lofit_lens.analysis.inside.layers import LayerDistribution, layer_distribution
 from lofit_lens.analysis.kinds.matrix import RANDOM, TransferMatrix
-from lofit_lens.analysis.kinds.transfer import transfer_matrix
+from lofit_lens.analysis.kinds.transfer import AllScores, score_heads, transfer_cells
+from lofit_lens.analysis.measure.side_effects import sample_texts
+from lofit_lens.analysis.methods.settings import Settings
 from lofit_lens.analysis.runs import CARDS
-from lofit_lens.analysis.study.paired import main_scores, plain
+from lofit_lens.analysis.study.bench import Bench
+from lofit_lens.analysis.study.cell import Cell
+from lofit_lens.analysis.study.paired import main_scores
+from lofit_lens.analysis.study.record import ZERO_SHOT, Record
+from lofit_lens.analysis.study.run import run_cells
+from lofit_lens.analysis.study.store import Kind, Store
+from lofit_lens.attention import heads_of
 from lofit_lens.edits.on_heads import HeadIntervention
+from lofit_lens.embedded.settings import SELECTION, TUNING
 from lofit_lens.embedded.world import ABILITIES
+from lofit_lens.heads import number_of_heads
 from lofit_lens.scoring.generation import generate_greedily
 from lofit_lens.statistics import crossed_interval
 from lofit_lens.tasks.embedded import embedded
@@ -31,9 +38,15 @@ if TYPE_CHECKING:
     import pandas as pd
     from transformer_lens.model_bridge import TransformerBridge
 
+TABLES = ("table.csv", "table.md")
+KIND = Kind(
+    "demo",
+    "demo.json",
+    (*TABLES, CARDS, "report.html", "figure2-*percent.html", "figure3.html", "plotly.min.js"),
+)
 FLOOR = "floor: "
-RECORDS, EDITS = "records", "edits"
-"""Names of the folder with the scores of stage 1, the runs item by item and edits, and of these."""
+BATCH_SIZE = 256
+"""Sequences per forward pass in scoring."""
 
 
 @dataclass(frozen=True)
@@ -144,69 +157,74 @@ def _behind(matrix: TransferMatrix, task: str) -> dict[str, float]:
 
 
 def run_demo(
-    model: TransformerBridge, size: Size, folder: Path, *, workers: int = 1, progress: bool = True
+    model: TransformerBridge,
+    size: Size,
+    out: str | Path | Store,
+    *,
+    workers: Executor | int = 1,
+    progress: bool = True,
 ) -> Demo:
-    """Run everything, and write scores and records as soon as they are there.
+    """Run everything, and write scores, records and edits as soon as they are there.
 
     Args:
         model: The embedded model.
         size: How much to run.
-        folder: Where `cards.json` goes, and `records/` with the scores of stage 1, the runs and
-            the edits of one seed.
-        workers: Processes that share the work; results do not depend on it. With several, a script
-            that calls this needs `if __name__ == "__main__":`, because each runs the script anew.
+        out: The folder; what is in it is not run again.
+        workers: How many processes share the work, or an executor; results do not depend on it.
+            With several, a script that calls this needs `if __name__ == "__main__":`, because each
+            runs the script anew.
         progress: Whether to show bars.
 
     Raises:
         TrainingStopped: Training became unstable.
         LofitLensError: A worker process ended before its work was done.
     """
-    folder = folder / RECORDS
     tasks = [_cut(embedded(ability), size.items) for ability in ABILITIES]
-    with job_runner(model, workers) as run_jobs:
-        untuned, scores = first_stage(run_jobs, tasks, size.seeds, folder / "scores", progress)
-        parts = parts_of(
-            model,
-            tasks,
-            scores,
-            folder / "runs",
-            fractions=size.fractions,
-            seeds=size.seeds,
-            draws=size.draws,
-        )
-        second_stage(run_jobs, parts, progress)
-    matrices, scale = {}, {}
-    for fraction, (biases, scales) in zip(size.fractions, parts, strict=True):
-        matrices[fraction] = transfer_matrix(
-            model,
-            tasks,
-            seeds=size.seeds,
-            fraction=fraction,
-            random_draws=size.draws,
-            scores=scores,
-            zero_shot=untuned,
-            tuning=biases.tuning,
-            done=biases.finished(),
-            progress=False,
-        )
-        scale[fraction] = TransferMatrix(tuple(scales.finished()), untuned)
-        write_records(matrices[fraction], biases.folder)
-        write_records(scale[fraction], scales.folder)
-    edits = _own_edits(matrices[size.fractions[-1]], size.seeds[0])
-    for name, edit in edits.items():
-        edit.save(folder / EDITS / plain(name))
+    bench = Bench(model, sample_texts(model, n=16, tokens=32), batch_size=BATCH_SIZE)
+    store = Store.at(out, KIND)
+    records = run_cells(
+        bench, demo_cells(model, tasks, size), store,
+        workers=workers, keep_edits=True, what="demo", progress=progress,
+    )  # fmt: skip
+    scores = score_heads(
+        model, tasks, seeds=size.seeds, selection=SELECTION, out=store, progress=False
+    )
+    matrices, scale = (
+        {f: TransferMatrix.of(_part(records, f, does)) for f in size.fractions}
+        for does in ("bias", "scale")
+    )
+    edits = _own_edits(matrices[size.fractions[-1]], size.seeds[0], store)
     sample = _sample(model, tasks[1], edits[tasks[1].name])
-    head_cards(model, edits, scores, text=sample.prompt).save(folder.parent / CARDS)
+    if store.path is not None:
+        head_cards(model, edits, scores, text=sample.prompt).save(store.path / CARDS)
+    store.finish(records)
     return Demo(scores, matrices, scale, sample)
 
 
-def _own_edits(matrix: TransferMatrix, seed: int) -> dict[str, HeadIntervention]:
+def demo_cells(model: TransformerBridge, tasks: Sequence[Task], size: Size) -> Iterator[Cell]:
+    """Biases on the heads of every task, and the scale on each task's own, by share of heads."""
+    for fraction in size.fractions:
+        k = number_of_heads(heads_of(model).total, fraction=fraction)
+        settings = Settings(k=k, selection=SELECTION, tuning=TUNING)
+        for does in ("bias", "scale"):
+            for cell in transfer_cells(
+                tasks, dict.fromkeys((t.name for t in tasks), settings), does=does,
+                seeds=size.seeds, draws=size.draws, batch_size=BATCH_SIZE, only_own=does == "scale",
+            ):  # fmt: skip
+                yield replace(cell, cut={"fraction": fraction, "does": does})
+
+
+def _part(records: Sequence[Record], fraction: float, does: str) -> list[Record]:
+    """The records of one matrix."""
+    cut = {"fraction": fraction, "does": does}
+    return [record for record in records if record.method == ZERO_SHOT or record.cut == cut]
+
+
+def _own_edits(matrix: TransferMatrix, seed: int, store: Store) -> dict[str, HeadIntervention]:
     """The edit of each task on its own heads, with a seed."""
-    return {
-        run.task: run.edit
-        for run in matrix.runs
-        if run.source == run.task and run.seed == seed and run.edit is not None
-    }
+    own = [run for run in matrix.runs if run.source == run.fold and run.seed == seed]
+    edits = {run.fold: store.edit_of(run) for run in own}
+    return {task: edit for task, edit in edits.items() if isinstance(edit, HeadIntervention)}
 
 
 def _cut(task: Task, items: int | None) -> Task:

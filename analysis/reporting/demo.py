@@ -8,66 +8,45 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lofit_lens.analysis.folders import Kind, command_line, open_folder, records, write_json
+from lofit_lens.analysis.demo.run import FLOOR
 
-from lofit_lens.analysis.demo.run import FLOOR, RECORDS
 from lofit_lens.analysis.inside.overlap import head_overlap
 from lofit_lens.analysis.kinds.matrix import MARKS
-from lofit_lens.analysis.runs import CARDS
 from lofit_lens.embedded.settings import SELECTION, TUNING
 from lofit_lens.provenance import library_versions
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lofit_lens.analysis.demo.run import Demo, Size
-
-TABLES = ("table.csv", "table.md")
-KIND = Kind(
-    "demo",
-    marker="demo.json",
-    records=RECORDS,
-    products=(
-        *TABLES,
-        CARDS,
-        "report.html",
-        "figure2-*percent.html",
-        "figure3.html",
-        "plotly.min.js",
-    ),
-)
+    from lofit_lens.analysis.kinds.demo import Demo, Size
 
 
-def open_demo(folder: Path, size: Size, *, overwrite: bool) -> None:
-    """Make a folder for a demo; see `open_folder`."""
-    open_folder(folder, KIND, _settings(size), overwrite=overwrite)
-
-
-def write_report(demo: Demo, size: Size, folder: Path, seconds: float) -> list[Path]:
+def write_report(demo: Demo, size: Size, store: Store, seconds: float) -> list[Path]:
     """Write table and figures; plotly's script lies once beside them, so they open offline."""
     from lofit_lens.analysis.figures.files import write_figures
 
+    assert store.path is not None
     frame = demo.frame()
-    paths = [folder / name for name in (*TABLES, KIND.marker)]
-    frame.to_csv(paths[0], index=False)
-    paths[1].write_text(as_markdown(frame), encoding="utf-8")
-    write_json(paths[2], {**_settings(size), "seconds": round(seconds, 1), **as_json(demo)})
+    texts = dict(zip(TABLES, (frame.to_csv(index=False), as_markdown(frame)), strict=True))
+    paths = store.write(texts)
+    store.tell(**settings_of(size), seconds=round(seconds, 1), **as_json(demo))
     figures = {
         f"figure2-{100 * fraction:g}percent.html": matrix.plot(relative=False)
         for fraction, matrix in demo.matrices.items()
     }
     figures["figure3.html"] = demo.layers.plot()
-    return paths + write_figures({folder / name: figure for name, figure in figures.items()})
+    drawn = write_figures({store.path / name: figure for name, figure in figures.items()})
+    return [*paths, store.marker, *drawn]
 
 
 def as_json(demo: Demo) -> dict[str, Any]:
     """Table, matrices, overlap of the heads and the sample as plain JSON values."""
     return {
-        "table": records(demo.frame()),
+        "table": rows_of(demo.frame()),
         "transfer": {
-            f"{fraction:g}": records(matrix.frame()) for fraction, matrix in demo.matrices.items()
+            f"{fraction:g}": rows_of(matrix.frame()) for fraction, matrix in demo.matrices.items()
         },
-        "overlap": records(head_overlap(demo.layers.heads).frame()),
+        "overlap": rows_of(head_overlap(demo.layers.heads).frame()),
         "sample": asdict(demo.sample),
     }
 
@@ -146,10 +125,9 @@ def _matrix_text(cells: pd.DataFrame, heads: int) -> str:
     return "\n".join(lines)
 
 
-def _settings(size: Size) -> dict[str, Any]:
+def settings_of(size: Size) -> dict[str, Any]:
     """What was run, and how."""
     return {
-        "command_line": command_line(),
         "size": asdict(size),
         "selection": SELECTION.to_json(),
         "tuning": TUNING.to_json(),
