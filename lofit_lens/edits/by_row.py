@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from lofit_lens.attention import check_head_shape
+from lofit_lens.edits.hooked import Change, HookedEdit
 from lofit_lens.heads import HeadSet
-from lofit_lens.positions import TokenScope, tracked_positions
+from lofit_lens.positions import TokenScope
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-    from lofit_lens.positions import PositionTracker
 
-
-class StackedHeads:
+class StackedHeads(HookedEdit):
     """Head sets in training side by side: each row of a batch is edited by its owner's numbers.
 
     Args:
@@ -31,7 +29,6 @@ class StackedHeads:
     """
 
     provenance = None
-    needs_whole_texts = False
 
     def __init__(
         self,
@@ -64,29 +61,31 @@ class StackedHeads:
         self._present = {0} if owners is None else set(owners)
         self._owners = torch.tensor(owners or [0], device=self._parameters[0].device)
 
-    @contextmanager
-    def applied(self, model: TransformerBridge) -> Iterator[PositionTracker]:
-        """Edit every forward pass of `model` inside the context."""
+    def check_model(self, model: TransformerBridge) -> None:
+        """Refuse heads of another model shape.
+
+        Raises:
+            ModelMismatchError: They do not fit.
+        """
         for heads in self._heads:
             check_head_shape(model, heads)
-        with tracked_positions(model, self.scope) as positions:
-            hooks = [
-                (f"blocks.{layer}.attn.hook_z", self._hook(place, positions))
-                for place, layer in enumerate(self._layers)
-            ]
-            with model.hooks(fwd_hooks=hooks):
-                yield positions
 
-    def _hook(self, place: int, positions: PositionTracker) -> Any:
-        def edit(z: Tensor, hook: object = None) -> Tensor:  # noqa: ARG001
+    def changes(self, model: TransformerBridge) -> dict[str, Change]:  # noqa: ARG002
+        """The numbers of each row's owner at `hook_z` of every layer that one of them edits."""
+        return {
+            f"blocks.{layer}.attn.hook_z": self._change(place)
+            for place, layer in enumerate(self._layers)
+        }
+
+    def _change(self, place: int) -> Change:
+        def change(z: Tensor) -> Tensor:
             if place == 0:  # once for all layers, as each forward pass meets this one first
                 self._by_layer = self._laid_out()
             numbers = self._by_layer[place].to(z.device)
-            change = numbers[self._owners.to(z.device)][:, None, :, : z.shape[-1]]
-            after = z * (1 + change) if self._component == "scale" else z + change
-            return positions.limit(after.to(z.dtype), z)
+            here = numbers[self._owners.to(z.device)][:, None, :, : z.shape[-1]]
+            return z * (1 + here) if self._component == "scale" else z + here
 
-        return edit
+        return change
 
     def _laid_out(self) -> tuple[Float[Tensor, "run head d_head"], ...]:
         """The numbers by layer, zero for heads that a run does not edit.
