@@ -78,11 +78,11 @@ def demo(
         import time
 
         import torch
-        from lofit_lens.analysis.demo.report import as_json as demo_json
-        from lofit_lens.analysis.demo.report import as_text, open_demo, write_report
-        from lofit_lens.analysis.demo.run import QUICK, WHOLE, run_demo
         from lofit_lens.analysis.demo.workers import usable_workers
 
+        from lofit_lens.analysis.kinds.demo import QUICK, WHOLE, run_demo
+        from lofit_lens.analysis.reporting.demo import as_json as demo_json
+        from lofit_lens.analysis.reporting.demo import as_text, open_demo, write_report
         from lofit_lens.analysis.reporting.page import report as report_page
         from lofit_lens.identity import EMBEDDED
         from lofit_lens.model import load_model
