@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lofit_lens.analysis.causal.ablation import ablation_to, mean_z, training_texts
 from lofit_lens.analysis.causal.controls import others_like
-from lofit_lens.analysis.causal.patching import PatchIntervention, check_all_positions
+from lofit_lens.analysis.causal.patching import PatchIntervention
 from lofit_lens.analysis.causal.stacking import StackedEdits
 from lofit_lens.analysis.kinds.curves import ABLATIONS, CURVES, KIND, Ablation, CausalCurves, Curve
 from lofit_lens.analysis.methods.steps import learned_from
@@ -117,7 +117,9 @@ def causal_curves(
             f"ablation must be one of {', '.join(ABLATIONS)}, the last only with an edit; got "
             f"{ablation!r} {'without' if edit is None else 'with'} an edit."
         )
-    check_all_positions(model, edit)
+    if edit is not None:
+        with PatchIntervention(heads, donor=edit).applied(model):
+            pass  # refuses what cannot be patched
     rankings = [heads, *(others_like(heads, seed=seed, draw=draw) for draw in range(draws))]
     plan: list[tuple[Curve, int, int, HeadSet]] = [
         (curve, draw, k, ranking.first(k) if k else ranking - ranking)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from lofit_lens.analysis.measure.leaks import sealed
 from lofit_lens.analysis.methods.selectors import SELECTORS, Stage, selector
@@ -324,6 +324,7 @@ class Tune(Step[Fitted]):
         ]
 
 
+@runtime_checkable
 class Fitting(Protocol):
     """A recipe that is fitted in one piece."""
 
