@@ -13,10 +13,10 @@ from lofit_lens.analysis.causal.two_runs import TwoRuns, owners
 from lofit_lens.attention import check_head_shape
 from lofit_lens.edits.edit import Edit
 from lofit_lens.errors import LofitLensError, UnsupportedError
+from lofit_lens.fast.in_force import edited
 from lofit_lens.heads import HeadSet
 from lofit_lens.positions import PositionTracker
 from lofit_lens.provenance import Provenance
-from lofit_lens.scoring.logprobs import edited
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

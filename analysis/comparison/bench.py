@@ -16,7 +16,7 @@ from lofit_lens.analysis.measure.side_effects import is_refusal, open_answers, s
 from lofit_lens.analysis.methods.settings import Leaky, Method
 from lofit_lens.edits.edit import Edit
 from lofit_lens.errors import ScoringError
-from lofit_lens.fast.direct import COUNTS
+from lofit_lens.fast.wrappers import only_counts
 from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.scoring.evaluation import Evaluation
 from lofit_lens.tasks.task import MultipleChoice, Task
@@ -175,8 +175,7 @@ def _measured(model: TransformerBridge) -> Iterator[_Measured]:
     def count(_module: object, _args: object, embedded: Any) -> None:
         measured.tokens += embedded.shape[0] * embedded.shape[1]
 
-    setattr(count, COUNTS, True)  # so that it does not keep work from being shared
-    handle = model.embed.original_component.register_forward_hook(count)
+    handle = model.embed.original_component.register_forward_hook(only_counts(count))
     try:
         yield measured
     finally:

@@ -1,4 +1,4 @@
-"""Texts that go through the model again and again, as those of a training set."""
+"""Forward passes of training: what the edit does not change is computed once per data set."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from lofit_lens.attention import key_value_heads, z_widths
-from lofit_lens.fast.direct import direct
+from lofit_lens.fast.forward_passes import ForwardPasses
+from lofit_lens.fast.in_force import in_force
+from lofit_lens.fast.keys_values import KeysValues, joined
+from lofit_lens.fast.layout import Bundle, common_start, lay_out, side_by_side
 from lofit_lens.fast.memory import free_memory
-from lofit_lens.fast.passes import summed_logprobs
-from lofit_lens.fast.past import Announce, KeysValues, joined, run_past
 from lofit_lens.fast.replay import Replay
-from lofit_lens.fast.rows import Bundle, common_start, lay_out, side_by_side, stack
 from lofit_lens.fast.switches import taken
-from lofit_lens.fast.trust import same, standing, works
-from lofit_lens.positions import SPARE_PROMPTS, known_prompts
-from lofit_lens.tokens import EncodedText, Encoder
+from lofit_lens.fast.trial import same, works
+from lofit_lens.positions import SPARE_PROMPTS
+from lofit_lens.tokens import EncodedText
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -34,18 +34,18 @@ _LOG = logging.getLogger(__name__)
 
 Group = Sequence[EncodedText]
 
-Passes = Callable[..., Tensor]
+GroupLogprobs = Callable[..., Tensor]
 """From numbers of groups, and of the run that each belongs to, to summed log-probabilities."""
 
 
 @contextmanager
-def repeated_passes(
+def training_passes(
     model: TransformerBridge,
     groups: Sequence[Group],
     edit: Edit,
     *,
     checkpointed: bool = False,
-) -> Iterator[Passes]:
+) -> Iterator[GroupLogprobs]:
     """Put an edit in force on texts that go through the model again and again.
 
     What the edit does not change is computed here, once: the keys and values of prompts that its
@@ -66,50 +66,32 @@ def repeated_passes(
         `StackedHeads`, to the summed log-probabilities of the answers of their texts, in order;
         differentiable. Run `backward` inside the context.
     """
-    known = standing(model)
     longest = max(len(text.ids) for group in groups for text in group)
-    shares = known.may_share(model, longest) and not edit.needs_whole_texts
-    with ExitStack() as contexts:
-        contexts.enter_context(edit.applied(model))
-        announce = contexts.enter_context(known_prompts(model))
-        replay = Replay(model) if taken().replay and known.alone else None
-        is_direct = contexts.enter_context(direct(model))
-        shares = shares and is_direct
-        passes = _Passes(model, announce, groups, edit, is_direct=is_direct, shares=shares)
+    with in_force(model, edit, longest=longest, again=True) as passes, ExitStack() as contexts:
+        prepared = _Prepared(passes, groups, edit)
         spared = getattr(edit, "scope", "all") in SPARE_PROMPTS
-        if shares and spared and taken().prompts and not checkpointed:
-            passes.keep_prompts()
-        if is_direct and replay is not None and replay.saves:
-            passes.keep_below(replay, contexts)
-        yield passes.logprobs
+        if passes.shares_rows and spared and taken().prompts and not checkpointed:
+            prepared.keep_prompts()
+        if passes.replay is not None and passes.replay.saves:
+            prepared.keep_below(passes.replay, contexts)
+        yield prepared.logprobs
 
 
-class _Passes:
+class _Prepared:
     """Groups of texts, ready to go through the model."""
 
-    def __init__(
-        self,
-        model: TransformerBridge,
-        announce: Announce,
-        groups: Sequence[Group],
-        edit: Edit,
-        *,
-        is_direct: bool,
-        shares: bool,
-    ) -> None:
-        self._model = model
-        self._announce = announce
+    def __init__(self, passes: ForwardPasses, groups: Sequence[Group], edit: Edit) -> None:
+        self._passes = passes
+        self._model = passes.model
         self._groups = groups
         self._own = getattr(edit, "own", None)
-        self._direct = is_direct
-        self._pad = Encoder(model).pad
         self._prompts: list[list[KeysValues]] | None = None
         self._replay: Replay | None = None
         self._recording = False
         self._recorded: dict[tuple[int, int], int] = {}
-        self._shares = shares
         self._layout: list[list[Bundle]] = [
-            [lay_out(group)] if shares else [lay_out([text]) for text in group] for group in groups
+            [lay_out(group)] if passes.shares_rows else [lay_out([text]) for text in group]
+            for group in groups
         ]
 
     def logprobs(self, groups: Sequence[int], runs: Sequence[int] | None = None) -> Tensor:
@@ -126,12 +108,11 @@ class _Passes:
         past = None
         if self._prompts is not None:
             past = joined([self._prompts[i] for i in groups])
-        batch = stack(bundles, rows, pad=self._pad, device=self._model.cfg.device)
-        return summed_logprobs(self._model, batch, self._announce, direct=self._direct, past=past)
+        return self._passes.logprobs(bundles, rows, past=past)
 
     def _rows(self, bundles: Sequence[Bundle], owners: Sequence[int]) -> list[list[int]]:
         """Which bundles share a row: only those of one run, and none behind a past of its own."""
-        if not self._shares or self._prompts is not None or self._recording:
+        if not self._passes.shares_rows or self._prompts is not None or self._recording:
             return [[i] for i in range(len(bundles))]
         lengths = [len(bundle.tokens) for bundle in bundles]
         return side_by_side(lengths, self._model.cfg.d_model, owners)
@@ -147,12 +128,10 @@ class _Passes:
         kept: dict[int, list[KeysValues]] = {}
         for some in _by_length(lengths):
             longest = max(lengths[i] for i in some)
-            tokens = torch.full((len(some), longest), self._pad)
+            tokens = torch.full((len(some), longest), self._passes.pad)
             for row, i in zip(tokens, some, strict=True):
                 row[: lengths[i]] = torch.tensor(self._groups[i][0].ids[: lengths[i]])
-            layers = run_past(
-                self._model, tokens.to(cfg.device), self._announce, direct=self._direct
-            )
+            layers = self._passes.keys_values(tokens.to(cfg.device))
             for row, i in enumerate(some):
                 kept[i] = [
                     (
@@ -175,7 +154,7 @@ class _Passes:
         with torch.no_grad():
             probe = list(range(min(2, len(lengths))))
             before = self.logprobs(probe)
-            if not works(lambda: self._record(replay, lengths)):
+            if not works(self._record, replay, lengths):
                 return
             with ExitStack() as trial:
                 trial.enter_context(replay.put_in())
