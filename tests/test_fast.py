@@ -157,6 +157,38 @@ def test_processed_weights_and_forks_of_attention_inputs_keep_the_plain_path(
         assert not passes.unwrapped
 
 
+def test_through_the_door_an_edit_and_hooks_are_in_force_inside_and_gone_outside(
+    llama: TransformerBridge,
+) -> None:
+    edit, hook = draw_edit(llama, heads=[(1, 1)]), ("blocks.2.attn.hook_z", lambda z, hook: 2 * z)  # noqa: ARG005
+    tokens = torch.tensor([TEXTS[0].ids])
+    before = llama(tokens)
+    with llama.hooks(fwd_hooks=[hook]), edit.applied(llama):
+        expected = llama(tokens)
+    with in_force(llama, edit, hooks=[hook]) as passes:
+        assert passes.unwrapped
+        assert torch.allclose(llama.original_model(tokens).logits, expected, atol=1e-5)
+    assert not torch.allclose(before, expected, atol=1e-2)
+    assert torch.equal(llama(tokens), before)
+
+
+def test_texts_share_only_where_no_other_code_and_no_length_stands_against_it(
+    llama: TransformerBridge,
+) -> None:
+    edit, hook = draw_edit(llama, heads=[(1, 1)]), ("blocks.2.hook_out", lambda x, hook: x)  # noqa: ARG005
+    with in_force(llama, edit, longest=9, again=True) as passes:
+        assert passes.continues
+        assert passes.shares_rows
+        assert passes.replay is not None
+    with llama.hooks(fwd_hooks=[hook]), in_force(llama, edit, longest=9, again=True) as passes:
+        assert passes.unwrapped
+        assert not (passes.continues or passes.shares_rows or passes.replay)
+    with in_force(llama, edit, hooks=[hook], longest=9) as passes:
+        assert not (passes.continues or passes.shares_rows)
+    with in_force(llama, draw_loreft(llama), longest=9) as passes:
+        assert not (passes.continues or passes.shares_rows)
+
+
 @pytest.mark.parametrize("family", ["gpt2", "neox"])
 def test_a_changed_weight_of_a_split_projection_is_not_passed_by(
     family: str, tiny_model: ModelBuilder

@@ -30,14 +30,12 @@ class ForwardPasses:
 
     Attributes:
         model: A bridge.
-        announce: Tells each edit in force, before a pass, the prompt length and the place in its own
-            text of each token.
+        announce: Tells the edits, before a pass, each token's prompt length and place in its text.
         pad: Token id of padding.
-        unwrapped: Whether the modules of Hugging Face run without the wrappers of the bridge that
-            nobody listens to.
+        unwrapped: Whether the modules of Hugging Face run, without the wrappers that nobody heeds.
         continues: Whether texts may go on behind keys and values that they have in common.
         shares_rows: Whether they may lie in one row too.
-        replay: What lies below the edit, if it may be kept.
+        replay: What lies below the edit, if there is something and it may be kept.
     """
 
     model: TransformerBridge
@@ -135,13 +133,8 @@ def _answers_only(model: TransformerBridge, rows: Rows) -> Iterator[bool]:
     """Let the unembedding see only the positions that predict an answer, if nobody else looks."""
     hf_model: Any = model.original_model
     unembed = hf_model.get_output_embeddings()
-    watched = any(map(heeds, hf_model._forward_hooks.values()))
-    if (
-        not taken().answers_only
-        or unembed is None
-        or watched
-        or any(map(listens, unembed.modules()))
-    ):
+    wanted = taken().answers_only and not any(map(heeds, hf_model._forward_hooks.values()))
+    if unembed is None or not wanted or any(map(listens, unembed.modules())):
         yield False
         return
 

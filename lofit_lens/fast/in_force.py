@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -26,27 +27,25 @@ def in_force(
     edit: Edit | None = None,
     *,
     hooks: Sequence[tuple[str, Callable[..., Any]]] = (),
-    longest: int | None = None,
+    longest: int = sys.maxsize,
     again: bool = False,
 ) -> Iterator[ForwardPasses]:
     """Put an edit in force on a model, and run it by the shortest way that gives the same.
 
-    Hooks added inside the context may not be called, unless they are on the whole model or its
-    unembedding. Those of others that are there before are called, and then texts share nothing.
+    Hooks of others that are there already are called, and then texts share nothing. Hooks added
+    inside the context may not be called, but for those on the whole Hugging Face model.
 
     Args:
         model: A bridge.
         edit: The edit; None leaves the model as it is.
-        hooks: Names of hook points and functions to attach to them as well; texts then share nothing.
-        longest: Tokens of the longest text, which says whether texts may share some; None: they do
-            not.
+        hooks: Names of hook points, and functions to attach to them too; then texts share nothing.
+        longest: Tokens of the longest text, as some families can share up to a length only.
         again: Whether texts go through again and again, so that it pays to keep what lies below
             the edit.
     """
-    # The order matters. What texts share, and what is kept, must not depend on code of others that
-    # may look at places in the batch: so first see who listens while it is only others. The edits
-    # told about prompts are those in force. Wrappers come last, as who listens must be known for
-    # each, and blocks can only be asked while they have theirs.
+    # The order matters. Who else listens is asked before the edit is there: code of others may look
+    # at places in the batch, which sharing moves. What the edit leaves alone is asked while the
+    # blocks have their wrappers; these come off last, because hooks on one that is off are not called.
     alone = nobody_listens(model)
     trial = try_shortcuts(model)
     with ExitStack() as contexts:
@@ -54,18 +53,18 @@ def in_force(
         if hooks:
             contexts.enter_context(model.hooks(fwd_hooks=[*hooks]))
         announce = contexts.enter_context(known_prompts(model))
-        replay = Replay(model) if again and alone and taken().replay else None
+        below = Replay(model) if again and alone and taken().replay else None
         unwrapped = contexts.enter_context(without_wrappers(model, trial.attention))
-        whole = edit is not None and edit.needs_whole_texts
-        share = taken().shared and trial.shares and alone and unwrapped and not (whole or hooks)
+        whole = hooks or (edit is not None and edit.needs_whole_texts)
+        share = taken().shared and trial.shares and alone and unwrapped and not whole
         yield ForwardPasses(
             model=model,
             announce=announce,
             pad=Encoder(model).pad,
             unwrapped=unwrapped,
-            continues=share and longest is not None and may_continue(model, longest),
-            shares_rows=share and longest is not None and may_share_rows(model, longest),
-            replay=replay if unwrapped else None,
+            continues=share and may_continue(model, longest),
+            shares_rows=share and may_share_rows(model, longest),
+            replay=below if unwrapped and below is not None and below.saves else None,
         )
 
 

@@ -72,7 +72,7 @@ def training_passes(
         spared = getattr(edit, "scope", "all") in SPARE_PROMPTS
         if passes.shares_rows and spared and taken().prompts and not checkpointed:
             prepared.keep_prompts()
-        if passes.replay is not None and passes.replay.saves:
+        if passes.replay is not None:
             prepared.keep_below(passes.replay, contexts)
         yield prepared.logprobs
 
@@ -87,42 +87,37 @@ class _Prepared:
         self._own = getattr(edit, "own", None)
         self._prompts: list[list[KeysValues]] | None = None
         self._replay: Replay | None = None
-        self._recording = False
         self._recorded: dict[tuple[int, int], int] = {}
         self._layout: list[list[Bundle]] = [
             [lay_out(group)] if passes.shares_rows else [lay_out([text]) for text in group]
             for group in groups
         ]
 
-    def logprobs(self, groups: Sequence[int], runs: Sequence[int] | None = None) -> Tensor:
+    def logprobs(
+        self, groups: Sequence[int], runs: Sequence[int] | None = None, *, apart: bool = False
+    ) -> Tensor:
         """Summed log-probabilities of the answers of some groups."""
         numbers = [(i, part) for i in groups for part in range(len(self._layout[i]))]
         bundles = [self._layout[i][part] for i, part in numbers]
         runs = runs or [0] * len(groups)
         owners = [run for i, run in zip(groups, runs, strict=True) for _ in self._layout[i]]
-        rows = self._rows(bundles, owners)
+        rows = [[i] for i in range(len(bundles))]
+        if self._passes.shares_rows and self._prompts is None and not apart:
+            lengths = [len(bundle.tokens) for bundle in bundles]
+            rows = side_by_side(lengths, self._model.cfg.d_model, owners)
         if self._own is not None:
             self._own([owners[row[0]] for row in rows])
         if self._replay is not None:
             self._replay.choose([[self._recorded[numbers[i]] for i in row] for row in rows])
-        past = None
-        if self._prompts is not None:
-            past = joined([self._prompts[i] for i in groups])
+        past = joined([self._prompts[i] for i in groups]) if self._prompts else None
         return self._passes.logprobs(bundles, rows, past=past)
-
-    def _rows(self, bundles: Sequence[Bundle], owners: Sequence[int]) -> list[list[int]]:
-        """Which bundles share a row: only those of one run, and none behind a past of its own."""
-        if not self._passes.shares_rows or self._prompts is not None or self._recording:
-            return [[i] for i in range(len(bundles))]
-        lengths = [len(bundle.tokens) for bundle in bundles]
-        return side_by_side(lengths, self._model.cfg.d_model, owners)
 
     def keep_prompts(self) -> None:
         """Run the prompts, all but their last token, and keep their keys and values."""
         lengths = [min(common_start(group), group[0].n_prompt) - 1 for group in self._groups]
-        cfg = self._model.cfg
-        heads = key_value_heads(cfg)
-        size = 2 * heads * sum(z_widths(self._model)) * self._bytes * sum(lengths)
+        cfg, weight = self._model.cfg, next(self._model.original_model.parameters())
+        numbers = 2 * key_value_heads(cfg) * sum(z_widths(self._model)) * sum(lengths)
+        size = numbers * weight.element_size()
         if min(lengths) < 1 or not self._fits(size, "the keys and values of prompts"):
             return
         kept: dict[int, list[KeysValues]] = {}
@@ -133,13 +128,8 @@ class _Prepared:
                 row[: lengths[i]] = torch.tensor(self._groups[i][0].ids[: lengths[i]])
             layers = self._passes.keys_values(tokens.to(cfg.device))
             for row, i in enumerate(some):
-                kept[i] = [
-                    (
-                        k[row : row + 1, :, : lengths[i]].clone(),
-                        v[row : row + 1, :, : lengths[i]].clone(),
-                    )
-                    for k, v in layers
-                ]
+                own = slice(row, row + 1), slice(None), slice(lengths[i])
+                kept[i] = [(keys[own].clone(), values[own].clone()) for keys, values in layers]
         self._prompts = [kept[i] for i in range(len(lengths))]
         self._layout = [
             [lay_out(group, skip=n)] for group, n in zip(self._groups, lengths, strict=True)
@@ -165,22 +155,14 @@ class _Prepared:
                     self._replay = None
 
     def _record(self, replay: Replay, lengths: Sequence[int]) -> bool:
-        self._recording = True
-        try:
-            for some in _by_length(lengths):
-                for i in some:
-                    for part in range(len(self._layout[i])):
-                        self._recorded[i, part] = len(self._recorded)
-                rows = [len(bundle.tokens) for i in some for bundle in self._layout[i]]
-                with replay.recorded(rows):
-                    self.logprobs(some)
-        finally:
-            self._recording = False
+        for some in _by_length(lengths):
+            for i in some:
+                for part in range(len(self._layout[i])):
+                    self._recorded[i, part] = len(self._recorded)
+            rows = [len(bundle.tokens) for i in some for bundle in self._layout[i]]
+            with replay.recorded(rows):
+                self.logprobs(some, apart=True)
         return True
-
-    @property
-    def _bytes(self) -> int:
-        return next(self._model.original_model.parameters()).element_size()
 
     def _fits(self, size: int, what: str) -> bool:
         limit = taken().memory * free_memory(next(self._model.original_model.parameters()).device)

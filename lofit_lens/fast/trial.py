@@ -63,8 +63,13 @@ def try_shortcuts(model: TransformerBridge) -> Trial:
 
 def may_continue(model: TransformerBridge, longest: int) -> bool:
     """Whether texts up to a length, in tokens, may go on behind keys and values of others."""
-    limit = _trained_length(_text_config(model))
-    return limit is None or longest <= limit
+    config = _text_config(model)
+    rope = getattr(config, "rope_parameters", None) or {}
+    kinds = {r.get("rope_type") for r in (rope, *rope.values()) if isinstance(r, dict)}
+    if kinds.isdisjoint(_BY_LENGTH):
+        return True
+    trained = rope.get("original_max_position_embeddings") or config.max_position_embeddings
+    return longest <= trained
 
 
 def may_share_rows(model: TransformerBridge, longest: int) -> bool:
@@ -137,14 +142,3 @@ def _shares(model: TransformerBridge, attention: str, plain: Tensor) -> bool:
 def _text_config(model: TransformerBridge) -> Any:
     hf_model: Any = model.original_model
     return hf_model.config.get_text_config()
-
-
-def _trained_length(config: Any) -> int | None:
-    """Tokens beyond which rotary positions depend on the length of the text."""
-    rope = getattr(config, "rope_parameters", None) or {}
-    kinds = {rope.get("rope_type")} | {
-        r.get("rope_type") for r in rope.values() if isinstance(r, dict)
-    }
-    if not kinds & {*_BY_LENGTH}:
-        return None
-    return rope.get("original_max_position_embeddings") or config.max_position_embeddings
