@@ -132,6 +132,7 @@ def test_the_template_up_to_the_question_is_run_once_and_scores_stay(
     chat_model: Loader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from lofit_lens.fast.forward_passes import ForwardPasses
+    from lofit_lens.fast.trial import try_shortcuts
 
     model = chat_model("system")
     task = made_up().as_chat(model.tokenizer, "Answer with the name of a colour.")
@@ -139,6 +140,7 @@ def test_the_template_up_to_the_question_is_run_once_and_scores_stay(
     texts = [t for e in task.test for t in encoder.candidates(e.prompt, e.correct + e.incorrect)]
     kept: list[int] = []
     keys_values = ForwardPasses.keys_values
+    try_shortcuts(model)
 
     def watched(passes: ForwardPasses, tokens: Any) -> Any:
         kept.append(tokens.shape[1])

@@ -72,10 +72,7 @@ def without_wrappers(model: TransformerBridge, attention: str | None) -> Iterato
 
 
 def fastest_attention(model: TransformerBridge) -> str:
-    """PyTorch's attention, where the family supports it and it pays; else Hugging Face's eager one.
-
-    A family that caps its attention scores keeps the eager one.
-    """
+    """PyTorch's, where the family supports it, caps no scores and it pays; else the eager one."""
     hf_model: Any = model.original_model
     capped = getattr(hf_model.config.get_text_config(), "attn_logit_softcapping", None)
     small = z_width(model) < SMALL and next(hf_model.parameters()).device.type == "cpu"

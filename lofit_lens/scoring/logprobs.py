@@ -61,11 +61,10 @@ def answer_logprobs(
                 f"A text to score needs a token before its answer, got n_prompt = {text.n_prompt}. "
                 "Encode texts with `Encoder.continuation`, which puts one there."
             )
-    device = next(model.original_model.parameters()).device
     return within_memory(
         lambda size: _answer_logprobs(model, texts, edit, size, progress=progress),
         batch_size,
-        device,
+        next(model.original_model.parameters()).device,
     )
 
 
