@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lofit_lens.attention import key_value_heads, z_widths
+from lofit_lens.edits.by_row import StackedHeads
 from lofit_lens.fast.forward_passes import ForwardPasses
 from lofit_lens.fast.in_force import in_force
 from lofit_lens.fast.keys_values import KeysValues, joined
@@ -69,7 +70,7 @@ def training_passes(
     longest = max(len(text.ids) for group in groups for text in group)
     with in_force(model, edit, longest=longest, again=True) as passes, ExitStack() as contexts:
         prepared = _Prepared(passes, groups, edit)
-        spared = getattr(edit, "scope", "all") in SPARE_PROMPTS
+        spared = edit.scope in SPARE_PROMPTS
         if passes.shares_rows and spared and taken().prompts and not checkpointed:
             prepared.keep_prompts()
         if passes.replay is not None:
@@ -84,7 +85,7 @@ class _Prepared:
         self._passes = passes
         self._model = passes.model
         self._groups = groups
-        self._own = getattr(edit, "own", None)
+        self._own = edit.own if isinstance(edit, StackedHeads) else None
         self._prompts: list[list[KeysValues]] | None = None
         self._replay: Replay | None = None
         self._recorded: dict[tuple[int, int], int] = {}
