@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from lofit_lens.analysis.comparison.run import ComparisonRun, Cost
 from lofit_lens.analysis.measure.leaks import sealed
 from lofit_lens.analysis.measure.side_effects import is_refusal, open_answers, side_effects
@@ -19,14 +17,12 @@ from lofit_lens.errors import ScoringError
 from lofit_lens.fast.direct import COUNTS
 from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.scoring.evaluation import Evaluation
-from lofit_lens.tasks.task import MultipleChoice, Task
+from lofit_lens.tasks.scoring import Scoring
+from lofit_lens.tasks.task import Task
 from lofit_lens.tokens import EncodedText
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
-
-ROUNDING = 1e-4
-"""Log-probabilities of one text that differ by less differ by the way they were batched, in nats."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,7 @@ class Bench:
             )
         effects = self._side_effects(fitted.edit)
         if fitted.edit is not None and untuned is not None:
-            check_effect(untuned, scored, kl=effects["kl"])
+            check_effect(task.scoring, untuned, scored, kl=effects["kl"])
         answers = self._answers(task, fitted.edit)
         if answers:
             refusals = sum(is_refusal(answer["answer"]) for answer in answers)
@@ -107,7 +103,7 @@ class Bench:
         return {"cross_entropy": found.cross_entropy, "kl": found.kl}
 
     def _answers(self, task: Task, edit: Edit | None) -> list[dict[str, str]]:
-        if not self.n_answers or not isinstance(task.scoring, MultipleChoice):
+        if not self.n_answers or task.scoring.generates:
             return []
         return open_answers(self.model, task, edit, n=self.n_answers, batch_size=self.batch_size)
 
@@ -119,13 +115,14 @@ def _warning(edit: Edit | None) -> dict[str, str]:
     return {} if told is None else {"warning": told}
 
 
-def check_effect(untuned: Evaluation, edited: Evaluation, *, kl: float) -> None:
+def check_effect(scoring: Scoring, untuned: Evaluation, edited: Evaluation, *, kl: float) -> None:
     """Refuse the scores of an edit that did not reach what is scored.
 
-    Under multiple choice some log-probability must have changed by more than rounding. Generated
-    text may stay the same under a weak edit; then the distribution over plain text must have.
+    Generated text may stay the same under a weak edit; then the distribution over plain text must
+    have changed.
 
     Args:
+        scoring: Of the task; it says whether a score was reached.
         untuned: Scores of the model as it is.
         edited: Scores of the same items under the edit.
         kl: KL divergence from the unedited model on plain text.
@@ -133,20 +130,12 @@ def check_effect(untuned: Evaluation, edited: Evaluation, *, kl: float) -> None:
     Raises:
         ScoringError: The edit changed nothing.
     """
-    pairs = list(zip(untuned.records, edited.records, strict=True))
-    if "correct" in edited.records[0]:
-        before, after = (
-            np.concatenate([[*pair[side]["correct"], *pair[side]["incorrect"]] for pair in pairs])
-            for side in (0, 1)
-        )
-        moved = bool(np.abs(after - before).max() > ROUNDING)
-    else:
-        moved = kl > 0 or any(before["generated"] != after["generated"] for before, after in pairs)
+    moved = scoring.moved(untuned.records, edited.records) or (scoring.generates and kl > 0)
     if not moved:
         raise ScoringError(
-            f"The edit changed none of the {len(pairs)} scored items of {edited.task}, so its score would "
-            "be the unedited model's. Either it is as good as zero, or its token scope leaves every scored "
-            'token alone, as "iti_compat" does for answers of one or two tokens. Use another scope.'
+            f"The edit changed none of the {len(edited.records)} scored items of {edited.task}, so its "
+            "score would be the unedited model's. Either it is as good as zero, or its token scope leaves "
+            'every scored token alone, as "iti_compat" does for answers of one or two tokens. Use another.'
         )
 
 
