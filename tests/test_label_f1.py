@@ -16,7 +16,7 @@ from sklearn.preprocessing import MultiLabelBinarizer
 from transformer_lens.model_bridge import TransformerBridge
 
 import lofit_lens as ll
-from lofit_lens.analysis.comparison.bench import check_effect
+from lofit_lens.analysis.measure.effect import check_effect
 from lofit_lens.errors import LofitLensError, ScoringError
 from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.scoring.generation import generate_greedily

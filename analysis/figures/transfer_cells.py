@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lofit_lens.analysis.transfer.results import ZERO_SHOT
+from lofit_lens.analysis.kinds.matrix import ZERO_SHOT
 from lofit_lens.errors import LofitLensError
 
 NEEDED = ("source", "task", "value")

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lofit_lens.analysis.comparison.cells import WORSE, Row, interval, score
-from lofit_lens.analysis.comparison.results import Comparison
+from lofit_lens.analysis.kinds.comparison import Comparison
 from lofit_lens.analysis.methods.names import ALIASES
 from lofit_lens.analysis.published import check_model, table_2
 from lofit_lens.analysis.study.paired import RESAMPLES
+from lofit_lens.analysis.tables.cells import WORSE, Row, interval, score
 from lofit_lens.errors import LofitLensError
 from lofit_lens.statistics import average_difference, average_interval, holm
 
