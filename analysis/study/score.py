@@ -96,7 +96,8 @@ class Score(Step[Scored]):
         effects = bench.side_effects(edit)
         told = {} if effects is None else {"cross_entropy": effects.cross_entropy, "kl": effects.kl}
         if edit is not None and untuned is not None:
-            check_effect(self.task.scoring, untuned.evaluation, found, kl=told.get("kl"))
+            rule = self.task.scoring_rule(self.compat)
+            check_effect(rule, untuned.evaluation, found, kl=told.get("kl"))
         answers = self._answers(bench, edit)
         if answers:
             refusals = sum(is_refusal(answer["answer"]) for answer in answers)
