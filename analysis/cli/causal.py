@@ -27,7 +27,8 @@ def causal(
     chat: ChatOptions,
     running: RunningOptions,
     run: Annotated[
-        Path, typer.Argument(help="Folder of a `lofit` or `tune` run, one fold: its heads in order.")
+        Path,
+        typer.Argument(help="Folder of a `lofit` or `tune` run, one fold: its heads in order."),
     ],
     out: Out,
     edit: Annotated[

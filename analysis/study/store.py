@@ -34,6 +34,9 @@ STORE_SCHEMA = 2
 
 RECORDS, EDITS = "records", "edits"
 
+STORED = (RECORDS, EDITS, "scores", "rates")
+"""The folders of a store."""
+
 BENCH = ("model", "tokenizer", "shape", "without", "versions")
 """What of a bench the products of steps depend on; scores depend on its texts as well."""
 
@@ -342,7 +345,7 @@ def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _remove(folder: Path, kind: Kind) -> None:
-    for part in (RECORDS, EDITS, "scores", "rates"):
+    for part in STORED:
         shutil.rmtree(folder / part, ignore_errors=True)
     for pattern in (kind.marker, *kind.products):
         for path in folder.glob(pattern):
