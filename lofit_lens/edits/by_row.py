@@ -12,7 +12,7 @@ from torch import Tensor
 from lofit_lens.attention import check_head_shape
 from lofit_lens.edits.hooked import Change, HookedEdit
 from lofit_lens.heads import HeadSet
-from lofit_lens.positions import TokenScope
+from lofit_lens.positions import Places, TokenScope
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -37,7 +37,7 @@ class StackedHeads(HookedEdit):
         component: Literal["scale", "bias"],
         scope: TokenScope,
     ) -> None:
-        self.scope: TokenScope = scope
+        self.scope: TokenScope | Places = scope
         self._heads = heads
         self._parameters = parameters
         self._component = component
