@@ -46,7 +46,7 @@ Places = Callable[[Int[Tensor, "batch total"], Int[Tensor, "batch _"]], Bool[Ten
 the number of tokens of the prompt."""
 
 
-def check_scope(scope: str | Places) -> TokenScope:
+def check_scope(scope: str) -> TokenScope:
     """The token scope of a name.
 
     Raises:

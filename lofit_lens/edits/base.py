@@ -12,7 +12,7 @@ from lofit_lens.edits.files import load_edit, save_edit
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import HeadSet
 from lofit_lens.identity import check_same_model
-from lofit_lens.positions import Places, TokenScope
+from lofit_lens.positions import TokenScope
 from lofit_lens.provenance import Provenance, unmeasured
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class BaseEdit:
     if TYPE_CHECKING:
         __dataclass_fields__: ClassVar[dict[str, Any]]
 
-        scope: TokenScope | Places
+        scope: Any  # a TokenScope or Places: a field of some, a property of others
         provenance: Provenance | None
 
     def check_model(self, model: TransformerBridge) -> None:
