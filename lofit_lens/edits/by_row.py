@@ -61,12 +61,7 @@ class StackedHeads(HookedEdit):
         self._present = {0} if owners is None else set(owners)
         self._owners = torch.tensor(owners or [0], device=self._parameters[0].device)
 
-    def check_model(self, model: TransformerBridge) -> None:
-        """Refuse heads of another model shape.
-
-        Raises:
-            ModelMismatchError: They do not fit.
-        """
+    def _check_shape(self, model: TransformerBridge) -> None:
         for heads in self._heads:
             check_head_shape(model, heads)
 
