@@ -11,6 +11,7 @@ from lofit_lens.analysis.cli.chat import ChatOptions
 from lofit_lens.analysis.cli.console import command, metrics_json
 from lofit_lens.analysis.cli.groups import with_options
 from lofit_lens.analysis.cli.options import HeadOptions, ModelOptions, TrainingOptions
+from lofit_lens.analysis.cli.running import RunningOptions
 from lofit_lens.analysis.cli.shared import Json, Out, Overwrite, Quiet
 from lofit_lens.analysis.cli.task_options import TaskOptions, name_of
 
