@@ -15,7 +15,7 @@ from lofit_lens.analysis.demo.workers import job_runner
 from lofit_lens.analysis.inside.explorer.cards import head_cards
 from lofit_lens.analysis.inside.layers import LayerDistribution, layer_distribution
 from lofit_lens.analysis.runs import CARDS
-from lofit_lens.analysis.study.paired import main_scores, plain
+from lofit_lens.analysis.study.paired import DIFFERENCE, main_scores, plain
 from lofit_lens.analysis.transfer.earlier import AllScores
 from lofit_lens.analysis.transfer.folder import write_records
 from lofit_lens.analysis.transfer.matrix import transfer_matrix
@@ -139,8 +139,7 @@ def _behind(matrix: TransferMatrix, task: str) -> dict[str, float]:
     """What the task's own heads have more than random ones."""
     cells = matrix.frame()
     cell = cells[(cells["source"] == RANDOM) & (cells["task"] == task)].iloc[0]
-    names = ("difference", "difference_low", "difference_high", "p_holm")
-    return {name: float(cell[name]) for name in names}
+    return {name: float(cell[name]) for name in (*DIFFERENCE, "p_holm")}
 
 
 def run_demo(
