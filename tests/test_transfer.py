@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 
 from lofit_lens.analysis.transfer.matrix import transfer_matrix
-from lofit_lens.analysis.transfer.results import RESAMPLES, TransferMatrix
+from lofit_lens.analysis.study.paired import RESAMPLES
+from lofit_lens.analysis.transfer.results import TransferMatrix
 from lofit_lens.analysis.transfer.run import TransferRun
 from lofit_lens.analysis.transfer.stages import score_heads, tune_and_score
 from lofit_lens.errors import LofitLensError

@@ -12,15 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from jaxtyping import Float
 
-from lofit_lens.analysis.study.paired import (
-    RESAMPLES,
-    difference_columns,
-    score_columns,
-    with_marks,
-)
+from lofit_lens.analysis.study import paired
 from lofit_lens.files import read_json_gz, write_json_gz
 from lofit_lens.heads import HeadSet
-from lofit_lens.statistics import Estimate, crossed_interval, paired_difference
+from lofit_lens.statistics import Estimate, crossed_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -171,20 +166,18 @@ class CausalCurves:
             for row in self._point(curve, place)
         ]
         frame = pd.DataFrame(rows).sort_values(["curve", "heads", "k"], ignore_index=True)
-        return pd.concat([with_marks(points) for _, points in frame.groupby("curve")])
+        return pd.concat([paired.with_marks(points) for _, points in frame.groupby("curve")])
 
     def _point(self, curve: Curve, place: int) -> list[dict[str, Any]]:
         chosen, drawn = self.scores[curve][:1, place], self.scores[curve][1:, place]
         rows = []
         for heads, table in ((CHOSEN, chosen), (RANDOM, drawn)):
             row = {"curve": curve, "heads": heads, "k": self.ks[place], "metric": self.metric}
-            row |= score_columns(self._estimate(table), runs="draws")
-            rows.append(row | difference_columns())
+            row |= paired.score_columns(self._estimate(table), runs="draws")
+            rows.append(row | paired.difference_columns())
         if self._has_others(self.ks[place]):
-            d = paired_difference(
-                np.broadcast_to(chosen, drawn.shape), drawn, groups=self.groups, resamples=RESAMPLES
-            )
-            rows[0] |= difference_columns(d)
+            own = np.broadcast_to(chosen, drawn.shape)
+            rows[0] |= paired.compared(own, drawn, self.groups)
         return rows
 
     def _has_others(self, k: int) -> bool:

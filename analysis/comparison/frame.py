@@ -9,14 +9,8 @@ import numpy as np
 import pandas as pd
 
 from lofit_lens.analysis.comparison.run import ComparisonRun
-from lofit_lens.analysis.study.paired import (
-    RESAMPLES,
-    difference_columns,
-    score_columns,
-    with_directions,
-    with_marks,
-)
-from lofit_lens.statistics import crossed_interval, mcnemar, paired_difference
+from lofit_lens.analysis.study import paired
+from lofit_lens.statistics import crossed_interval, mcnemar
 
 if TYPE_CHECKING:
     from lofit_lens.analysis.comparison.results import Comparison
@@ -39,7 +33,7 @@ def comparison_frame(comparison: Comparison, base: str) -> pd.DataFrame:
             shared = _costs(runs) | _side_effects(runs, tuple(effects))
             for metric in comparison.metrics(task):
                 rows.append(_row(comparison, method, task, metric, base) | shared)
-    return with_directions(with_marks(pd.DataFrame(rows)))
+    return paired.with_directions(paired.with_marks(pd.DataFrame(rows)))
 
 
 def choices_frame(runs: Sequence[ComparisonRun]) -> pd.DataFrame:
@@ -60,15 +54,14 @@ def _row(comparison: Comparison, method: str, task: str, metric: str, base: str)
     own = table[: len(comparison.seeds_of(method, task))]
     estimate = crossed_interval(own, groups=clusters)
     row = {"method": method, "task": task, "metric": metric}
-    row |= score_columns(estimate) | difference_columns()
+    row |= paired.score_columns(estimate) | paired.difference_columns()
     row |= dict.fromkeys(("mcnemar", "p_holm", "mark", "direction", "floor"), np.nan)
     if metric != comparison.metrics(task)[0]:
         return row
     row["floor"] = max(comparison.floors(task).values(), default=np.nan)
     if method != base:
         other = comparison.table(base, task, metric)
-        d = paired_difference(table, other, groups=clusters, resamples=RESAMPLES)
-        row |= difference_columns(d)
+        row |= paired.compared(table, other, clusters)
         row["mcnemar"] = _mcnemar(table, other, clusters)
     return row
 

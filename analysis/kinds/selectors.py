@@ -11,13 +11,7 @@ from lofit_lens.analysis.comparison.cells import WORSE, Row, interval, score
 from lofit_lens.analysis.comparison.results import Comparison
 from lofit_lens.analysis.methods.names import ALIASES
 from lofit_lens.analysis.published import check_model, table_2
-from lofit_lens.analysis.study.paired import (
-    RESAMPLES,
-    difference_columns,
-    score_columns,
-    with_directions,
-    with_marks,
-)
+from lofit_lens.analysis.study import paired
 from lofit_lens.errors import LofitLensError
 from lofit_lens.statistics import average_difference, average_interval
 
@@ -193,12 +187,10 @@ def selector_table(comparison: Comparison) -> SelectorTable:
         if len(kept.tasks) > 1:
             cells.append(_average(kept, method))
     seeds = ", ".join(map(str, kept.seeds))
-    frame = with_directions(with_marks(pd.DataFrame(cells)))[[f.name for f in fields(SelectorCell)]]
-    marked = (
-        SelectorCell(**{str(name): v for name, v in row.items()})
-        for row in frame.to_dict("records")
-    )
-    return SelectorTable(tuple(marked), f"seeds {seeds}")
+    columns = [field.name for field in fields(SelectorCell)]
+    frame = paired.with_directions(paired.with_marks(pd.DataFrame(cells)))[columns]
+    marked = tuple(SelectorCell(*row) for row in frame.itertuples(index=False))
+    return SelectorTable(marked, f"seeds {seeds}")
 
 
 def _methods(comparison: Comparison) -> list[str]:
@@ -227,10 +219,10 @@ def _average(kept: Comparison, method: str) -> dict[str, Any]:
     groups = [kept.groups(task) for task in kept.tasks]
     tables = [kept.table(method, task) for task in kept.tasks]
     mean = average_interval(tables, groups=groups)
-    average = {"method": method, "task": AVERAGE, "metric": AVERAGE, **score_columns(mean)}
+    average = {"method": method, "task": AVERAGE, "metric": AVERAGE, **paired.score_columns(mean)}
     if method == kept.base:
         return average
     bases = [kept.table(kept.base, task) for task in kept.tasks]
     differences = [ours - theirs for ours, theirs in zip(tables, bases, strict=True)]
-    d = average_difference(differences, groups=groups, resamples=RESAMPLES)
-    return average | difference_columns(d)
+    d = average_difference(differences, groups=groups, resamples=paired.RESAMPLES)
+    return average | paired.difference_columns(d)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from math import nan
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from jaxtyping import Float
 
 from lofit_lens.errors import LofitLensError
 from lofit_lens.scoring.evaluation import Evaluation
-from lofit_lens.statistics import Difference, Estimate, holm
+from lofit_lens.statistics import Difference, Estimate, holm, paired_difference
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +42,11 @@ def difference_columns(difference: Difference | None = None) -> dict[str, float]
     return dict(zip(TESTED, (d.value, d.low, d.high, d.p), strict=True))
 
 
+def compared(a: np.ndarray, b: np.ndarray, groups: Sequence[str] | None) -> dict[str, float]:
+    """The columns `TESTED` of `a - b`, scores [run, item] paired by both."""
+    return difference_columns(paired_difference(a, b, groups=groups, resamples=RESAMPLES))
+
+
 def mark(p: float) -> str:
     """The mark of a corrected p-value: "*" below 0.05, "+" below 0.1."""
     return "*" if p < 0.05 else "+" if p < 0.1 else ""
@@ -55,10 +61,8 @@ def with_marks(frame: pd.DataFrame, *, above_only: bool = False) -> pd.DataFrame
     """
     p = frame["p"].to_numpy(dtype=np.float64, copy=True)
     p[~np.isnan(p)] = holm(p[~np.isnan(p)])
-    marks = np.array([mark(one) for one in p])
-    if above_only:
-        marks[~(frame["difference"] > 0)] = ""
-    return frame.assign(p_holm=p, mark=marks)
+    shown = np.where(frame["difference"] > 0, p, nan) if above_only else p
+    return frame.assign(p_holm=p, mark=[mark(one) for one in shown])
 
 
 def with_directions(frame: pd.DataFrame) -> pd.DataFrame:

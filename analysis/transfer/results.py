@@ -10,19 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lofit_lens.analysis.study.paired import (
-    RESAMPLES,
-    check_paired,
-    difference_columns,
-    item_groups,
-    main_scores,
-    score_columns,
-    with_marks,
-)
+from lofit_lens.analysis.study import paired
+from lofit_lens.analysis.study.paired import check_paired, item_groups, main_scores
 from lofit_lens.analysis.transfer.run import TransferRun
 from lofit_lens.errors import LofitLensError
 from lofit_lens.scoring.evaluation import Evaluation
-from lofit_lens.statistics import crossed_interval, paired_difference
+from lofit_lens.statistics import crossed_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -140,7 +133,7 @@ class TransferMatrix:
         for task in self.tasks:
             table = main_scores(self._untuned(task))[None]
             rows.append(self._row(ZERO_SHOT, task, table) | {"seeds": 0})
-        return pd.concat([self._cells, with_marks(pd.DataFrame(rows))], ignore_index=True)
+        return pd.concat([self._cells, paired.with_marks(pd.DataFrame(rows))], ignore_index=True)
 
     def plot(self, *, relative: bool = True) -> go.Figure:
         """Heat map: rows are the source of the heads, columns the task tuned and tested on.
@@ -168,7 +161,7 @@ class TransferMatrix:
             for source in self.sources
             for task in self.tasks
         )
-        return with_marks(frame, above_only=True)
+        return paired.with_marks(frame, above_only=True)
 
     def _by_seed(self, source: str, task: str) -> list[np.ndarray]:
         """The main metric of a cell by [draw, item], for each seed."""
@@ -207,19 +200,17 @@ class TransferMatrix:
     def _row(self, source: str, task: str, runs: np.ndarray | None) -> dict[str, Any]:
         row: dict[str, Any] = {"source": source, "task": task}
         row["metric"] = self._untuned(task).metric_names[0]
-        row |= score_columns() | {"relative": np.nan} | difference_columns()
+        row |= paired.score_columns() | {"relative": np.nan} | paired.difference_columns()
         if runs is None:
             return row
         groups = self.groups(task)
         estimate = crossed_interval(runs, groups=groups)
-        row |= score_columns(estimate) | {"seeds": len(self.seeds)}
+        row |= paired.score_columns(estimate) | {"seeds": len(self.seeds)}
         own = self._found(task, task)
         if own is not None and own.any():
             row["relative"] = estimate.value / own.mean()
         if own is not None and source not in (task, ZERO_SHOT):
-            pair = self._paired(source, task)
-            d = paired_difference(*pair, groups=groups, resamples=RESAMPLES)
-            row |= difference_columns(d)
+            row |= paired.compared(*self._paired(source, task), groups)
         return row
 
     def _untuned(self, task: str) -> Evaluation:
