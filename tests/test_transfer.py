@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lofit_lens.analysis.transfer.matrix import transfer_matrix
 from lofit_lens.analysis.study.paired import RESAMPLES
+from lofit_lens.analysis.transfer.matrix import transfer_matrix
 from lofit_lens.analysis.transfer.results import TransferMatrix
 from lofit_lens.analysis.transfer.run import TransferRun
 from lofit_lens.analysis.transfer.stages import score_heads, tune_and_score
