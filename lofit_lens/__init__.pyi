@@ -25,8 +25,8 @@ from .model import load_model as load_model
 from .positions import TokenScope as TokenScope
 from .provenance import Provenance as Provenance
 from .provenance import show_versions as show_versions
-from .run import LofitRun as LofitRun
-from .run import lofit as lofit
+from .analysis.kinds.lofit import LofitRun as LofitRun
+from .analysis.kinds.lofit import lofit as lofit
 from .scoring.evaluate import evaluate as evaluate
 from .scoring.evaluation import Evaluation as Evaluation
 from .scoring.generation import generate_greedily as generate_greedily

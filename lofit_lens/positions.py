@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from lofit_lens.edits.replaced import replaced
 from lofit_lens.errors import LofitLensError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -242,7 +243,6 @@ def tracked_positions(
 def _announced(model: TransformerBridge, name: str, tracker: PositionTracker) -> Iterator[None]:
     """Tell the tracker when `model.<name>` runs."""
     method = getattr(model, name)
-    outer = model.__dict__.get(name)
 
     def announce(*args: Any, **kwargs: Any) -> Any:
         with tracker.generation():
@@ -252,11 +252,5 @@ def _announced(model: TransformerBridge, name: str, tracker: PositionTracker) ->
         with tracker.generation():
             yield from method(*args, **kwargs)
 
-    model.__dict__[name] = announce_stream if name == "generate_stream" else announce
-    try:
+    with replaced(model, name, announce_stream if name == "generate_stream" else announce):
         yield
-    finally:
-        if outer is None:
-            del model.__dict__[name]
-        else:
-            model.__dict__[name] = outer

@@ -10,18 +10,18 @@ import pandas as pd
 import torch
 
 from lofit_lens.analysis.causal.results import CausalCurves
-from lofit_lens.analysis.comparison.results import Comparison
-from lofit_lens.analysis.comparison.run import ComparisonRun, Cost
+from lofit_lens.analysis.kinds.comparison import Comparison
+from lofit_lens.analysis.study.record import Record, Cost
 from lofit_lens.analysis.inside.explorer.card import HeadAttention, HeadEdit, TaskScores
 from lofit_lens.analysis.inside.explorer.cards import HeadCards
 from lofit_lens.analysis.study.results import Study
-from lofit_lens.analysis.sweeping.results import Sweep
-from lofit_lens.analysis.transfer.results import TransferMatrix
-from lofit_lens.analysis.transfer.run import TransferRun
+from lofit_lens.analysis.kinds.sweep import Sweep
+from lofit_lens.analysis.kinds.matrix import TransferMatrix
+from lofit_lens.analysis.study.record import Record
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import Head, HeadSet
-from lofit_lens.run import LofitRun
+from lofit_lens.analysis.kinds.lofit import LofitRun
 from lofit_lens.scoring.evaluation import Evaluation
 
 NASTY = "<b>x</script><img src=x onerror=alert(1)>"
@@ -52,12 +52,12 @@ def comparison(seeds: tuple[int, ...] = SEEDS) -> Comparison:
     runs = []
     for task in TASKS:
         untuned = evaluation(task, RATES["zero-shot"], rng)
-        runs.append(ComparisonRun("zero-shot", task, task, seeds[0], untuned, Cost()))
+        runs.append(Record("zero-shot", task, task, seeds[0], untuned, Cost()))
         for method, rate in (("iti", 0.22), ("lofit", RATES["own"])):
             for seed in seeds:
                 cost = Cost(parameters=64, fit_seconds=1.5, fit_tokens=1000)
                 scored = evaluation(task, rate, rng)
-                runs.append(ComparisonRun(method, task, task, seed, scored, cost))
+                runs.append(Record(method, task, task, seed, scored, cost))
     return Comparison(tuple(runs))
 
 
@@ -71,7 +71,7 @@ def matrix() -> TransferMatrix:
             kind = "own" if source == task else "random" if source == "random" else "other"
             for seed in SEEDS:
                 scored = evaluation(task, RATES[kind], rng)
-                runs.append(TransferRun(source, task, seed, heads("truth", 7), scored))
+                runs.append(Record(source, task, seed, heads("truth", 7), scored))
     untuned = {task: evaluation(task, RATES["zero-shot"], rng) for task in TASKS}
     return TransferMatrix(tuple(runs), untuned)
 

@@ -13,9 +13,9 @@ import torch
 
 from lofit_lens.analysis.baselines.contrast_edit import ContrastIntervention
 from lofit_lens.analysis.comparison.bench import base_name, check_effect
-from lofit_lens.analysis.comparison.compare import compare
-from lofit_lens.analysis.comparison.results import Comparison
-from lofit_lens.analysis.comparison.run import ComparisonRun
+from lofit_lens.analysis.kinds.compare import compare
+from lofit_lens.analysis.kinds.comparison import Comparison
+from lofit_lens.analysis.study.record import Record
 from lofit_lens.analysis.measure.side_effects import sample_texts
 from lofit_lens.analysis.methods.names import ALIASES, named_methods
 from lofit_lens.analysis.methods.recipes import RIVALS
@@ -259,10 +259,10 @@ def test_finished_runs_are_not_run_again_and_must_be_of_the_same_protocol(
     other_model = load_model("embedded", device="cpu", dtype="float32")
     for parameter in other_model.parameters():
         parameter.data *= 1.01
-    new: list[ComparisonRun] = []
+    new: list[Record] = []
     first = run(methods={"shift": shifting}, on_run=new.append)
     assert len(new) == 2
-    done = [ComparisonRun.load(r.save(tmp_path / r.file_name(i))) for i, r in enumerate(new)]
+    done = [Record.load(r.save(tmp_path / r.file_name(i))) for i, r in enumerate(new)]
     new.clear()
     again = run(methods={"shift": shifting, "other": shifting}, done=done, on_run=new.append)
     assert [r.method for r in new] == ["other"]

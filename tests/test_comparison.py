@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lofit_lens.analysis.comparison.results import Comparison
-from lofit_lens.analysis.comparison.run import ComparisonRun, Cost
+from lofit_lens.analysis.kinds.comparison import Comparison
+from lofit_lens.analysis.study.record import Record, Cost
 from lofit_lens.analysis.study.paired import RESAMPLES
 from lofit_lens.errors import LofitLensError
 from lofit_lens.files import read_json_gz, write_json_gz
@@ -47,10 +47,10 @@ def run(
     seed: int = 7,
     cost: Cost | None = None,
     metrics: Sequence[str] = ("MC1",),
-) -> ComparisonRun:
+) -> Record:
     default = NO_COST if method == "zero-shot" else Cost(parameters=64, fit_tokens=1000)
     scored = evaluation(fold or task, values, metrics)
-    return ComparisonRun(method, task, fold or task, seed, scored, cost or default)
+    return Record(method, task, fold or task, seed, scored, cost or default)
 
 
 @cache
@@ -368,7 +368,7 @@ def test_runs_of_one_fold_and_seed_on_other_data_are_refused(key: str) -> None:
         result.frame()
 
 
-def without(keep: Callable[[ComparisonRun], bool]) -> Comparison:
+def without(keep: Callable[[Record], bool]) -> Comparison:
     return Comparison(tuple(r for r in whole().runs if keep(r)))
 
 
@@ -411,7 +411,7 @@ def test_what_is_not_there_is_refused_by_name() -> None:
         result.table("lora", "mquake")
 
 
-def full_run() -> ComparisonRun:
+def full_run() -> Record:
     return replace(
         run("iti@last", [1.0, 0.0], task="truthfulqa", fold="truthfulqa:0"),
         side_effects={"kl": 0.1234567890123456, "cross_entropy": 2.5},
@@ -424,13 +424,13 @@ def full_run() -> ComparisonRun:
 
 def test_a_run_survives_saving(tmp_path: Path) -> None:
     before = full_run()
-    after = ComparisonRun.load(before.save(tmp_path / before.file_name(3)))
+    after = Record.load(before.save(tmp_path / before.file_name(3)))
     assert (tmp_path / "0003-iti-last-on-truthfulqa-0-7.json.gz").is_file()
     for name in ("method", "task", "fold", "seed", "cost", "choices", "heads", "protocol"):
         assert getattr(after, name) == getattr(before, name)
     assert (after.side_effects, after.answers) == (before.side_effects, before.answers)
     assert after.evaluation.to_json() == before.evaluation.to_json()
-    assert repr(after).startswith("ComparisonRun(iti@last on truthfulqa:0, seed 7: MC1 50.0 [")
+    assert repr(after).startswith("Record(iti@last on truthfulqa:0, seed 7: MC1 50.0 [")
 
 
 def test_the_table_can_be_rebuilt_from_the_files_alone(tmp_path: Path) -> None:
@@ -467,7 +467,7 @@ def test_damaged_runs_are_refused(tmp_path: Path, damage: Callable[[dict[str, An
     damage(content)
     write_json_gz(path, content)
     with pytest.raises(LofitLensError, match="does not hold a run of a comparison"):
-        ComparisonRun.load(path)
+        Record.load(path)
 
 
 def test_empty_and_foreign_folders_are_refused(tmp_path: Path) -> None:

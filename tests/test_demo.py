@@ -21,8 +21,8 @@ from lofit_lens.analysis.cli.main import app
 from lofit_lens.analysis.demo.report import open_demo
 from lofit_lens.analysis.demo.run import QUICK, WHOLE, Demo, Sample
 from lofit_lens.analysis.demo.workers import Job, job_runner
-from lofit_lens.analysis.transfer.results import TransferMatrix
-from lofit_lens.analysis.transfer.run import TransferRun
+from lofit_lens.analysis.kinds.matrix import TransferMatrix
+from lofit_lens.analysis.study.record import Record
 from lofit_lens.analysis.transfer.stages import tune_and_score
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.embedded.settings import TUNING
@@ -177,7 +177,7 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
         open_demo(file, QUICK, overwrite=True)
 
 
-def tuning_jobs(model: TransformerBridge) -> list[Job[TransferRun]]:
+def tuning_jobs(model: TransformerBridge) -> list[Job[Record]]:
     """Two jobs of two short runs on the embedded model."""
     task = embedded("kinship")
     task = replace(task, train=task.train[:8], test=task.test[:8])

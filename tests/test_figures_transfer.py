@@ -10,7 +10,7 @@ import pytest
 
 from lofit_lens.analysis import published
 from lofit_lens.analysis.figures.transfer import UNCORRECTED, transfer_heatmap
-from lofit_lens.analysis.transfer.results import MARKS
+from lofit_lens.analysis.kinds.matrix import MARKS
 from lofit_lens.errors import LofitLensError
 from lofit_lens.plotting import DARK
 from tests.test_transfer import matrix

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lofit_lens.analysis.comparison.compare import compare
+from lofit_lens.analysis.kinds.compare import compare
 from lofit_lens.analysis.measure.leaks import sealed
 from lofit_lens.analysis.methods.settings import Settings
-from lofit_lens.analysis.sweeping.heads import head_sweep
-from lofit_lens.analysis.transfer.matrix import transfer_matrix
-from lofit_lens.analysis.transfer.run import TransferRun
+from lofit_lens.analysis.kinds.sweep import head_sweep
+from lofit_lens.analysis.kinds.transfer import transfer_matrix
+from lofit_lens.analysis.study.record import Record
 from lofit_lens.analysis.transfer.stages import score_heads
 from lofit_lens.errors import LofitLensError, TrainingStopped
 from lofit_lens.heads import HeadSet
 from lofit_lens.provenance import Provenance
-from lofit_lens.run import lofit
+from lofit_lens.analysis.kinds.lofit import lofit
 from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.selection import select_heads, select_together
 from lofit_lens.tasks import Task
@@ -200,7 +200,7 @@ def test_a_transfer_chooses_once_for_each_task_and_stage_and_goes_on_with_the_ch
         told = [run.config["rate_choice"] for run in first.runs if run.task == task.name]  # pyright: ignore[reportOptionalSubscript]
         assert len(told) == 3 and all(one == told[0] for one in told)
     saved = [run.save(tmp_path / run.file_name(i)) for i, run in enumerate(first.runs)]
-    done = [TransferRun.load(path) for path in saved]
+    done = [Record.load(path) for path in saved]
     monkeypatch.setattr(rates, "_trained", None)  # nothing is chosen again
     more = transfer_matrix(
         llama, tasks, seeds=(1, 2), k=2, scores=scores, tuning=TUNING, done=done, progress=False

@@ -16,15 +16,15 @@ from typer.testing import CliRunner
 from lofit_lens.analysis.causal.results import CURVES, CausalCurves, Curve
 from lofit_lens.analysis.cli.main import app
 from lofit_lens.analysis.comparison.folder import load_comparison
-from lofit_lens.analysis.comparison.results import Comparison
+from lofit_lens.analysis.kinds.comparison import Comparison
 from lofit_lens.analysis.inside.layers import layer_distribution
 from lofit_lens.analysis.study.open import open_study
-from lofit_lens.analysis.sweeping.results import Sweep
+from lofit_lens.analysis.kinds.sweep import Sweep
 from lofit_lens.analysis.transfer.folder import load_transfer, write_records
-from lofit_lens.analysis.transfer.results import TransferMatrix
+from lofit_lens.analysis.kinds.matrix import TransferMatrix
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
-from lofit_lens.run import lofit
+from lofit_lens.analysis.kinds.lofit import lofit
 from lofit_lens.training import SelectionConfig, TuningConfig
 from tests.test_comparison import whole
 from tests.test_training import colour_task

@@ -11,9 +11,9 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from lofit_lens.analysis.comparison.compare import compare
-from lofit_lens.analysis.comparison.results import Comparison
-from lofit_lens.analysis.comparison.run import ComparisonRun, Cost
+from lofit_lens.analysis.kinds.compare import compare
+from lofit_lens.analysis.kinds.comparison import Comparison
+from lofit_lens.analysis.study.record import Record, Cost
 from lofit_lens.analysis.kinds.selectors import (
     SELECTOR_METHODS,
     TABLE_2_NAMES,
@@ -39,14 +39,14 @@ RATES = {
 ITEMS = {"a": 150, "b": 60, "c": 90}
 
 
-def run(method: str, task: str, seed: int, values: np.ndarray) -> ComparisonRun:
+def run(method: str, task: str, seed: int, values: np.ndarray) -> Record:
     records = tuple(
         {"id": str(i), "group": "", "EM": float(value), "other": 0.0}
         for i, value in enumerate(values)
     )
     evaluation = Evaluation(task, "test", ("EM", "other"), records, {})
     cost = Cost() if method == "zero-shot" else Cost(parameters=64, fit_tokens=1000)
-    return ComparisonRun(method, task, task, seed, evaluation, cost)
+    return Record(method, task, task, seed, evaluation, cost)
 
 
 def made(

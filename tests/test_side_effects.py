@@ -22,6 +22,7 @@ from lofit_lens.analysis.measure.side_effects import (
 )
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError, ScoringError
+from lofit_lens.positions import TokenScope
 from lofit_lens.scoring import answer_logprobs
 from lofit_lens.tasks import Example, MultipleChoice, Task
 from lofit_lens.tokens import EncodedText, Encoder
@@ -122,6 +123,7 @@ def test_a_stronger_edit_moves_further_and_the_divergence_is_never_negative(
 class Shift:
     """An edit of another kind: it adds numbers to the logits, and wants whole texts."""
 
+    scope: TokenScope = "all"
     provenance, n_parameters, needs_whole_texts = None, VOCAB, True
 
     def __init__(self, numbers: torch.Tensor) -> None:

@@ -19,15 +19,15 @@ from typer.testing import CliRunner
 from lofit_lens.analysis.causal.results import CausalCurves
 from lofit_lens.analysis.cli.main import app
 from lofit_lens.analysis.comparison.folder import ComparisonFolder
-from lofit_lens.analysis.comparison.results import Comparison
-from lofit_lens.analysis.comparison.run import ComparisonRun, Cost
+from lofit_lens.analysis.kinds.comparison import Comparison
+from lofit_lens.analysis.study.record import Record, Cost
 from lofit_lens.analysis.demo.report import open_demo, write_report
 from lofit_lens.analysis.demo.run import Demo, Sample, Size
 from lofit_lens.analysis.study.open import open_study
-from lofit_lens.analysis.sweeping.results import Sweep
+from lofit_lens.analysis.kinds.sweep import Sweep
 from lofit_lens.analysis.transfer.folder import TransferFolder
-from lofit_lens.analysis.transfer.results import TransferMatrix
-from lofit_lens.analysis.transfer.run import TransferRun
+from lofit_lens.analysis.kinds.matrix import TransferMatrix
+from lofit_lens.analysis.study.record import Record
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError
 from lofit_lens.head_scores import HeadScores
@@ -78,14 +78,14 @@ def comparison(methods: Sequence[str] = ("zero-shot", "lofit"), task: str = "kin
             told = {"versions": {"torch": "2"}, "model": "weights", "shape": [LAYERS, HEADS]}
             scored = evaluation(task, 10 * place + seed)
             runs.append(
-                ComparisonRun(method, task, task, seed, scored, cost, heads=chosen, protocol=told)
+                Record(method, task, task, seed, scored, cost, heads=chosen, protocol=told)
             )
     return Comparison(tuple(runs))
 
 
 def matrix(k: int = 2) -> TransferMatrix:
     runs = [
-        TransferRun(source, task, seed, heads(seed=seed + place, k=k), evaluation(task, seed))
+        Record(source, task, seed, heads(seed=seed + place, k=k), evaluation(task, seed))
         for task in TASKS
         for place, source in enumerate((*TASKS, "random"))
         for seed in SEEDS

@@ -17,7 +17,7 @@ from lofit_lens.errors import LofitLensError, TrainingStopped
 from lofit_lens.fast.switches import shortcuts
 from lofit_lens.heads import HeadSet
 from lofit_lens.provenance import Provenance
-from lofit_lens.run import lofit
+from lofit_lens.analysis.kinds.lofit import lofit
 from lofit_lens.selection import select_heads, select_together
 from lofit_lens.tasks import Task
 from lofit_lens.training import SelectionConfig, TuningConfig
@@ -327,6 +327,6 @@ def scores_of_records(records: Sequence[Any]) -> list[float]:
 def test_fewer_than_one_run_at_once_are_refused_before_any_work(
     llama: TransformerBridge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lofit_lens.run.select_heads", None)
+    monkeypatch.setattr("lofit_lens.analysis.kinds.lofit.select_heads", None)
     with pytest.raises(LofitLensError, match="together must be 1 or more runs, got 0"):
         lofit(llama, uneven_task(), k=2, together=0, progress=False)

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lofit_lens.analysis.kinds.transfer import transfer_matrix
+from lofit_lens.analysis.kinds.matrix import TransferMatrix
+from lofit_lens.analysis.study.record import Record
 from lofit_lens.analysis.study.paired import RESAMPLES
-from lofit_lens.analysis.transfer.matrix import transfer_matrix
-from lofit_lens.analysis.transfer.results import TransferMatrix
-from lofit_lens.analysis.transfer.run import TransferRun
 from lofit_lens.analysis.transfer.stages import score_heads, tune_and_score
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import HeadSet
@@ -50,8 +50,8 @@ def evaluation(task: str, values: Sequence[float] | np.ndarray) -> Evaluation:
     return Evaluation(task, "test", ("MC1", "MC2"), records, {})
 
 
-def run(source: str, task: str, seed: int, values: Sequence[float] | np.ndarray) -> TransferRun:
-    return TransferRun(source, task, seed, HEADS, evaluation(task, values))
+def run(source: str, task: str, seed: int, values: Sequence[float] | np.ndarray) -> Record:
+    return Record(source, task, seed, HEADS, evaluation(task, values))
 
 
 @cache
@@ -152,7 +152,7 @@ def test_own_heads_that_are_not_better_are_rarely_called_better(
     seeds: int, draws: int, own_spread: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where random heads differ from draw to draw, and own heads from seed to seed."""
-    monkeypatch.setattr("lofit_lens.analysis.transfer.results.RESAMPLES", 500)
+    monkeypatch.setattr("lofit_lens.analysis.kinds.matrix.RESAMPLES", 500)
     rng = np.random.default_rng(1)
     rejected = []
     for _ in range(200):
@@ -408,7 +408,7 @@ def test_a_run_keeps_how_it_was_tuned_and_leaves_the_edit_in_memory(
     assert found.evaluation.records == scored.records
     assert "edit" not in repr(found)
 
-    loaded = TransferRun.load(found.save(tmp_path / "run.json.gz"))
+    loaded = Record.load(found.save(tmp_path / "run.json.gz"))
     assert loaded.config == json.loads(json.dumps(found.config))
     assert loaded.edit is None
 
@@ -423,9 +423,9 @@ def test_a_run_of_the_earlier_format_is_read_and_one_of_a_later_format_refused(
         changed = {k: v for k, v in content.items() if keep or k != "config"} | {"schema": schema}
         path.write_bytes(gzip.compress(json.dumps(changed).encode()))
         if schema == 1:
-            assert TransferRun.load(path).config is None
+            assert Record.load(path).config is None
     with pytest.raises(LofitLensError, match="schema 3, expected 1 or 2"):
-        TransferRun.load(path)
+        Record.load(path)
 
 
 def test_every_task_is_trained_with_its_own_settings(llama: TransformerBridge) -> None:

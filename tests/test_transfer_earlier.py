@@ -11,9 +11,9 @@ import torch
 
 from lofit_lens.analysis.methods.names import named_methods
 from lofit_lens.analysis.methods.settings import Settings
-from lofit_lens.analysis.transfer.matrix import transfer_matrix
-from lofit_lens.analysis.transfer.results import TransferMatrix
-from lofit_lens.analysis.transfer.run import TransferRun
+from lofit_lens.analysis.kinds.transfer import transfer_matrix
+from lofit_lens.analysis.kinds.matrix import TransferMatrix
+from lofit_lens.analysis.study.record import Record
 from lofit_lens.analysis.transfer.stages import score_heads
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError, ModelMismatchError, TrainingStopped
@@ -112,7 +112,7 @@ def test_finished_runs_and_scores_are_taken_and_only_the_others_are_made(
     llama: TransformerBridge,
 ) -> None:
     whole = transferred(llama, seeds=(1, 2), random_draws=2)
-    new: list[TransferRun] = []
+    new: list[Record] = []
     again = transferred(
         llama, seeds=(1, 2), random_draws=2, done=whole.runs[:2] + whole.runs[3:], on_run=new.append
     )
@@ -165,7 +165,7 @@ def test_a_matrix_does_not_depend_on_how_many_runs_are_trained_together(
     asked: dict[str, Any] = {"seeds": (1, 2), "k": 2, "selection": SELECTION, "tuning": TUNING}
     tasks = tiny_tasks("a", "b")
     one = transfer_matrix(llama, tasks, together=1, progress=False, **asked)
-    seen: list[TransferRun] = []
+    seen: list[Record] = []
     found = transfer_matrix(
         llama, tasks, together=together, on_run=seen.append, progress=False, **asked
     )
@@ -176,7 +176,7 @@ def test_a_matrix_does_not_depend_on_how_many_runs_are_trained_together(
         assert likelihoods(run) == pytest.approx(likelihoods(other), rel=1e-4)
 
 
-def likelihoods(run: TransferRun) -> list[float]:
+def likelihoods(run: Record) -> list[float]:
     return [x for record in run.evaluation.records for x in record["correct"] + record["incorrect"]]
 
 
@@ -193,7 +193,7 @@ def test_an_unstable_run_ends_a_transfer_when_the_runs_beside_it_are_kept(
 
     monkeypatch.setattr("lofit_lens.analysis.transfer.stages.tune_together", third_stops)
     asked: dict[str, Any] = {"seeds": (1, 2), "random_draws": 2}
-    seen: list[TransferRun] = []
+    seen: list[Record] = []
     with pytest.raises(TrainingStopped, match=r"It did\."):
         transferred(llama, **asked, together=4, on_run=seen.append)
     assert together == [4]

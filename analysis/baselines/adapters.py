@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lofit_lens.analysis.baselines.wrapping import (
@@ -21,23 +18,20 @@ from lofit_lens.analysis.baselines.wrapping import (
     trainable,
     wrapped,
 )
-from lofit_lens.errors import LofitLensError
-from lofit_lens.files import read_json
-from lofit_lens.identity import check_same_model
+from lofit_lens.edits.base import BaseEdit
+from lofit_lens.positions import TokenScope
 from lofit_lens.provenance import Provenance
 from lofit_lens.randomness import random_state_kept
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from peft import PeftConfig
     from transformer_lens.model_bridge import TransformerBridge
 
-ADAPTER_SCHEMA = 1
-TENSORS = "adapter.safetensors"
-DESCRIPTION = "adapter.json"
-
 
 @dataclass(frozen=True, eq=False)
-class AdapterEdit:
+class AdapterEdit(BaseEdit):
     """An adapter of `peft` around some linear layers of a model, at every position.
 
     The layers are called through `peft`'s own modules for the time of a context. Names, parameters
@@ -55,7 +49,12 @@ class AdapterEdit:
     weights: Mapping[str, Tensor]
     provenance: Provenance | None = field(default=None, repr=False)
 
-    needs_whole_texts = False
+    noun = "adapter"
+
+    @property
+    def scope(self) -> TokenScope:
+        """All positions, as weights have no others."""
+        return "all"
 
     @property
     def n_parameters(self) -> int:
@@ -70,62 +69,31 @@ class AdapterEdit:
             ModelMismatchError: It was learned on another model.
             UnsupportedError: The model has no such layers.
         """
-        if self.provenance is not None:
-            check_same_model(model, self.provenance.fingerprint, "The adapter")
+        self.check_model(model)
         layers = {place: linear(model, place) for place in self.places}
         modules = wrapped(self.peft_config, layers, self.weights)
         with calling_through(layers, modules, learning=trainable(self.weights)):
             yield
 
-    def save(self, folder: str | Path) -> Path:
-        """Write the adapter as `adapter.safetensors` and `adapter.json`.
+    def learned(self, provenance: Provenance) -> AdapterEdit:
+        """The adapter as training leaves it: a copy of its numbers on the CPU, and where they are from."""
+        numbers = {name: w.detach().cpu().clone() for name, w in self.weights.items()}
+        return replace(self, weights=numbers, provenance=provenance)
 
-        Args:
-            folder: Made if missing; an adapter in it is replaced.
-
-        Returns:
-            The folder.
-        """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / DESCRIPTION).unlink(missing_ok=True)  # never numbers beside another description
-        numbers = {name: w.detach().cpu().contiguous() for name, w in self.weights.items()}
-        save_file(numbers, folder / TENSORS)
-        content = {
-            "schema": ADAPTER_SCHEMA,
-            "peft": self.peft_config.to_dict(),
-            "places": self.places,
-            "provenance": self.provenance.to_json() if self.provenance else None,
-        }
-        text = json.dumps(content, ensure_ascii=False, default=sorted)  # peft keeps sets of names
-        (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
-        return folder
+    def to_parts(self) -> dict[str, Any]:
+        """What `peft` makes the modules of, as JSON, and the weights by their names."""
+        config = json.dumps(self.peft_config.to_dict(), default=sorted)  # peft keeps sets of names
+        parts = {"peft": json.loads(config), "places": self.places, "provenance": self.provenance}
+        return parts | self.weights
 
     @classmethod
-    def load(cls, folder: str | Path, model: TransformerBridge | None = None) -> AdapterEdit:
-        """Read what `save` wrote, and refuse it if it was learned on another model than `model`.
-
-        Raises:
-            ModelMismatchError: It was learned on another model; the message says what differs.
-            LofitLensError: The folder holds no adapter, or a damaged one.
-        """
+    def from_parts(cls, parts: Mapping[str, Any]) -> Self:
+        """The adapter made of what `to_parts` gave."""
         import peft
 
-        folder = Path(folder)
-        content = read_json(folder / DESCRIPTION, schema=ADAPTER_SCHEMA, what="adapter")
-        try:
-            origin = content["provenance"]
-            adapter = cls(
-                peft.get_peft_config(content["peft"]),
-                tuple(content["places"]),
-                load_file(folder / TENSORS),
-                Provenance.from_json(origin) if origin else None,
-            )
-        except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
-            raise LofitLensError(f"The adapter in {folder} is damaged: {error}.") from error
-        if model is not None and adapter.provenance is not None:
-            check_same_model(model, adapter.provenance.fingerprint, f"The adapter in {folder}")
-        return adapter
+        weights = {name: part for name, part in parts.items() if isinstance(part, Tensor)}
+        config = peft.get_peft_config(parts["peft"])
+        return super().from_parts({**parts, "peft_config": config, "weights": weights})
 
     def __repr__(self) -> str:
         return (

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,10 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lofit_lens.attention import heads_of
-from lofit_lens.edits.hooked import changed
+from lofit_lens.edits.hooked import Change, LinearEdit
 from lofit_lens.errors import ModelMismatchError
-from lofit_lens.identity import check_same_model
-from lofit_lens.positions import PositionTracker, TokenScope, check_scope
+from lofit_lens.positions import TokenScope
 from lofit_lens.provenance import Provenance
 from lofit_lens.tasks.task import Task
 from lofit_lens.training.config import TrainingConfig
@@ -26,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class OutputBias:
+class OutputBias(LinearEdit):
     """A vector added to the output of every attention output projection, as its bias would be.
 
     It acts on `blocks.{layer}.attn.o.hook_out` (`[batch, pos, d_model]`), in float32, cast to the
@@ -43,39 +40,29 @@ class OutputBias:
     scope: TokenScope = "all"
     provenance: Provenance | None = field(default=None, repr=False)
 
-    needs_whole_texts = False
-
-    def __post_init__(self) -> None:
-        check_scope(self.scope)
-
-    @property
-    def n_parameters(self) -> int:
-        """Layers that have attention x d_model."""
-        return self.vectors.numel()
-
-    @contextmanager
-    def applied(self, model: TransformerBridge) -> Iterator[PositionTracker]:
-        """Edit every forward pass of `model` inside the context; contexts nest.
+    def check_model(self, model: TransformerBridge) -> None:
+        """Refuse a model of another shape or, for a learned edit, with other weights.
 
         Raises:
-            ModelMismatchError: The vectors belong to another model.
+            ModelMismatchError: They differ; the message says in what.
         """
-        layers = heads_of(model).layers
-        shape = (len(layers), model.cfg.d_model)
+        shape = (len(heads_of(model).layers), model.cfg.d_model)
         if self.vectors.shape != shape:
             raise ModelMismatchError(
                 f"The vectors have shape {tuple(self.vectors.shape)}, this model needs {shape} (layers "
                 "and d_model). Learn them on this model."
             )
-        if self.provenance is not None:
-            check_same_model(model, self.provenance.fingerprint, "The bias")
+        super().check_model(model)
 
-        def plus(place: int) -> Callable[[Tensor], Tensor]:
-            return lambda out: out + self.vectors[place].to(out.device)
+    def changes(self, model: TransformerBridge) -> dict[str, Change]:
+        """One vector at the output of each output projection."""
 
-        changes = {f"blocks.{i}.attn.o.hook_out": plus(k) for k, i in enumerate(layers)}
-        with changed(model, changes, self.scope) as positions:
-            yield positions
+        def plus(row: int) -> Change:
+            vector = self._on_device(lambda device: self.vectors[row].to(device))
+            return lambda out: out + vector(out.device)
+
+        layers = heads_of(model).layers
+        return {f"blocks.{i}.attn.o.hook_out": plus(row) for row, i in enumerate(layers)}
 
     def __repr__(self) -> str:
         return f"OutputBias({self.n_parameters} parameters, scope={self.scope!r})"
@@ -100,12 +87,8 @@ def train_bitfit(
     shape = len(heads_of(model).layers), model.cfg.d_model
     vectors = torch.zeros(shape, device=model.cfg.device, requires_grad=True)
     edit = OutputBias(vectors, config.scope)
-
-    def learned(provenance: Provenance) -> OutputBias:
-        return replace(edit, vectors=vectors.detach().cpu().clone(), provenance=provenance)
-
     return fit(
-        model, task, edit, [vectors], learned, config,
+        model, task, edit, [vectors], edit.learned, config,
         generator=torch.Generator().manual_seed(config.seed),
         what={"component": "output bias"}, progress=progress,
     )  # fmt: skip

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lofit_lens.analysis.baselines.contrast_streams import ContrastStreams
 from lofit_lens.attention import check_layers
+from lofit_lens.edits.base import BaseEdit
 from lofit_lens.errors import LofitLensError, ModelMismatchError
-from lofit_lens.identity import check_same_model
 from lofit_lens.positions import PositionTracker, TokenScope, check_scope, tracked_positions
-from lofit_lens.provenance import Provenance, unmeasured
+from lofit_lens.provenance import Provenance
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 
 @dataclass(frozen=True)
-class ContrastIntervention:
+class ContrastIntervention(BaseEdit):
     """Adds `alpha * (h_positive - h_negative)` to the residual stream, worked out for each input.
 
     Every text is run twice more, with either instruction put in front of it; behind the chosen
@@ -65,6 +65,7 @@ class ContrastIntervention:
     behind: tuple[int, ...] = field(default=(), repr=False)
     provenance: Provenance | None = field(default=None, repr=False)
 
+    noun = "contrast vector"
     needs_whole_texts = True
     n_parameters = 0
 
@@ -117,9 +118,4 @@ class ContrastIntervention:
                 f"The contrast vector is meant for a model of {self.n_layers} layers, this one has "
                 f"{model.cfg.n_layers}. Choose its layers on this model."
             )
-        if self.provenance is not None:
-            check_same_model(model, self.provenance.fingerprint, "The contrast vector")
-
-    def with_scope(self, scope: TokenScope) -> ContrastIntervention:
-        """The same contrast at other positions; measured scores are left behind."""
-        return replace(self, scope=scope, provenance=unmeasured(self.provenance))
+        super().check_model(model)

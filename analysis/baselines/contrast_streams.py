@@ -21,7 +21,7 @@ from lofit_lens.tokens import EncodedText, Encoder
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-    from lofit_lens.edits.on_heads import HookFunction
+    from lofit_lens.edits.hooked import HookFunction
 
 
 class _Enough(Exception):

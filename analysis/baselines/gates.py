@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -13,12 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lofit_lens.attention import device_of, heads_of, real_columns
-from lofit_lens.edits.on_heads import HeadIntervention, HookFunction
+from lofit_lens.edits.hooked import Change, HookedEdit
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError
 from lofit_lens.grid import HeadGrid
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
-from lofit_lens.positions import PositionTracker, TokenScope, tracked_positions
+from lofit_lens.positions import PositionTracker, TokenScope
 from lofit_lens.provenance import Provenance
 from lofit_lens.tasks.task import Task
 from lofit_lens.training.config import TrainingConfig
@@ -208,7 +209,7 @@ def train_gates(
 
 
 @dataclass(frozen=True, eq=False)
-class _GatesInTraining:
+class _GatesInTraining(HookedEdit):
     """The edit while it is trained: drawn gates where gradients are recorded."""
 
     heads: HeadSet
@@ -218,33 +219,33 @@ class _GatesInTraining:
     scope: TokenScope
     generator: torch.Generator
 
-    provenance = None
-    needs_whole_texts = False
+    current: dict[str, Change] = field(default_factory=dict)
+    """The changes of the forward pass in progress."""
 
-    @property
-    def n_parameters(self) -> int:
-        return self.log_alpha.numel() + self.scale.numel() + self.bias.numel()
+    provenance = None
+
+    def check_model(self, model: TransformerBridge) -> None:
+        HeadIntervention(self.heads, self.scale, self.bias).check_model(model)
+
+    def changes(self, model: TransformerBridge) -> dict[str, Change]:
+        def follow(name: str) -> Change:
+            return lambda z: self.current[name](z)
+
+        names = HeadIntervention(self.heads, self.scale, self.bias).changes(model)
+        return {name: follow(name) for name in names}
 
     @contextmanager
     def applied(self, model: TransformerBridge) -> Iterator[PositionTracker]:
-        current: dict[str, HookFunction] = {}
-
         def draw(*_: Any) -> None:
             # once a forward pass, not in the hooks: checkpointing runs those twice
-            current.update(self._drawn().hooks(model, positions))
+            self.current.update(self._drawn().changes(model))
 
-        def follow(name: str) -> Callable[..., Tensor]:
-            return lambda z, hook=None: current[name](z, hook)
-
-        HeadIntervention(self.heads, self.scale, self.bias, self.scope).check_model(model)
-        names = [f"blocks.{layer}.attn.hook_z" for layer in self.heads.layers()]
-        with tracked_positions(model, self.scope) as positions:
-            handle = model.original_model.register_forward_pre_hook(draw)
-            try:
-                with model.hooks(fwd_hooks=[(name, follow(name)) for name in names]):
-                    yield positions
-            finally:
-                handle.remove()
+        handle = model.original_model.register_forward_pre_hook(draw)
+        try:
+            with super().applied(model) as positions:
+                yield positions
+        finally:
+            handle.remove()
 
     def _drawn(self) -> HeadIntervention:
         """The edit of one forward pass."""

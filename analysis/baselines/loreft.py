@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from lofit_lens.edits.hooked import changed
+from lofit_lens.edits.hooked import Change, HookedEdit
 from lofit_lens.errors import LofitLensError, ModelMismatchError
-from lofit_lens.identity import check_same_model
-from lofit_lens.positions import PositionTracker
+from lofit_lens.positions import Places
 from lofit_lens.provenance import Provenance
 from lofit_lens.tasks.task import Task
 from lofit_lens.training.config import TrainingConfig
@@ -26,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class LoReFT:
+class LoReFT(HookedEdit):
     """Low-rank linear subspace edits: `h <- h + R^T (W h + b - R h)` (Wu et al. 2024, section 3.2).
 
     It acts on `blocks.{layer}.hook_out` (`[batch, pos, d_model]`) of every layer, at the first and
@@ -58,25 +54,8 @@ class LoReFT:
         _check_rank(*self.rotation.shape[1:])
 
     @property
-    def n_parameters(self) -> int:
-        """Layers x (2 rank d_model + rank)."""
-        return self.rotation.numel() + self.source.numel() + self.bias.numel()
-
-    @contextmanager
-    def applied(self, model: TransformerBridge) -> Iterator[PositionTracker]:
-        """Edit every forward pass of `model` inside the context; contexts nest.
-
-        Raises:
-            ModelMismatchError: It belongs to another model.
-        """
-        shape, mine = (model.cfg.n_layers, model.cfg.d_model), self.rotation.shape[::2]
-        if mine != shape:
-            raise ModelMismatchError(
-                f"The edit belongs to a model of {mine[0]} layers and d_model = {mine[1]}, this one "
-                f"has {shape[0]} and {shape[1]}. Learn it on this model."
-            )
-        if self.provenance is not None:
-            check_same_model(model, self.provenance.fingerprint, "The edit")
+    def scope(self) -> Places:
+        """Both ends of the prompt."""
         n = self.positions
 
         def ends_of_prompt(
@@ -84,21 +63,35 @@ class LoReFT:
         ) -> Bool[Tensor, "batch total"]:
             return (rank < length) & ((rank < n) | (rank >= length - n))
 
-        changes = {f"blocks.{i}.hook_out": self._change(i) for i in range(model.cfg.n_layers)}
-        with changed(model, changes, ends_of_prompt) as positions:
-            yield positions
+        return ends_of_prompt
 
-    def _change(self, layer: int) -> Callable[[Tensor], Tensor]:
-        learning = self.rotation.requires_grad
+    def check_model(self, model: TransformerBridge) -> None:
+        """Refuse a model of another shape or, for a learned edit, with other weights.
 
+        Raises:
+            ModelMismatchError: They differ; the message says in what.
+        """
+        shape, mine = (model.cfg.n_layers, model.cfg.d_model), self.rotation.shape[::2]
+        if mine != shape:
+            raise ModelMismatchError(
+                f"The edit belongs to a model of {mine[0]} layers and d_model = {mine[1]}, this one "
+                f"has {shape[0]} and {shape[1]}. Learn it on this model."
+            )
+        super().check_model(model)
+
+    def changes(self, model: TransformerBridge) -> dict[str, Change]:
+        """The edit behind each layer."""
+        return {f"blocks.{i}.hook_out": self._change(i) for i in range(model.cfg.n_layers)}
+
+    def _change(self, layer: int) -> Change:
         def parts(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
             rotation = orthonormal_rows(self.rotation[layer].to(device))
             return rotation, self.source[layer].to(device) - rotation, self.bias[layer].to(device)
 
-        kept = cache(parts)
+        kept = self._on_device(parts)
 
         def change(h: Tensor) -> Tensor:
-            rotation, difference, bias = parts(h.device) if learning else kept(h.device)
+            rotation, difference, bias = kept(h.device)
             return h + (h @ difference.T + bias) @ rotation
 
         return change
@@ -160,10 +153,7 @@ def train_loreft(
 
     def learned(provenance: Provenance) -> LoReFT:
         rows = torch.stack([orthonormal_rows(layer) for layer in rotation.detach()])
-        return LoReFT(
-            rows.cpu(), source.detach().cpu().clone(), bias.detach().cpu().clone(), positions,
-            provenance,
-        )  # fmt: skip
+        return replace(edit, rotation=rows).learned(provenance)
 
     return fit(
         model, task, edit, [rotation, source, bias], learned, config,

@@ -7,7 +7,6 @@ parameters from the same generator first, so its order is another.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +17,6 @@ from lofit_lens.attention import heads_of, z_width
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import HeadSet
-from lofit_lens.provenance import Provenance
 from lofit_lens.randomness import random_state_kept
 from lofit_lens.tasks.task import Task
 from lofit_lens.training.config import TrainingConfig
@@ -139,15 +137,10 @@ def train_adapter(
             "which makes gradients wrong. Set dropout=0 or gradient_checkpointing=False."
         )
     edit = new_adapter(model, peft_config, places, seed=config.seed)
-
-    def learned(provenance: Provenance) -> AdapterEdit:
-        numbers = {name: w.detach().cpu().clone() for name, w in edit.weights.items()}
-        return replace(edit, weights=numbers, provenance=provenance)
-
     with random_state_kept():
         torch.manual_seed(config.seed)  # dropout draws from the global state
         return fit(
-            model, task, edit, list(edit.weights.values()), learned, config,
+            model, task, edit, list(edit.weights.values()), edit.learned, config,
             generator=torch.Generator().manual_seed(config.seed),
             what=what or {"component": kind_of(peft_config)}, loss=loss, progress=progress,
         )  # fmt: skip
@@ -173,13 +166,8 @@ def train_red(
     shape = len(heads), z_width(model)
     scale, bias = (torch.zeros(shape, device=device, requires_grad=True) for _ in range(2))
     edit = HeadIntervention(heads, scale=scale, bias=bias, scope=config.scope)
-
-    def learned(provenance: Provenance) -> HeadIntervention:
-        numbers = {"scale": scale.detach().cpu().clone(), "bias": bias.detach().cpu().clone()}
-        return replace(edit, provenance=provenance, **numbers)
-
     return fit(
-        model, task, edit, [scale, bias], learned, config,
+        model, task, edit, [scale, bias], edit.learned, config,
         generator=torch.Generator().manual_seed(config.seed),
         what={"component": "scale and bias"}, progress=progress,
     )  # fmt: skip

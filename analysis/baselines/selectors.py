@@ -19,7 +19,6 @@ from lofit_lens.analysis.baselines.probes import fit_probes, layer_probe_scores,
 from lofit_lens.analysis.baselines.statements import all_statements
 from lofit_lens.attention import heads_of
 from lofit_lens.errors import LofitLensError
-from lofit_lens.head_lists import is_head_list
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
 from lofit_lens.provenance import learned_on
@@ -161,52 +160,6 @@ def from_file(path: str | Path) -> HeadSelector:
         return HeadScores(points, str(path), without=grid.without)
 
     return select
-
-
-def selector(
-    name: str,
-    *,
-    selection: SelectionConfig | None = None,
-    tuning: TuningConfig | None = None,
-    gates: GateConfig | None = None,
-    batch_size: int = 32,
-    draw: int = 0,
-) -> HeadSelector:
-    """A selector by its name in tables and on the command line.
-
-    Args:
-        name: "lofit", "bias-norm", "probes", "probe-layers", "gates", "attribution", "random",
-            "layer-matched" (random heads in the layers of LoFiT's), or a head list, such as `heads.npy`.
-        selection: How to train LoFiT's stage 1.
-        tuning: How to train a bias; attribution has its objective and (micro-)batch size.
-        gates: How to train gates.
-        batch_size: Texts per forward pass where probes read activations.
-        draw: Which of several draws with one seed; for random heads.
-
-    Raises:
-        LofitLensError: The name is unknown.
-    """
-    tuning = tuning or TuningConfig()
-    known = {
-        "lofit": by_scale(selection),
-        "bias-norm": by_bias(tuning),
-        "probes": by_probes(batch_size=batch_size),
-        "probe-layers": by_probe_layers(batch_size=batch_size),
-        "gates": by_gates(gates),
-        "attribution": by_attribution(
-            objective=tuning.objective, batch_size=tuning.examples_at_once
-        ),
-        "random": at_random(draw=draw),
-        "layer-matched": layer_matched(by_scale(selection), draw=draw),
-    }
-    if name in known:
-        return known[name]
-    if is_head_list(name):
-        return from_file(name)
-    raise LofitLensError(
-        f"No head selector is called {name!r}. There are {', '.join(known)}, and head lists (.npy, "
-        ".json, .csv, .tsv or .txt, or L1H3,L2H7)."
-    )
 
 
 def _checked(seed: int) -> int:

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
 from lofit_lens.attention import heads_of
+from lofit_lens.edits.replaced import replaced
 from lofit_lens.errors import UnsupportedError
 from lofit_lens.grid import headless
 from lofit_lens.randomness import random_state_kept
@@ -88,7 +89,7 @@ def check_called(model: TransformerBridge, layers: Mapping[str, torch.nn.Module]
 
     with ExitStack() as stack, torch.no_grad():
         for place, layer in layers.items():
-            stack.enter_context(_calling(layer, partial(counted, place, layer.forward)))
+            stack.enter_context(replaced(layer, "forward", partial(counted, place, layer.forward)))
         model(torch.zeros(1, 1, dtype=torch.long, device=model.cfg.device))
     odd = [place for place in layers if calls[place] != 1]
     if odd:
@@ -163,19 +164,7 @@ def calling_through(
 
     with ExitStack() as stack:
         for place, layer in layers.items():
-            stack.enter_context(_calling(layer, partial(call, tree.get_submodule(place))))
+            stack.enter_context(
+                replaced(layer, "forward", partial(call, tree.get_submodule(place)))
+            )
         yield
-
-
-@contextmanager
-def _calling(layer: Any, call: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Let a module compute `call`; its parameters, and its place in the model, stay as they are."""
-    outer = layer.__dict__.get("forward")
-    layer.forward = call
-    try:
-        yield
-    finally:
-        if outer is None:
-            del layer.forward
-        else:
-            layer.forward = outer

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lofit_lens.analysis.causal.stacking import shared_provenance
-from lofit_lens.analysis.causal.two_runs import TwoRuns, owners
+from lofit_lens.analysis.causal.two_runs import TwoRuns
 from lofit_lens.attention import check_head_shape
+from lofit_lens.edits.base import BaseEdit
 from lofit_lens.edits.edit import Edit
+from lofit_lens.edits.replaced import replaced
 from lofit_lens.errors import LofitLensError, UnsupportedError
 from lofit_lens.heads import HeadSet
-from lofit_lens.positions import PositionTracker
+from lofit_lens.positions import TokenScope
 from lofit_lens.provenance import Provenance
 from lofit_lens.scoring.logprobs import edited
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class PatchIntervention:
+class PatchIntervention(BaseEdit):
     """Some heads give, at every position, what they give in another run on the same tokens.
 
     Each forward pass becomes two: a run under `donor`, and one under `base` in which `hook_z` of
@@ -59,6 +61,11 @@ class PatchIntervention:
         shared_provenance((self.donor, self.base))
 
     @property
+    def scope(self) -> TokenScope:
+        """All positions, in both runs."""
+        return "all"
+
+    @property
     def provenance(self) -> Provenance | None:
         """That of the donor or, if it has none, of the base; without scores."""
         return shared_provenance((self.donor, self.base))
@@ -75,7 +82,15 @@ class PatchIntervention:
         """
         check_head_shape(model, self.heads)
         for edit in (self.donor, self.base):
-            check_all_positions(model, edit)
+            if (
+                edit is not None and edit.scope != "all"
+            ):  # in force for one run, it is told no prompts
+                raise UnsupportedError(
+                    "Patching needs donor and base to edit all token positions; one has another scope "
+                    'than "all". Use `edit.with_scope("all")`, or learn it with that scope.'
+                )
+            with edited(model, edit):  # refuses another model before the first forward pass
+                pass
         hf: Any = model.original_model
         if isinstance(hf.forward, TwoRuns):
             raise UnsupportedError(
@@ -84,38 +99,7 @@ class PatchIntervention:
         runs = TwoRuns(model, self.heads, self.donor, self.base)
         uncached = partial(model.generate, use_past_kv_cache=False)
         with (
-            _replaced(hf, "forward", runs),
-            _replaced(model, "generate", uncached),
+            replaced(hf, "forward", runs),
+            replaced(model, "generate", uncached),
         ):
             yield
-
-
-def check_all_positions(model: TransformerBridge, edit: Edit | None) -> None:
-    """Refuse an edit that asks where the prompt ends: one attached for a single run is not told.
-
-    Raises:
-        ModelMismatchError: The edit belongs to another model.
-        UnsupportedError: It spares some token positions.
-    """
-    before = owners(model.original_model)
-    with edited(model, edit):
-        new = [o for o in owners(model.original_model) if o not in before]
-    if any(isinstance(owner, PositionTracker) for owner in new):
-        raise UnsupportedError(
-            'Patching needs donor and base to edit all token positions; one has another scope than "all". '
-            'Use `edit.with_scope("all")`, or learn it with that scope.'
-        )
-
-
-@contextmanager
-def _replaced(owner: Any, name: str, method: Callable[..., Any]) -> Iterator[None]:
-    """Let an object have another method, inside the context."""
-    outer = owner.__dict__.get(name)
-    owner.__dict__[name] = method
-    try:
-        yield
-    finally:
-        if outer is None:
-            del owner.__dict__[name]
-        else:
-            owner.__dict__[name] = outer

@@ -8,8 +8,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from lofit_lens.edits.base import BaseEdit
 from lofit_lens.edits.edit import Edit
 from lofit_lens.errors import LofitLensError
+from lofit_lens.positions import Places, TokenScope
 from lofit_lens.provenance import Provenance, unmeasured
 
 if TYPE_CHECKING:
@@ -17,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class StackedEdits:
+class StackedEdits(BaseEdit):
     """Edits applied one inside the other.
 
     At one hook point an edit gets what those before it made of the activation, so the last has the
@@ -34,6 +40,12 @@ class StackedEdits:
 
     def __post_init__(self) -> None:
         shared_provenance(self.edits)
+
+    @property
+    def scope(self) -> TokenScope | Places:
+        """That of all edits; where they differ, `anywhere`."""
+        scopes = {edit.scope for edit in self.edits}
+        return next(iter(scopes), "all") if len(scopes) < 2 else anywhere
 
     @property
     def provenance(self) -> Provenance | None:
@@ -57,6 +69,14 @@ class StackedEdits:
             for edit in self.edits:
                 stack.enter_context(edit.applied(model))
             yield
+
+
+def anywhere(
+    rank: Int[Tensor, "batch total"],
+    length: Int[Tensor, "batch _"],  # noqa: ARG001
+) -> Bool[Tensor, "batch total"]:
+    """The places of several edits that differ in scope: each may be edited by one of them."""
+    return torch.ones_like(rank, dtype=torch.bool)
 
 
 def shared_provenance(edits: Sequence[Edit | None]) -> Provenance | None:

@@ -20,7 +20,7 @@ from lofit_lens.scoring.logprobs import edited
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-    from lofit_lens.edits.on_heads import HookFunction
+    from lofit_lens.edits.hooked import HookFunction
 
 
 class TwoRuns:

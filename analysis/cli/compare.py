@@ -103,15 +103,16 @@ def compare(
     HEADS/DIRECTION, as lofit/mass-mean or probes/bias.
     """
     with command(as_json, quiet) as report:
-        from lofit_lens.analysis.baselines.validation import check_kl_budget
-        from lofit_lens.analysis.comparison.compare import ZERO_SHOT, check_tasks
-        from lofit_lens.analysis.comparison.compare import compare as run_compare
         from lofit_lens.analysis.comparison.folder import ComparisonFolder, comparison_json
-        from lofit_lens.analysis.comparison.tables import as_text
+
+        from lofit_lens.analysis.baselines.validation import check_kl_budget
+        from lofit_lens.analysis.kinds.compare import ZERO_SHOT, check_tasks
+        from lofit_lens.analysis.kinds.compare import compare as run_compare
         from lofit_lens.analysis.measure.side_effects import encode_texts
         from lofit_lens.analysis.methods.names import named_methods
         from lofit_lens.analysis.methods.settings import PAPER_FRACTION
         from lofit_lens.analysis.published import check_model
+        from lofit_lens.analysis.tables.tables import as_text
         from lofit_lens.attention import heads_of
         from lofit_lens.errors import LofitLensError
         from lofit_lens.identity import EMBEDDED

@@ -78,11 +78,11 @@ def demo(
         import time
 
         import torch
-
         from lofit_lens.analysis.demo.report import as_json as demo_json
         from lofit_lens.analysis.demo.report import as_text, open_demo, write_report
         from lofit_lens.analysis.demo.run import QUICK, WHOLE, run_demo
         from lofit_lens.analysis.demo.workers import usable_workers
+
         from lofit_lens.analysis.reporting.page import report as report_page
         from lofit_lens.identity import EMBEDDED
         from lofit_lens.model import load_model
@@ -140,12 +140,12 @@ def lofit(
         from lofit_lens.analysis.cli.hints import doubt
         from lofit_lens.analysis.inside.explorer.cards import head_cards
         from lofit_lens.analysis.inside.explorer.measure import short_prompt
+        from lofit_lens.analysis.kinds.lofit import lofit as run_lofit
         from lofit_lens.analysis.runs import CARDS, RunFolder
         from lofit_lens.attention import heads_of
         from lofit_lens.errors import UnsupportedError
         from lofit_lens.heads import number_of_heads
         from lofit_lens.identity import source_of
-        from lofit_lens.run import lofit as run_lofit
         from lofit_lens.scoring import Evaluation
 
         folder = RunFolder.new(out, overwrite=overwrite)

@@ -67,11 +67,12 @@ def transfer(
     """
     with command(as_json, quiet) as report:
         from lofit_lens.analysis.folders import records
+        from lofit_lens.analysis.transfer.folder import TransferFolder
+        from lofit_lens.analysis.transfer.stages import score_heads
+
+        from lofit_lens.analysis.kinds.transfer import transfer_matrix
         from lofit_lens.analysis.methods.settings import PAPER_FRACTION, Settings
         from lofit_lens.analysis.runs import loaded_as
-        from lofit_lens.analysis.transfer.folder import TransferFolder
-        from lofit_lens.analysis.transfer.matrix import transfer_matrix
-        from lofit_lens.analysis.transfer.stages import score_heads
         from lofit_lens.attention import heads_of
         from lofit_lens.identity import EMBEDDED, fingerprint
         from lofit_lens.provenance import library_versions
@@ -199,7 +200,7 @@ def _one_fold_each(options: TasksOptions, embedded: bool, seed: int, report: Rep
 def as_text(table: pd.DataFrame) -> str:
     """The matrix for a terminal: rows are sources of heads, columns the tasks tuned and tested on."""
     from lofit_lens.analysis.figures.transfer_cells import cell_text
-    from lofit_lens.analysis.transfer.results import MARKS
+    from lofit_lens.analysis.kinds.matrix import MARKS
 
     tasks = list(dict.fromkeys(table["task"]))
     wide = max(12, *(len(name) + 2 for name in (*tasks, *table["source"])))

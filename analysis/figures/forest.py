@@ -15,7 +15,7 @@ from lofit_lens.plotting import NEUTRAL, TEMPLATE, elided, name_ticks, whiskers
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lofit_lens.analysis.comparison.results import Comparison
+    from lofit_lens.analysis.kinds.comparison import Comparison
 
 BETTER, WORSE, UNMARKED = "#0072b2", "#d55e00", NEUTRAL
 """Blue, orange and grey, which are told apart under every colour blindness (Okabe and Ito, 2008)."""

@@ -15,7 +15,7 @@ from lofit_lens.analysis.study.lofit_table import lofit_bars
 from lofit_lens.analysis.study.paired import plain
 
 if TYPE_CHECKING:
-    from lofit_lens.analysis.comparison.results import Comparison
+    from lofit_lens.analysis.kinds.comparison import Comparison
     from lofit_lens.analysis.study.results import Study
 
 T = TypeVar("T")

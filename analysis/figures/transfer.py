@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from lofit_lens.analysis.figures.transfer_cells import cell_text, completed
-from lofit_lens.analysis.transfer.results import MARKS, ZERO_SHOT, in_order
+from lofit_lens.analysis.kinds.matrix import MARKS, ZERO_SHOT, in_order
 from lofit_lens.plotting import NEUTRAL, TEMPLATE, elided, name_ticks
 
 UNCORRECTED = "* p < 0.05, + p < 0.1: own heads are better; paired bootstrap, not corrected"

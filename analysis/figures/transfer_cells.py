@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lofit_lens.analysis.kinds.matrix import ZERO_SHOT
 from lofit_lens.analysis.study.paired import TESTED
-from lofit_lens.analysis.transfer.results import ZERO_SHOT
 from lofit_lens.errors import LofitLensError
 
 NEEDED = ("source", "task", "value")

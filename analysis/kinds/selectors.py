@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, fields
 from math import isnan, nan
 from typing import TYPE_CHECKING, Any
 
-from lofit_lens.analysis.comparison.cells import WORSE, Row, interval, score
-from lofit_lens.analysis.comparison.results import Comparison
+from lofit_lens.analysis.kinds.comparison import Comparison
 from lofit_lens.analysis.methods.names import ALIASES
 from lofit_lens.analysis.published import check_model, table_2
 from lofit_lens.analysis.study import paired
+from lofit_lens.analysis.tables.cells import WORSE, Row, interval, score
 from lofit_lens.errors import LofitLensError
 from lofit_lens.statistics import average_difference, average_interval
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
     from lofit_lens.edits.edit import Edit
+
+Reference = Sequence[Float[Tensor, "batch pos d_vocab"]]
+
+KEPT = 2**28
+"""Bytes of logits of the unedited model that are kept for the next edit."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,7 @@ def side_effects(
     texts: Sequence[EncodedText],
     *,
     batch_size: int = 16,
+    reference: Reference | None = None,
 ) -> SideEffects:
     """Cross-entropy under an edit, and KL divergence from the unedited model, on plain text.
 
@@ -139,6 +145,8 @@ def side_effects(
         edit: The edit; None measures the model as it is, with a divergence of 0.
         texts: From `sample_texts` or `encode_texts`.
         batch_size: Texts per forward pass; two sets of logits `[batch, pos, d_vocab]` are held.
+        reference: The logits of the unedited model, from `reference_on` with the same texts and
+            batch size; None computes them.
 
     Raises:
         LofitLensError: There are no texts.
@@ -148,9 +156,8 @@ def side_effects(
         raise LofitLensError("There are no texts to measure side effects on.")
     encoder = Encoder(model)
     cross_entropy = kl = 0.0
-    for indices in batches_by_length([len(text.ids) for text in texts], batch_size):
-        batch = encoder.batch([texts[i] for i in indices])
-        before = _logits(model, batch, None)
+    for number, batch in enumerate(_batches(encoder, texts, batch_size)):
+        before = reference[number] if reference else _logits(model, batch, None)
         after = before if edit is None else _logits(model, batch, edit)
         for row, scored in enumerate(batch.answer_lengths.tolist()):
             p, q = (
@@ -171,11 +178,18 @@ def side_effects(
     return SideEffects(cross_entropy / n_tokens, kl / n_tokens, len(texts), n_tokens)
 
 
-def kl_on(
+def reference_on(
     model: TransformerBridge, texts: Sequence[EncodedText], *, batch_size: int = 16
-) -> Callable[[Edit], float]:
-    """The KL divergence of `side_effects` as a function of the edit, for a budget on it."""
-    return lambda edit: side_effects(model, edit, texts, batch_size=batch_size).kl
+) -> Reference | None:
+    """The logits of the unedited model on the texts, for many edits; None if they are too large."""
+    if 4 * model.cfg.d_vocab * sum(text.n_answer + 1 for text in texts) > KEPT:
+        return None
+    return [_logits(model, batch, None) for batch in _batches(Encoder(model), texts, batch_size)]
+
+
+def _batches(encoder: Encoder, texts: Sequence[EncodedText], batch_size: int) -> Iterator[Batch]:
+    for indices in batches_by_length([len(text.ids) for text in texts], batch_size):
+        yield encoder.batch([texts[i] for i in indices])
 
 
 def open_answers(

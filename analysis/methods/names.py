@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import get_args
 
 from lofit_lens.analysis.baselines.iti_config import Direction
 from lofit_lens.analysis.methods import recipes
+from lofit_lens.analysis.methods.recipes import Named, OnHeads, Own
+from lofit_lens.analysis.methods.selectors import check_selector
 from lofit_lens.analysis.methods.settings import Method, Settings
 from lofit_lens.errors import LofitLensError
 from lofit_lens.positions import check_scope
@@ -21,10 +24,28 @@ ALIASES = {
 }
 """Short names of heads and what is done to them."""
 
+OTHERS: Mapping[str, Callable[..., Named]] = {
+    "repe-reading": partial(recipes.Reading, direction="pca"),
+    "repe-mean": partial(recipes.Reading, direction="mean"),
+    "repe-random": partial(recipes.Reading, direction="random"),
+    "repe-contrast": recipes.ContrastVector,
+    "lorra": recipes.LoRRA,
+    "jola": recipes.JoLA,
+    "iti-legacy": recipes.ITILegacy,
+    **{name: partial(recipes.Tuned, rival=name) for name in recipes.RIVALS},
+}
+"""Methods that have a name of their own."""
 
-def named_methods(
-    names: Sequence[str], settings: Settings | None = None, *, kl: recipes.KL | None = None
-) -> dict[str, Method | Sequence[Method]]:
+WITHOUT_SCOPE = ("lorra", *(name for name, row in recipes.RIVALS.items() if not row.has_scope))
+"""Those that act at positions of their own."""
+
+DIRECTIONS = get_args(recipes.Learned) + get_args(Direction)
+
+Methods = Sequence[str] | Mapping[str, Method | Sequence[Method]]
+"""Names, or functions of one's own by name; several under one name are draws for each seed."""
+
+
+def named_methods(names: Sequence[str], settings: Settings | None = None) -> dict[str, Named]:
     """Methods by name.
 
     * HEADS/DIRECTION: which heads (see `selectors.selector`; of a file all it lists), and what is
@@ -39,49 +60,58 @@ def named_methods(
 
     NAME@SCOPE puts a method under another token scope than that of the settings.
 
-    Random heads are several methods under one name if the settings ask for several draws.
+    Random heads may be drawn several times for one seed: `method(model, task, seed, draw)`.
 
     Args:
         names: The names.
         settings: What the methods share; default `Settings()`.
-        kl: Measures an edit's KL divergence from the unedited model; needed for a budget.
 
     Raises:
         LofitLensError: A name is unknown or repeats.
     """
     if len(set(names)) < len(names):
         raise LofitLensError(f"Methods may appear once; got {', '.join(names)}.")
-    return {name: _named(name, settings or Settings(), kl) for name in names}
+    return {name: _named(name, settings or Settings()) for name in names}
 
 
-def _named(name: str, settings: Settings, kl: recipes.KL | None) -> Method | Sequence[Method]:
+def recipes_of(methods: Methods, settings: Settings) -> dict[str, Named | Own]:
+    """The recipes of methods, named or of one's own.
+
+    Raises:
+        LofitLensError: A name is unknown or repeats.
+    """
+    if not isinstance(methods, Mapping):
+        return {**named_methods(methods, settings)}
+    drawn = {name: m if isinstance(m, Sequence) else (m,) for name, m in methods.items()}
+    return {name: Own(name, tuple(draws)) for name, draws in drawn.items()}
+
+
+def parts_of(name: str) -> tuple[str, str, str]:
+    """Which heads, what is done to them, and the token scope, if a name has them."""
     kind, _, scope = name.partition("@")
-    if scope:
-        settings = replace(settings, scope=check_scope(scope))
+    chosen, _, direction = ALIASES.get(kind, kind).rpartition("/")
+    return chosen, direction, scope
+
+
+def _named(name: str, settings: Settings) -> Named:
+    kind = name.partition("@")[0]
+    chosen, direction, scope = parts_of(name)
+    scope = check_scope(scope) if scope else settings.scope
     settings = replace(
         settings,
-        selection=replace(settings.selection, scope=settings.scope),
-        tuning=replace(settings.tuning, scope=settings.scope),
+        scope=scope,
+        selection=replace(settings.selection, scope=scope),
+        tuning=replace(settings.tuning, scope=scope),
     )
-    chosen, _, direction = ALIASES.get(kind, kind).rpartition("/")
-    if chosen and direction in get_args(recipes.Learned) + get_args(Direction):
-        draws = range(settings.random_draws if chosen in recipes.RANDOM else 1)
-        found = [recipes.on_heads(chosen, direction, draw, settings, kl) for draw in draws]
-        return found if len(found) > 1 else found[0]
-    if kind in recipes.READING:
-        return recipes.reading(recipes.READING[kind], settings, kl)
-    if kind in recipes.RIVALS:
-        return recipes.rival(kind, settings)
-    others = {
-        "repe-contrast": recipes.contrast,
-        "lorra": recipes.lorra,
-        "jola": recipes.jola,
-        "iti-legacy": recipes.iti_legacy,
-    }
-    if kind in others:
-        return others[kind](settings, kl)
-    known = ", ".join([*ALIASES, *recipes.READING, *others, *recipes.RIVALS])
+    if chosen and direction in DIRECTIONS:
+        check_selector(chosen)
+        return OnHeads(heads=chosen, does=direction, settings=settings)
+    if kind in WITHOUT_SCOPE:
+        recipes.check_scope_of(kind, settings)
+    if kind in OTHERS:
+        return OTHERS[kind](settings=settings)
+    known = ", ".join([*ALIASES, *OTHERS])
     raise LofitLensError(
         f"There is no method {name!r}. Known: {known}, and "
-        f"HEADS/DIRECTION with the directions {', '.join(get_args(recipes.Learned) + get_args(Direction))}."
+        f"HEADS/DIRECTION with the directions {', '.join(DIRECTIONS)}."
     )

@@ -1,35 +1,36 @@
-"""How each method of a comparison is put together from its parts."""
+"""How each method of a comparison is put together from its parts, as data."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from lofit_lens.analysis.baselines.bitfit import train_bitfit
 from lofit_lens.analysis.baselines.contrast import ContrastConfig, fit_contrast
-from lofit_lens.analysis.baselines.gates import GateConfig, train_gates
-from lofit_lens.analysis.baselines.iti import ITI, fit_iti
+from lofit_lens.analysis.baselines.gates import train_gates
+from lofit_lens.analysis.baselines.iti import fit_iti
 from lofit_lens.analysis.baselines.iti_config import ITIConfig
 from lofit_lens.analysis.baselines.loreft import train_loreft
 from lofit_lens.analysis.baselines.lorra import train_lorra
 from lofit_lens.analysis.baselines.repe import DirectionKind, ReadingConfig, fit_reading_vector
 from lofit_lens.analysis.baselines.rivals import train_ia3, train_lora, train_red
-from lofit_lens.analysis.baselines.selectors import selector
 from lofit_lens.analysis.baselines.validation import choose_on_validation
-from lofit_lens.analysis.methods.settings import Fitted, Leaky, Method, Settings
+from lofit_lens.analysis.methods.selectors import SELECTORS
+from lofit_lens.analysis.methods.settings import Leaky, Method, Settings
+from lofit_lens.analysis.methods.steps import Auto, Chosen, Fit, Select, Tune
+from lofit_lens.analysis.study.bench import Bench
+from lofit_lens.analysis.study.fitted import Fitted
+from lofit_lens.analysis.study.step import Step, product_of
 from lofit_lens.attention import heads_of
 from lofit_lens.edits.edit import Edit
 from lofit_lens.errors import LofitLensError
-from lofit_lens.head_lists import is_head_list
 from lofit_lens.heads import HeadSet
 from lofit_lens.tasks.task import Task
-from lofit_lens.tuning import tune_heads
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
-
-KL = Callable[[Edit], float]
 
 Learned = Literal["bias", "scale"]
 """What can be learned on chosen heads, beside the directions of ITI."""
@@ -37,176 +38,271 @@ Learned = Literal["bias", "scale"]
 LORRA_STRENGTHS = (1.0, 2.0, 5.0)
 """How far LoRRA's targets lie along the contrast; one is chosen on validation. The authors take 5."""
 
-RANDOM = ("random", "layer-matched")
-"""Selectors that may be drawn several times for one seed."""
+
+@dataclass(frozen=True, kw_only=True)
+class Named(ABC):
+    """A method by name. Called, it is fitted at once: `recipe(model, task, seed)`.
+
+    Attributes:
+        settings: What all methods share, at the token scope of this one.
+        auto: What a learning rate of "auto" is chosen with; None: the task and seed at hand.
+    """
+
+    settings: Settings
+    auto: Auto | None = None
+
+    @property
+    def leaky(self) -> bool:
+        """Whether it may read the test split, because that is what it is there to show."""
+        return False
+
+    @property
+    def draws(self) -> int:
+        """How often it is fitted for one seed."""
+        return 1
+
+    def with_auto(self, task: Task, seed: int) -> Self:
+        """The same, with what a learning rate of "auto" is chosen with, if that is not said yet."""
+        return self if self.auto is not None else replace(self, auto=Auto(task, seed))
+
+    def told(self) -> Mapping[str, Any]:
+        """What it is, for the record: all that its edit depends on beside task, seed and heads."""
+        return {"method": type(self).__name__, **self.depends()}
+
+    @abstractmethod
+    def depends(self) -> dict[str, Any]:
+        """All that its edit depends on beside task, seed and heads."""
+
+    def step(self, bench: Bench, task: Task, seed: int, draw: int = 0) -> Step[Fitted]:  # noqa: ARG002
+        """The last step of making its edit."""
+        return Fit(task, self, seed)
+
+    def fit(self, bench: Bench, task: Task, seed: int, heads: HeadSet | None) -> Fitted:
+        """Fit it on a bench, from the training and validation split of a task."""
+        raise NotImplementedError
+
+    def __call__(self, model: TransformerBridge, task: Task, seed: int, draw: int = 0) -> Fitted:
+        """Fit it now, with all it needs."""
+        texts = None if self.settings.kl_budget is not None else ()
+        bench = Bench.of(model, texts, batch_size=self.settings.batch_size)
+        return product_of(bench, self.step(bench, task, seed, draw))
+
+    def _kl(self, bench: Bench) -> Callable[[Edit], float] | None:
+        return None if self.settings.kl_budget is None else bench.kl
+
+    def _budget(self) -> dict[str, Any]:
+        budget = self.settings.kl_budget
+        return {} if budget is None else {"kl_budget": budget}
 
 
-def on_heads(chosen: str, direction: Any, draw: int, settings: Settings, kl: KL | None) -> Method:
-    """Heads of some selector, with something learned on them or moved along a direction of ITI."""
-    select = _heads(chosen, draw, settings)
-    learned = direction in get_args(Learned)
-    iti = None
-    if not learned:
-        iti = ITIConfig(direction=direction, scope=settings.scope, kl_budget=settings.kl_budget)
+@dataclass(frozen=True, kw_only=True)
+class OnHeads(Named):
+    """Heads of some selector, with something learned on them or moved along a direction of ITI.
 
-    def fit(model: TransformerBridge, task: Task, seed: int) -> Fitted:
-        if iti is None:
-            heads = select(model, task, seed)
-            config = replace(settings.tuning, component=direction, seed=seed)
-            choices = {"learning_rate": config.learning_rate} if config.rate_choice else {}
-            edit = tune_heads(model, task, heads, config, progress=False)
-            return Fitted(edit, choices, heads)
-        own = chosen == "probes"  # then ITI ranks the heads itself
-        heads = None if own else select(model, task, seed)
-        ks = (settings.n_heads(model),) if heads is None else (len(heads),)
+    Attributes:
+        heads: Name of the selector, or a head list.
+        does: "bias" or "scale", learned; or a direction of ITI, its strength chosen on validation.
+        source: The task whose heads they are; None: the task at hand.
+        ranked: The settings with which heads are put in order, where they are not `settings`.
+        ranked_seed: The seed with which they are, where it is not that of the run.
+        given: The heads, where they are there already.
+    """
+
+    heads: str
+    does: str
+    source: Task | None = None
+    ranked: Settings | None = None
+    ranked_seed: int | None = None
+    given: HeadSet | None = None
+
+    def told(self) -> Mapping[str, Any]:
+        """Which heads, how many, and what is done to them."""
+        source = {} if self.source is None else {"source": self.source.name}
+        ranked = self.ranked or self.settings
+        row = SELECTORS.get(self.heads)
+        chosen = {"k": self.settings.k, "fraction": self.settings.fraction}
+        if self.given is not None:
+            chosen = {"given": [list(head) for head in self.given]}
+        elif row is not None:
+            chosen |= {"ranked_by": row.depends(ranked)}
+        return {"heads": self.heads, **source, **chosen, **self.depends()}
+
+    def depends(self) -> dict[str, Any]:
+        """What is done to the heads."""
+        if self._iti is None:
+            return {"does": self.does, "tuning": replace(self.settings.tuning, seed=0)}
+        return {"does": self.does, "iti": self._iti, "k": self.settings.k}
+
+    def step(self, bench: Bench, task: Task, seed: int, draw: int = 0) -> Step[Fitted]:
+        """Tuning, or ITI, on heads that another step chooses."""
+        chosen = self._chosen(bench, task, seed, draw)
+        if self._iti is not None:
+            own = self.heads == "probes" and self.source is None  # then ITI ranks them itself
+            alone = replace(self, settings=replace(self.settings, k=chosen.k, fraction=None))
+            return Fit(task, alone if own else self, seed, None if own else chosen)
+        tuning = replace(self.settings.tuning, component=self.does)
+        settings = replace(self.settings, tuning=tuning)
+        return Tune(task, chosen, settings, seed, self.auto or Auto(task, seed))
+
+    def fit(self, bench: Bench, task: Task, seed: int, heads: HeadSet | None) -> Fitted:
+        """Look for directions and a strength, as ITI does."""
+        assert self._iti is not None
+        ks = (self.settings.n_heads(bench.model) if heads is None else len(heads),)
         found = fit_iti(
-            model, task, replace(iti, ks=ks), seed=seed, heads=heads, kl=kl,
-            batch_size=settings.batch_size,
+            bench.model, task, replace(self._iti, ks=ks), seed=seed, heads=heads, kl=self._kl(bench),
+            batch_size=self.settings.batch_size,
         )  # fmt: skip
-        return _iti_fitted(found)
+        edit = found.edit()
+        trials = [{"alpha": t.key[1], "score": t.score, "kl": t.kl} for t in found.trials]
+        return Fitted(edit, {"alpha": found.alpha, "k": found.k, "trials": trials}, edit.heads)
 
-    return fit
+    @property
+    def learned(self) -> bool:
+        """Whether something is learned on the heads."""
+        return self.does in get_args(Learned)
+
+    @property
+    def draws(self) -> int:
+        """How many sets of heads are drawn for one seed."""
+        row = SELECTORS.get(self.heads)
+        return self.settings.random_draws if row is not None and row.drawn else 1
+
+    @property
+    def _iti(self) -> ITIConfig | None:
+        if self.learned:
+            return None
+        scope, budget = self.settings.scope, self.settings.kl_budget
+        direction: Any = self.does
+        return ITIConfig(direction=direction, scope=scope, kl_budget=budget)
+
+    def _chosen(self, bench: Bench, task: Task, seed: int, draw: int) -> Chosen:
+        """The heads, as many as the settings say, or all those of a file."""
+        if self.given is not None:
+            return Chosen(None, len(self.given), self.given)
+        if self.heads not in SELECTORS:
+            given = HeadSet.load(self.heads, **heads_of(bench.model).shape)
+            return Chosen(None, len(given), given)
+        of, k = self.source or task, self.settings.n_heads(bench.model)
+        auto = self.auto or Auto(task, seed)
+        auto = auto if of.name == auto.task.name else replace(auto, task=of)
+        ranked = self.ranked or self.settings
+        n = ranked.n_heads(bench.model)
+        seed = seed if self.ranked_seed is None else self.ranked_seed
+        return Chosen(Select(of, self.heads, ranked, seed, auto, n, draw), k)
 
 
-def _heads(
-    chosen: str, draw: int, settings: Settings
-) -> Callable[[TransformerBridge, Task, int], HeadSet]:
-    """The heads of a selector, as many as the settings say, or all those of a file."""
-    listed = is_head_list(chosen)
-    score = selector(
-        chosen,
-        selection=settings.selection,
-        tuning=settings.tuning,
-        gates=_gates(settings),
-        batch_size=settings.batch_size,
-        draw=draw,
-    )
+@dataclass(frozen=True, kw_only=True)
+class ITILegacy(Named):
+    """ITI at alpha 15 with the leak of its released code: sigma from the questions of the test too."""
 
-    def choose(model: TransformerBridge, task: Task, seed: int) -> HeadSet:
-        if listed:
-            return HeadSet.load(chosen, **heads_of(model).shape)
-        return score(model, task, seed).top(k=settings.n_heads(model))
+    @property
+    def leaky(self) -> bool:
+        """It does."""
+        return True
 
-    return choose
+    def depends(self) -> dict[str, Any]:
+        """How many heads."""
+        return {"k": self.settings.k, "fraction": self.settings.fraction}
 
-
-def _iti_fitted(found: ITI) -> Fitted:
-    edit = found.edit()
-    trials = [{"alpha": t.key[1], "score": t.score, "kl": t.kl} for t in found.trials]
-    return Fitted(edit, {"alpha": found.alpha, "k": found.k, "trials": trials}, edit.heads)
+    def fit(self, bench: Bench, task: Task, seed: int, heads: HeadSet | None) -> Fitted:  # noqa: ARG002
+        """Fit it with the test split in sight."""
+        found = fit_iti(
+            bench.model, task, ITIConfig.legacy(k=self.settings.n_heads(bench.model)), seed=seed,
+            kl=self._kl(bench), batch_size=self.settings.batch_size,
+        )  # fmt: skip
+        edit = found.edit()
+        return Fitted(edit, {"alpha": found.alpha, "k": found.k, "trials": []}, edit.heads)
 
 
-def reading(direction: DirectionKind, settings: Settings, kl: KL | None) -> Method:
-    """The reading vector of RepE."""
-    config = ReadingConfig(
-        direction=direction,
-        scope=settings.scope,
-        kl_budget=settings.kl_budget,
-        batch_size=settings.batch_size,
-    )
+@dataclass(frozen=True, kw_only=True)
+class Reading(Named):
+    """The reading vector of RepE.
 
-    def fit(model: TransformerBridge, task: Task, seed: int) -> Fitted:
-        found = fit_reading_vector(model, task, config, seed=seed, kl=kl)
+    Attributes:
+        direction: How it is found.
+    """
+
+    direction: DirectionKind
+
+    def depends(self) -> dict[str, Any]:
+        """Direction, token scope and budget."""
+        return {"direction": self.direction, "scope": self.settings.scope, **self._budget()}
+
+    def fit(self, bench: Bench, task: Task, seed: int, heads: HeadSet | None) -> Fitted:  # noqa: ARG002
+        """Find the vector; layer and strength are chosen on validation."""
+        config = ReadingConfig(
+            direction=self.direction,
+            scope=self.settings.scope,
+            kl_budget=self.settings.kl_budget,
+            batch_size=self.settings.batch_size,
+        )
+        found = fit_reading_vector(bench.model, task, config, seed=seed, kl=self._kl(bench))
         trials = [] if found.by_alpha is None else found.by_alpha.to_json()
         chosen = {"layer": found.layer, "alpha": found.alpha, "trials": trials}
         return Fitted(found.edit(), chosen)
 
-    return fit
 
-
-def contrast(settings: Settings, kl: KL | None) -> Method:
+@dataclass(frozen=True, kw_only=True)
+class ContrastVector(Named):
     """The contrast vector of RepE."""
-    config = ContrastConfig(
-        scope=settings.scope, kl_budget=settings.kl_budget, batch_size=settings.batch_size
-    )
 
-    def fit(model: TransformerBridge, task: Task, seed: int) -> Fitted:  # noqa: ARG001
-        found = fit_contrast(model, task, config, kl=kl)
+    def depends(self) -> dict[str, Any]:
+        """Token scope and budget."""
+        return {"scope": self.settings.scope, **self._budget()}
+
+    def fit(self, bench: Bench, task: Task, seed: int, heads: HeadSet | None) -> Fitted:  # noqa: ARG002
+        """Choose layer and strength on validation; the seed plays no part."""
+        config = ContrastConfig(
+            scope=self.settings.scope,
+            kl_budget=self.settings.kl_budget,
+            batch_size=self.settings.batch_size,
+        )
+        found = fit_contrast(bench.model, task, config, kl=self._kl(bench))
         steps = [choice for choice in (found.by_layer, found.by_alpha) if choice is not None]
         trials = [trial for choice in steps for trial in choice.to_json()]
         edit = found.edit
         chosen = {"layer": edit.layers[0], "alpha": edit.alpha, "trials": trials}
         return Fitted(edit, {"positive": edit.positive, "negative": edit.negative, **chosen})
 
-    return fit
 
-
-def lorra(settings: Settings, kl: KL | None) -> Method:
+@dataclass(frozen=True, kw_only=True)
+class LoRRA(Named):
     """LoRRA at several strengths, one of them chosen on validation."""
-    _refuse_scope("lorra", settings)
-    rate = settings.rates.get("lorra", 3e-4)
-    options = _without_dropout("lorra", settings)
 
-    def fit(model: TransformerBridge, task: Task, seed: int) -> Fitted:
-        config = replace(settings.tuning, learning_rate=rate, seed=seed)
+    def depends(self) -> dict[str, Any]:
+        """How it is trained, and the budget."""
+        return {"tuning": _config("lorra", self.settings, 3e-4), **self._budget()}
+
+    def fit(self, bench: Bench, task: Task, seed: int, heads: HeadSet | None) -> Fitted:  # noqa: ARG002
+        """Train every strength and choose."""
+        config = replace(_config("lorra", self.settings, 3e-4), seed=seed)
+        options = _without_dropout("lorra", self.settings)
         edits = {
-            strength: train_lorra(model, task, config, strength=strength, progress=False, **options)
+            strength: train_lorra(
+                bench.model, task, config, strength=strength, progress=False, **options
+            )
             for strength in LORRA_STRENGTHS
         }
         found = choose_on_validation(
-            model, task, edits,
-            kl=kl, kl_budget=settings.kl_budget, batch_size=settings.batch_size,
+            bench.model, task, edits, kl=self._kl(bench), kl_budget=self.settings.kl_budget,
+            batch_size=self.settings.batch_size,
         )  # fmt: skip
         return Fitted(edits[found.key], {"strength": found.key, "trials": found.to_json()})
 
-    return fit
 
-
-def jola(settings: Settings, _kl: KL | None) -> Method:
+@dataclass(frozen=True, kw_only=True)
+class JoLA(Named):
     """JoLA; if all gates close, the model stays as it is."""
 
-    def fit(model: TransformerBridge, task: Task, seed: int) -> Fitted:
-        gates = train_gates(model, task, _gates(settings), seed=seed, progress=False)
+    def depends(self) -> dict[str, Any]:
+        """How gates are trained."""
+        return {"gates": replace(self.settings.gates, seed=0)}
+
+    def fit(self, bench: Bench, task: Task, seed: int, heads: HeadSet | None) -> Fitted:  # noqa: ARG002
+        """Train the gates."""
+        gates = train_gates(bench.model, task, self.settings.gates, seed=seed, progress=False)
         edit = gates.edit()
         return Fitted(edit if len(edit.heads) else None, {"k": len(edit.heads)}, edit.heads)
-
-    return fit
-
-
-def iti_legacy(settings: Settings, kl: KL | None) -> Method:
-    """ITI at alpha 15 with the leak of its released code."""
-    config = ITIConfig.legacy(k=None)
-
-    def fit(model: TransformerBridge, task: Task, seed: int) -> Fitted:
-        ks = (settings.n_heads(model),)
-        found = fit_iti(
-            model, task, replace(config, ks=ks), seed=seed, kl=kl, batch_size=settings.batch_size
-        )
-        return _iti_fitted(found)
-
-    return Leaky(fit, "sigma from the questions of the test as well")
-
-
-def rival(kind: str, settings: Settings) -> Method:
-    """A tuned rival of the table `RIVALS`."""
-    made = RIVALS[kind]
-    if not made.has_scope:
-        _refuse_scope(kind, settings)
-    rate = settings.rates.get(kind, made.learning_rate)
-    options = _without_dropout(kind, settings)
-    if kind == "loreft":
-        options = dict(zip(("rank", "positions"), settings.loreft, strict=True))
-
-    def fit(model: TransformerBridge, task: Task, seed: int) -> Fitted:
-        config = replace(settings.tuning, learning_rate=rate, seed=seed)
-        edit = made.train(model, task, config, progress=False, **options)
-        return Fitted(edit, {"learning_rate": rate, **options})
-
-    return fit
-
-
-def _without_dropout(kind: str, settings: Settings) -> dict[str, Any]:
-    """Dropout cannot be drawn twice alike, as recomputing a block would need."""
-    drops = settings.tuning.gradient_checkpointing and kind in ("lora", "lorra")
-    return {"dropout": 0.0} if drops else {}
-
-
-def _refuse_scope(kind: str, settings: Settings) -> None:
-    if settings.scope != "all":
-        raise LofitLensError(
-            f'{kind} acts at positions of its own and cannot follow the token scope "{settings.scope}". '
-            f'Leave it out, or name it "{kind}@all" to set it beside methods of another scope.'
-        )
 
 
 @dataclass(frozen=True)
@@ -216,46 +312,130 @@ class Rival:
     Attributes:
         train: Trains it.
         learning_rate: Its default learning rate.
+        embedded: Its learning rate on the embedded model, chosen as its settings say.
         has_scope: Whether it follows a token scope.
+        options: Further options of `train`, from the settings.
     """
 
     train: Callable[..., Edit]
     learning_rate: float
+    embedded: float
     has_scope: bool = False
+    options: Callable[[Settings], dict[str, Any]] = lambda _: {}
 
 
 RIVALS: Mapping[str, Rival] = {
-    "lora": Rival(train_lora, 1e-3),
-    "ia3": Rival(train_ia3, 1e-3),
-    "red": Rival(train_red, 1e-3, has_scope=True),
-    "loreft": Rival(train_loreft, 9e-4),
-    "bitfit": Rival(train_bitfit, 1e-2, has_scope=True),
-}
+    "lora": Rival(train_lora, 1e-3, 3e-3, options=lambda s: _without_dropout("lora", s)),
+    "ia3": Rival(train_ia3, 1e-3, 3e-2),
+    "red": Rival(train_red, 1e-3, 3e-2, has_scope=True),
+    "loreft": Rival(
+        train_loreft, 9e-4, 3e-2,
+        options=lambda s: dict(zip(("rank", "positions"), s.loreft, strict=True)),
+    ),
+    "bitfit": Rival(train_bitfit, 1e-2, 1e-1, has_scope=True),
+}  # fmt: skip
 """Tuned rivals with learning rates of the paper's appendix (Tables 7 and 8); (IA)3, which it does
-not have, gets LoRA's and BitFit that of LoFiT."""
-
-READING: Mapping[str, DirectionKind] = {
-    "repe-reading": "pca",
-    "repe-mean": "mean",
-    "repe-random": "random",
-}
+not have, gets LoRA's and BitFit that of LoFiT. To add one, write what trains it and a row here."""
 
 
-def _gates(settings: Settings) -> GateConfig:
-    """JoLA's own rate and penalty; epochs, batches, objective and scope are those of all methods."""
-    tuning = settings.tuning
-    return GateConfig(
-        learning_rate=settings.rates.get("jola", GateConfig.learning_rate),
-        gate_penalty=settings.gate_penalty,
-        epochs=tuning.epochs,
-        batch_size=tuning.batch_size,
-        micro_batch_size=tuning.micro_batch_size,
-        gradient_checkpointing=tuning.gradient_checkpointing,
-        weight_decay=tuning.weight_decay,
-        max_gradient_norm=tuning.max_gradient_norm,
-        init_std=tuning.init_std,
-        beta=tuning.beta,
-        objective=tuning.objective,
-        scope=settings.scope,
-        validate=tuning.validate,
-    )
+@dataclass(frozen=True, kw_only=True)
+class Tuned(Named):
+    """A tuned rival of the table `RIVALS`.
+
+    Attributes:
+        rival: Its name.
+    """
+
+    rival: str
+
+    def depends(self) -> dict[str, Any]:
+        """How it is trained."""
+        config, options = self._how
+        return {"rival": self.rival, "tuning": config, "options": options}
+
+    def fit(self, bench: Bench, task: Task, seed: int, heads: HeadSet | None) -> Fitted:  # noqa: ARG002
+        """Train it."""
+        config, options = self._how
+        train = RIVALS[self.rival].train
+        edit = train(bench.model, task, replace(config, seed=seed), progress=False, **options)
+        return Fitted(edit, {"learning_rate": config.learning_rate, **options})
+
+    @property
+    def _how(self) -> tuple[Any, dict[str, Any]]:
+        row = RIVALS[self.rival]
+        config = _config(self.rival, self.settings, row.learning_rate)
+        return config, row.options(self.settings)
+
+
+@dataclass(frozen=True)
+class Own:
+    """A function of the user's own, told from others by its name alone.
+
+    Its records are not resumed under another version of anything, and it is not sent to workers
+    unless it can be imported there.
+
+    Attributes:
+        name: Its name.
+        draws: The function for each draw of one seed.
+    """
+
+    name: str
+    functions: tuple[Method, ...]
+
+    @property
+    def draws(self) -> int:
+        """How many functions stand under the name."""
+        return len(self.functions)
+
+    def with_auto(self, task: Task, seed: int) -> Self:  # noqa: ARG002
+        """The same: it has no learning rate to be chosen."""
+        return self
+
+    def told(self) -> Mapping[str, Any]:
+        """Its name."""
+        return {"own": self.name}
+
+    def step(self, bench: Bench, task: Task, seed: int, draw: int = 0) -> Step[Fitted]:  # noqa: ARG002
+        """Calling it."""
+        return Fit(task, _Call(self.name, draw, self.functions[draw]), seed)
+
+
+@dataclass(frozen=True)
+class _Call:
+    name: str
+    draw: int
+    function: Method
+
+    @property
+    def leaky(self) -> bool:
+        return isinstance(self.function, Leaky)
+
+    def depends(self) -> Any:
+        return {"own": self.name, "draw": self.draw}
+
+    def fit(self, bench: Bench, task: Task, seed: int, heads: HeadSet | None) -> Fitted:  # noqa: ARG002
+        return self.function(bench.model, task, seed)
+
+
+def check_scope_of(name: str, settings: Settings) -> None:
+    """Refuse a token scope for a method that acts at positions of its own.
+
+    Raises:
+        LofitLensError: The scope is another one than "all".
+    """
+    if settings.scope != "all":
+        raise LofitLensError(
+            f'{name} acts at positions of its own and cannot follow the token scope "{settings.scope}". '
+            f'Leave it out, or name it "{name}@all" to set it beside methods of another scope.'
+        )
+
+
+def _config(name: str, settings: Settings, rate: float) -> Any:
+    """LoFiT's configuration of stage 2 with a rival's learning rate."""
+    return replace(settings.tuning, learning_rate=settings.rates.get(name, rate), seed=0)
+
+
+def _without_dropout(kind: str, settings: Settings) -> dict[str, Any]:
+    """Dropout cannot be drawn twice alike, as recomputing a block would need."""
+    drops = settings.tuning.gradient_checkpointing and kind in ("lora", "lorra")
+    return {"dropout": 0.0} if drops else {}

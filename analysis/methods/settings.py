@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING
 
+from lofit_lens.analysis.baselines.gates import GateConfig
 from lofit_lens.analysis.baselines.validation import check_kl_budget
+from lofit_lens.analysis.study.fitted import Fitted
 from lofit_lens.attention import heads_of
-from lofit_lens.edits.edit import Edit
 from lofit_lens.embedded.settings import GATE_PENALTY, RATES, SELECTION, TUNING
 from lofit_lens.errors import LofitLensError
-from lofit_lens.heads import HeadSet, number_of_heads
+from lofit_lens.heads import number_of_heads
 from lofit_lens.positions import TokenScope, check_scope
 from lofit_lens.tasks.task import Task
-from lofit_lens.training.config import SelectionConfig, TuningConfig
+from lofit_lens.training.config import SelectionConfig, TrainingConfig, TuningConfig
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 
 PAPER_FRACTION = 0.03
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """What a method made of a task.
-
-    Attributes:
-        edit: The edit; None leaves the model as it is.
-        choices: What was chosen on the way, such as alpha or the layer, as plain JSON values.
-        heads: The heads it edits, if it edits heads.
-    """
-
-    edit: Edit | None
-    choices: Mapping[str, Any] = field(default_factory=dict)
-    heads: HeadSet | None = None
 
 
 Method = Callable[["TransformerBridge", Task, int], Fitted]
@@ -101,14 +86,13 @@ class Settings:
         fraction = PAPER_FRACTION if self.k is None and self.fraction is None else self.fraction
         return number_of_heads(heads_of(model).total, k=self.k, fraction=fraction)
 
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON values, without the seeds of both stages, which are those of the runs."""
-        values = json.loads(json.dumps(asdict(self)))
-        for stage in ("selection", "tuning"):
-            del values[stage]["seed"]
-            if values[stage]["rate_choice"] is None:
-                del values[stage]["rate_choice"]
-        return values
+    @property
+    def gates(self) -> GateConfig:
+        """JoLA's own rate and penalty; all else is that of the other methods."""
+        shared = {f.name: getattr(self.tuning, f.name) for f in fields(TrainingConfig)}
+        rate = self.rates.get("jola", GateConfig.learning_rate)
+        own = {"learning_rate": rate, "rate_choice": None, "l1": 0.0, "scope": self.scope}
+        return GateConfig(**shared | own, gate_penalty=self.gate_penalty)
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,14 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lofit_lens.analysis.inside.overlap import head_overlap
-from lofit_lens.analysis.transfer.results import RANDOM
+from lofit_lens.analysis.kinds.matrix import RANDOM
 
 if TYPE_CHECKING:
-    from lofit_lens.analysis.comparison.results import Comparison
     from lofit_lens.analysis.inside.layers import LayerDistribution
+    from lofit_lens.analysis.kinds.comparison import Comparison
+    from lofit_lens.analysis.kinds.lofit import LofitRun
+    from lofit_lens.analysis.kinds.matrix import TransferMatrix
     from lofit_lens.analysis.study.results import Study
-    from lofit_lens.analysis.transfer.results import TransferMatrix
-    from lofit_lens.run import LofitRun
     from lofit_lens.statistics import Estimate
 
 Row = Mapping[Hashable, Any]

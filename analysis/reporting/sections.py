@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from lofit_lens.analysis.comparison.tables import as_html
 from lofit_lens.analysis.inside.overlap import head_overlap
+from lofit_lens.analysis.kinds.matrix import MARKS
 from lofit_lens.analysis.reporting.heads import heads_section
 from lofit_lens.analysis.reporting.markup import definitions, details, paragraph, scrolling, table
 from lofit_lens.analysis.reporting.origins import (
@@ -19,7 +19,7 @@ from lofit_lens.analysis.reporting.plots import Plot, traces_frame
 from lofit_lens.analysis.reporting.section import Section
 from lofit_lens.analysis.study.lofit_table import lofit_bars, lofit_table
 from lofit_lens.analysis.study.paired import DIFFERENCE, mark
-from lofit_lens.analysis.transfer.results import MARKS
+from lofit_lens.analysis.tables.tables import as_html
 
 if TYPE_CHECKING:
     import pandas as pd

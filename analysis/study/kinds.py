@@ -8,25 +8,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lofit_lens.analysis.causal.results import CausalCurves
 from lofit_lens.analysis.comparison.folder import KIND as COMPARISON
 from lofit_lens.analysis.comparison.folder import load_comparison
-from lofit_lens.analysis.comparison.results import Comparison
-from lofit_lens.analysis.comparison.run import ComparisonRun
 from lofit_lens.analysis.demo.report import KIND as DEMO
 from lofit_lens.analysis.demo.run import EDITS
 from lofit_lens.analysis.folders import Kind
-from lofit_lens.analysis.inside.explorer.cards import HeadCards
-from lofit_lens.analysis.inside.layers import LayerDistribution
-from lofit_lens.analysis.runs import RUN_FILE, read_heads
-from lofit_lens.analysis.study.lofit_table import lofit_table
-from lofit_lens.analysis.study.results import Study, joined
 from lofit_lens.analysis.sweeping.folder import MARKER as SWEEP
-from lofit_lens.analysis.sweeping.results import Sweep
 from lofit_lens.analysis.transfer.folder import FINISHED as TRANSFER_FINISHED
 from lofit_lens.analysis.transfer.folder import KIND as TRANSFER
 from lofit_lens.analysis.transfer.folder import load_transfer
-from lofit_lens.analysis.transfer.results import RANDOM, TransferMatrix
+
+from lofit_lens.analysis.causal.results import CausalCurves
+from lofit_lens.analysis.inside.explorer.cards import HeadCards
+from lofit_lens.analysis.inside.layers import LayerDistribution
+from lofit_lens.analysis.kinds.comparison import Comparison
+from lofit_lens.analysis.kinds.lofit import LofitRun
+from lofit_lens.analysis.kinds.matrix import RANDOM, TransferMatrix
+from lofit_lens.analysis.kinds.sweep import Sweep
+from lofit_lens.analysis.runs import RUN_FILE, read_heads
+from lofit_lens.analysis.study.lofit_table import lofit_table
+from lofit_lens.analysis.study.record import Record
+from lofit_lens.analysis.study.results import Study, joined
 from lofit_lens.edits.files import DESCRIPTION
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError
@@ -34,7 +36,6 @@ from lofit_lens.grid import HeadGrid
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
 from lofit_lens.provenance import Provenance
-from lofit_lens.run import LofitRun
 
 SCORES, CARDS, CURVES = "scores.json", "cards.json", "causal*.json.gz"
 LAYERS = "layers*.json"
@@ -86,7 +87,7 @@ def _sweep(folder: Path) -> Study:
     return Study(folder, sweeps={name: found}, provenance={name: told})
 
 
-def _protocol(found: Comparison | Sweep, runs: Sequence[ComparisonRun]) -> dict[str, Any]:
+def _protocol(found: Comparison | Sweep, runs: Sequence[Record]) -> dict[str, Any]:
     """What all runs had in common, and how long they took."""
     first = runs[0].protocol
     return {

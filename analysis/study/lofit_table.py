@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from lofit_lens.run import LofitRun
+    from lofit_lens.analysis.kinds.lofit import LofitRun
 
 
 def lofit_table(run: LofitRun) -> pd.DataFrame:

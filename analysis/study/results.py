@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from lofit_lens.analysis.causal.results import CausalCurves
-from lofit_lens.analysis.comparison.results import Comparison
 from lofit_lens.analysis.inside.explorer.cards import HeadCards
 from lofit_lens.analysis.inside.layers import LayerDistribution
-from lofit_lens.analysis.sweeping.results import Sweep
-from lofit_lens.analysis.transfer.results import TransferMatrix
+from lofit_lens.analysis.kinds.comparison import Comparison
+from lofit_lens.analysis.kinds.lofit import LofitRun
+from lofit_lens.analysis.kinds.matrix import TransferMatrix
+from lofit_lens.analysis.kinds.sweep import Sweep
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
-from lofit_lens.run import LofitRun
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,17 +1,18 @@
-"""Interventions on disk: safetensors for the numbers, JSON for everything else; no pickle."""
+"""Edits on disk: safetensors for the numbers, JSON for everything else; no pickle."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import Tensor
 
-from lofit_lens.edits.on_heads import HeadIntervention
-from lofit_lens.edits.on_residual import ResidualIntervention
+from lofit_lens.edits.edit import Edit
 from lofit_lens.errors import LofitLensError
 from lofit_lens.files import read_json, write_whole
 from lofit_lens.heads import HeadSet
@@ -21,84 +22,136 @@ from lofit_lens.provenance import Provenance
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-INTERVENTION_SCHEMA = 1
-TENSORS = "intervention.safetensors"
-DESCRIPTION = "intervention.json"
+EDIT_SCHEMA = 1
+KINDS = {
+    "heads": "edits.on_heads:HeadIntervention",
+    "residual": "edits.on_residual:ResidualIntervention",
+    "contrast": "analysis.baselines.contrast_edit:ContrastIntervention",
+    "output-bias": "analysis.baselines.bitfit:OutputBias",
+    "loreft": "analysis.baselines.loreft:LoReFT",
+    "adapter": "analysis.baselines.adapters:AdapterEdit",
+    "stacked": "analysis.causal.stacking:StackedEdits",
+    "patch": "analysis.causal.patching:PatchIntervention",
+}
+"""Edits that can be kept, by the name in their files: the module in this package, and the class."""
+
+_NAMES = {"heads": "intervention", "residual": "intervention", "adapter": "adapter"}
+"""Names of the files of the kinds that had names of their own from the first; all others: `edit`."""
+
+DESCRIPTION, TENSORS = "intervention.json", "intervention.safetensors"
+"""The files of an edit of heads or of the residual stream."""
 
 
-Intervention = HeadIntervention | ResidualIntervention
+def save_edit(edit: Edit, folder: str | Path) -> Path:
+    """Write an edit as two files, `.safetensors` and `.json`; its provenance goes along.
 
-
-def save_intervention(intervention: Intervention, folder: str | Path) -> Path:
-    """Write an intervention as `intervention.safetensors` and `intervention.json`.
+    They are named `intervention` for edits of heads and of the residual stream, `adapter` for
+    adapters, and `edit` for all others.
 
     Args:
-        intervention: The edit of heads or of the residual stream; its provenance goes along.
-        folder: Made if missing; an intervention in it is replaced.
+        edit: The edit. Edits that it is made of are kept with it.
+        folder: Made if missing; an edit in it is replaced.
 
     Returns:
         The folder.
+
+    Raises:
+        LofitLensError: It is in training, or of a class of one's own.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / DESCRIPTION).unlink(missing_ok=True)  # never tensors beside the heads of another edit
-    if isinstance(intervention, HeadIntervention):
-        tensors = {"scale": intervention.scale, "bias": intervention.bias}
-        place: dict[str, Any] = intervention.heads.to_json()
-    else:
-        tensors = {"vectors": intervention.vectors}
-        place = {"n_layers": intervention.n_layers, "layers": list(intervention.layers)}
-    stored = {
-        name: tensor.detach().float().cpu().contiguous()
-        for name, tensor in tensors.items()
-        if tensor is not None
-    }
-    write_whole(
-        folder / TENSORS, save(stored)
-    )  # safetensors' own file would be readable by one user
-    content = {
-        "schema": INTERVENTION_SCHEMA,
-        **place,
-        "scope": intervention.scope,
-        "provenance": intervention.provenance.to_json() if intervention.provenance else None,
-    }
-    (folder / DESCRIPTION).write_text(
-        json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    folder, tensors = Path(folder), {}
+    content = {"schema": EDIT_SCHEMA, **_described(edit, "", tensors)}
+    for ending in ("json", "safetensors"):  # never numbers beside the description of another edit
+        for name in {*_NAMES.values(), "edit"}:
+            (folder / f"{name}.{ending}").unlink(missing_ok=True)
+    name = _NAMES.get(content["kind"], "edit")
+    write_whole(folder / f"{name}.safetensors", save(tensors))
+    text = json.dumps(content, ensure_ascii=False) + "\n"
+    write_whole(folder / f"{name}.json", text.encode())
     return folder
 
 
-def load_intervention(folder: str | Path, model: TransformerBridge | None = None) -> Intervention:
-    """Read an intervention.
+def load_edit(
+    folder: str | Path, model: TransformerBridge | None = None, *, what: str = "edit"
+) -> Edit:
+    """Read an edit.
 
     Args:
-        folder: What `save_intervention` wrote.
+        folder: What `save_edit` wrote.
         model: The model it is meant for; None reads it without that check.
+        what: What errors call it.
 
     Raises:
         ModelMismatchError: It was made for another model; the message says what differs.
-        LofitLensError: The folder holds no intervention, or a damaged one.
+        LofitLensError: The folder holds no edit, or a damaged one.
     """
-    folder = Path(folder)
-    content = read_json(folder / DESCRIPTION, schema=INTERVENTION_SCHEMA, what="intervention")
+    folder, names = Path(folder), ("edit", "intervention", "adapter")
+    name = next((name for name in names if (folder / f"{name}.json").is_file()), None)
+    if name is None:
+        files = " or ".join(f"{name}.json" for name in names)
+        raise LofitLensError(f"No {what} in {folder}: there is no {files} in it.")
+    content = read_json(folder / f"{name}.json", schema=EDIT_SCHEMA, what=what)
+    earlier = "residual" if "layers" in content else "heads"  # before kinds were written
+    content.setdefault("kind", "adapter" if name == "adapter" else earlier)
     try:
-        tensors: dict[str, torch.Tensor] = load_file(folder / TENSORS)
-        origin = content["provenance"]
-        shared: dict[str, Any] = {
-            "scope": content["scope"],
-            "provenance": Provenance.from_json(origin) if origin else None,
-            **tensors,
-        }
-        intervention: Intervention
-        if "layers" in content:
-            layers, n_layers = tuple(content["layers"]), content["n_layers"]
-            intervention = ResidualIntervention(layers=layers, n_layers=n_layers, **shared)
-        else:
-            intervention = HeadIntervention(HeadSet.from_json(content), **shared)
+        edit = _made_of(content, load_file(folder / f"{name}.safetensors"))
     except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
-        raise LofitLensError(f"The intervention in {folder} is damaged: {error}.") from error
-    if model is not None and intervention.provenance is not None:
-        check_same_model(
-            model, intervention.provenance.fingerprint, f"The intervention in {folder}"
+        raise LofitLensError(f"The {what} in {folder} is damaged: {error}.") from error
+    if model is not None and edit.provenance is not None:
+        check_same_model(model, edit.provenance.fingerprint, f"The {what} in {folder}")
+    return edit
+
+
+def save_intervention(intervention: Edit, folder: str | Path) -> Path:
+    """Write an edit: the same as `save_edit`."""
+    return save_edit(intervention, folder)
+
+
+def load_intervention(folder: str | Path, model: TransformerBridge | None = None) -> Edit:
+    """Read an edit: the same as `load_edit`."""
+    return load_edit(folder, model, what="intervention")
+
+
+def _described(edit: Any, place: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """An edit as JSON; its tensors go into `tensors`, by the names of their places in it."""
+    path = f"{type(edit).__module__}:{type(edit).__qualname__}".removeprefix("lofit_lens.")
+    kind = next((kind for kind, known in KINDS.items() if known == path), None)
+    if kind is None:
+        raise LofitLensError(
+            f"A {type(edit).__name__} cannot be saved. These can: {', '.join(KINDS)}; of an edit in "
+            "training, save what the training returns."
         )
-    return intervention
+    content: dict[str, Any] = {"kind": kind}
+    for name, part in edit.to_parts().items():
+        if isinstance(part, Tensor):  # a copy, as edits may share one
+            plain = part.detach().cpu().clone(memory_format=torch.contiguous_format)
+            tensors[place + name] = plain
+        else:
+            content[name] = _plain(part, f"{place}{name}.", tensors)
+    return content
+
+
+def _plain(part: Any, place: str, tensors: dict[str, Tensor]) -> Any:
+    """A part of an edit as JSON."""
+    if isinstance(part, tuple):
+        return [_plain(value, f"{place}{i}.", tensors) for i, value in enumerate(part)]
+    if isinstance(part, HeadSet | Provenance):
+        return part.to_json()
+    return _described(part, place, tensors) if isinstance(part, Edit) else part
+
+
+def _made_of(content: Any, tensors: dict[str, Tensor]) -> Any:
+    """What `_plain` described."""
+
+    def inside(name: object) -> dict[str, Tensor]:
+        return {
+            k.removeprefix(f"{name}."): t for k, t in tensors.items() if k.startswith(f"{name}.")
+        }
+
+    if isinstance(content, list):
+        return tuple(_made_of(part, inside(i)) for i, part in enumerate(content))
+    if not isinstance(content, dict) or "kind" not in content:
+        return content
+    if content["kind"] not in KINDS:
+        raise ValueError(f"there is no kind {content['kind']!r}; known are {', '.join(KINDS)}")
+    parts = {name: _made_of(part, inside(name)) for name, part in content.items()}
+    return resolve_name(f"lofit_lens.{KINDS[content['kind']]}").from_parts(parts | tensors)

@@ -1,45 +1,140 @@
-"""Functions of activations at hook points, at some positions, for the time of a context."""
+"""Edits that are functions of activations at hook points, at some positions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
 from torch import Tensor
 
-from lofit_lens.positions import Places, PositionTracker, TokenScope, tracked_positions
+from lofit_lens.edits.base import BaseEdit
+from lofit_lens.errors import LofitLensError
+from lofit_lens.positions import (
+    PositionTracker,
+    check_scope,
+    tracked_positions,
+)
+from lofit_lens.provenance import Provenance, unmeasured
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from transformer_lens.model_bridge import TransformerBridge
 
-    from lofit_lens.edits.on_heads import HookFunction
+HookFunction = Callable[..., Tensor]
+Change = Callable[[Tensor], Tensor]
+"""From an activation `[batch, pos, ...]` in float32 to what takes its place."""
+
+T = TypeVar("T")
 
 
-@contextmanager
-def changed(
-    model: TransformerBridge,
-    changes: Mapping[str, Callable[[Tensor], Tensor]],
-    scope: TokenScope | Places,
-) -> Iterator[PositionTracker]:
-    """Change activations `[batch, pos, d_model]` of every forward pass inside the context.
+class HookedEdit(BaseEdit):
+    """An edit that says by `changes` what it does at each hook point.
 
-    Args:
-        model: A bridge.
-        changes: What to do at each hook point, by its name; computed in float32.
-        scope: The positions changed.
-
-    Yields:
-        The tracker of the positions.
+    It is computed in float32 and cast to the model's type.
     """
 
-    def hook(change: Callable[[Tensor], Tensor], positions: PositionTracker) -> HookFunction:
-        def edit(h: Any, hook: object = None) -> Any:  # noqa: ARG001
-            return positions.limit(change(h.float()).to(h.dtype), h)
+    def changes(self, model: TransformerBridge) -> dict[str, Change]:
+        """What it does to the activations, by the name of the hook point."""
+        raise NotImplementedError
 
-        return edit
+    def numbers(self) -> dict[str, Tensor]:
+        """The tensors it is made of, by their names."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
-    with tracked_positions(model, scope) as positions:
-        hooks = [(name, hook(change, positions)) for name, change in changes.items()]
-        with model.hooks(fwd_hooks=hooks):
+    @property
+    def n_parameters(self) -> int:
+        """Numbers stored."""
+        return sum(tensor.numel() for tensor in self.numbers().values())
+
+    @property
+    def learning(self) -> bool:
+        """Whether it is in training."""
+        return any(tensor.requires_grad for tensor in self.numbers().values())
+
+    def learned(self, provenance: Provenance) -> Self:
+        """The edit as training leaves it: a copy of its numbers on the CPU, and where they are from."""
+        numbers = {name: t.detach().cpu().clone() for name, t in self.numbers().items()}
+        return replace(self, provenance=provenance, **numbers)
+
+    def hooks(
+        self, model: TransformerBridge, positions: PositionTracker | None = None
+    ) -> list[tuple[str, HookFunction]]:
+        """Hook functions for `model.hooks(fwd_hooks=…)`.
+
+        Args:
+            model: The model they are meant for.
+            positions: The tracker of the positions to edit; only scope "all" does without.
+
+        Raises:
+            ModelMismatchError, UnsupportedError: The edit does not fit the model.
+            LofitLensError: Another scope than "all" without a tracker.
+        """
+        self.check_model(model)
+        if positions is None and self.scope != "all":
+            raise LofitLensError(
+                f'hooks() alone cannot follow scope "{self.scope}"; use `with edit.applied(model)`.'
+            )
+
+        def hook(change: Change) -> HookFunction:
+            def edit(before: Any, hook: object = None) -> Any:  # noqa: ARG001
+                after = change(before.float()).to(before.dtype)
+                return after if positions is None else positions.limit(after, before)
+
+            return edit
+
+        return [(name, hook(change)) for name, change in self.changes(model).items()]
+
+    @contextmanager
+    def applied(self, model: TransformerBridge) -> Iterator[PositionTracker]:
+        """Edit every forward pass of `model` inside the context.
+
+        Contexts nest: each adds its edit to those outside it, and takes only its own away, also
+        after an exception. Run `backward` inside the context.
+
+        Yields:
+            The tracker; with another scope than "all", `set_prompt_lengths` on it says how many
+            tokens of each row are prompt when prompt and answer come in one forward pass.
+
+        Raises:
+            ModelMismatchError, UnsupportedError: See `hooks`.
+
+        Examples:
+            >>> with edit.applied(model):  # doctest: +SKIP
+            ...     model.generate("Q: Can pigs fly? A:", max_new_tokens=16)
+        """
+        with (
+            tracked_positions(model, self.scope) as positions,
+            model.hooks(fwd_hooks=self.hooks(model, positions)),
+        ):
             yield positions
+
+    def _on_device(self, parts: Callable[[torch.device], T]) -> Callable[[torch.device], T]:
+        """`parts` of the device of the activations; of a learned edit they are made there once."""
+        return parts if self.learning else cache(parts)
+
+
+class LinearEdit(HookedEdit):
+    """A hooked edit whose numbers can be multiplied by a strength: `strength * edit`."""
+
+    if TYPE_CHECKING:
+        scope: TokenScope
+
+    def __post_init__(self) -> None:
+        check_scope(self.scope)
+        for name, tensor in self.numbers().items():
+            # in bfloat16, 1 + scale would round small scales away
+            object.__setattr__(self, name, tensor.float())
+            if not torch.isfinite(tensor).all():
+                raise LofitLensError(f"{name} holds numbers that are not finite.")
+
+    def __mul__(self, strength: float) -> Self:
+        numbers = {name: strength * tensor for name, tensor in self.numbers().items()}
+        return replace(self, provenance=unmeasured(self.provenance), **numbers)
+
+    __rmul__ = __mul__

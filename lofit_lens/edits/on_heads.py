@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,24 +12,26 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lofit_lens.attention import check_head_shape, real_columns, z_width
+from lofit_lens.edits.hooked import Change, LinearEdit
 from lofit_lens.errors import LofitLensError, ModelMismatchError, UnsupportedError
 from lofit_lens.heads import HeadSet
-from lofit_lens.identity import check_same_model, weights_processed
-from lofit_lens.positions import PositionTracker, TokenScope, check_scope, tracked_positions
-from lofit_lens.provenance import Provenance, unmeasured
+from lofit_lens.identity import weights_processed
+from lofit_lens.positions import TokenScope
+from lofit_lens.provenance import Provenance
 
 if TYPE_CHECKING:
+    from typing import Self
+
     import pandas as pd
     import plotly.graph_objects as go
     from transformer_lens.model_bridge import TransformerBridge
 
 
 HeadTensor = Float[Tensor, "k d_head"]
-HookFunction = Callable[..., Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class HeadIntervention:
+class HeadIntervention(LinearEdit):
     """An affine edit of the outputs of some heads: `z <- (1 + scale) * z + bias`.
 
     It acts on `blocks.{layer}.attn.hook_z` (`[batch, pos, head, d_head]`, query heads), before
@@ -64,81 +63,27 @@ class HeadIntervention:
     scope: TokenScope = "all"
     provenance: Provenance | None = field(default=None, repr=False)
 
-    needs_whole_texts = False
+    noun = "intervention"
 
     def __post_init__(self) -> None:
         if self.scale is None and self.bias is None:
             raise LofitLensError("An intervention needs scale, bias or both.")
-        check_scope(self.scope)
-        for name, tensor in (("scale", self.scale), ("bias", self.bias)):
-            if tensor is not None and tensor.dtype != torch.float32:
-                tensor = tensor.float()  # in bfloat16, 1 + scale would round small scales away
-                object.__setattr__(self, name, tensor)
-            if tensor is not None and tensor.shape != (len(self.heads), self.d_head):
+        super().__post_init__()
+        for name, tensor in self.numbers().items():
+            if tensor.shape != (len(self.heads), self.d_head):
                 raise LofitLensError(
                     f"{name} has shape {tuple(tensor.shape)}; expected one row for each of "
                     f"{len(self.heads)} heads and d_head = {self.d_head} columns."
                 )
-            if tensor is not None and not torch.isfinite(tensor).all():
-                raise LofitLensError(f"{name} holds numbers that are not finite.")
 
     @property
     def d_head(self) -> int:
         """Size of a head, the widest where they differ."""
         return self._some_tensor.shape[-1]
 
-    @property
-    def n_parameters(self) -> int:
-        """Numbers stored: heads x d_head, for scale and bias each."""
-        return sum(t.numel() for t in (self.scale, self.bias) if t is not None)
-
-    def hooks(
-        self, model: TransformerBridge, positions: PositionTracker | None = None
-    ) -> list[tuple[str, HookFunction]]:
-        """Hook functions for `model.hooks(fwd_hooks=…)`, one per layer with active heads.
-
-        Args:
-            model: The model they are meant for.
-            positions: The tracker of the positions to edit; only scope "all" does without.
-
-        Raises:
-            ModelMismatchError: The heads belong to another model shape.
-            UnsupportedError: Scale on a model whose weights TransformerLens has processed.
-            LofitLensError: Another scope than "all" without a tracker, or another d_head.
-        """
-        self.check_model(model)
-        if positions is None and self.scope != "all":
-            raise LofitLensError(
-                f'hooks() alone cannot follow scope "{self.scope}"; use `with edit.applied(model)`.'
-            )
-        return [
-            (f"blocks.{layer}.attn.hook_z", self._hook(layer, positions))
-            for layer in self.heads.layers()
-        ]
-
-    @contextmanager
-    def applied(self, model: TransformerBridge) -> Iterator[PositionTracker]:
-        """Edit every forward pass of `model` inside the context.
-
-        Contexts nest: each adds its edit to those outside it, and takes only its own away, also
-        after an exception. Run `backward` inside the context.
-
-        Yields:
-            The tracker; with another scope than "all", `set_prompt_lengths` on it says how many
-            tokens of each row are prompt when prompt and answer come in one forward pass.
-
-        Raises:
-            ModelMismatchError, UnsupportedError: See `hooks`.
-
-        Examples:
-            >>> with edit.applied(model):  # doctest: +SKIP
-            ...     model.generate("Q: Can pigs fly? A:", max_new_tokens=16)
-        """
-        with (
-            tracked_positions(model, self.scope) as positions,
-            model.hooks(fwd_hooks=self.hooks(model, positions)),
-        ):
-            yield positions
+    def changes(self, model: TransformerBridge) -> dict[str, Change]:  # noqa: ARG002
+        """Scale and bias at `hook_z` of each layer with active heads."""
+        return {f"blocks.{layer}.attn.hook_z": self._change(layer) for layer in self.heads.layers()}
 
     def check_model(self, model: TransformerBridge) -> None:
         """Refuse a model of another shape or, for a learned edit, with other weights.
@@ -158,28 +103,13 @@ class HeadIntervention:
                 "The intervention has numbers behind the width of a head: in this model heads of "
                 "some layers are narrower, and their rows must end in zeros."
             )
-        if self.provenance is not None:
-            check_same_model(model, self.provenance.fingerprint, "The intervention")
+        super().check_model(model)
         if self.scale is not None and weights_processed(model):
             raise UnsupportedError(
                 "A scale edit would be wrong on this model: TransformerLens has processed its "
                 "weights, which can move value biases out of z. Load it with `load_model`, without "
                 "`enable_compatibility_mode`."
             )
-
-    def with_scope(self, scope: TokenScope) -> HeadIntervention:
-        """The same edit at other positions; its measured scores are left behind."""
-        return replace(self, scope=scope, provenance=unmeasured(self.provenance))
-
-    def __mul__(self, strength: float) -> HeadIntervention:
-        return replace(
-            self,
-            scale=None if self.scale is None else strength * self.scale,
-            bias=None if self.bias is None else strength * self.bias,
-            provenance=unmeasured(self.provenance),
-        )
-
-    __rmul__ = __mul__
 
     def frame(self) -> pd.DataFrame:
         """Columns `rank`, `layer`, `head`, `name`, and the L2 norms `scale_norm`, `bias_norm`."""
@@ -203,27 +133,15 @@ class HeadIntervention:
             title += f" for {elided([task], 40)[task]}"
         return head_grid(norms, label="norm", title=title, without=self.heads.without)
 
-    def save(self, folder: str | Path) -> Path:
-        """Write the intervention to a folder; see `lofit_lens.edits.files`."""
-        from lofit_lens.edits.files import save_intervention
-
-        return save_intervention(self, folder)
+    def to_parts(self) -> dict[str, Any]:
+        """Its parts, with those of the heads beside them."""
+        parts = super().to_parts()
+        return parts | parts.pop("heads").to_json()
 
     @classmethod
-    def load(cls, folder: str | Path, model: TransformerBridge | None = None) -> HeadIntervention:
-        """Read an intervention, and refuse it if it was made for another model than `model`.
-
-        Raises:
-            LofitLensError: The folder does not hold an edit of heads.
-        """
-        from lofit_lens.edits.files import load_intervention
-
-        found = load_intervention(folder, model)
-        if not isinstance(found, cls):
-            raise LofitLensError(
-                f"{folder} holds {found!r}; load it with ResidualIntervention.load."
-            )
-        return found
+    def from_parts(cls, parts: Mapping[str, Any]) -> Self:
+        """The edit made of what `to_parts` gave."""
+        return super().from_parts({"scale": None, "bias": None, **parts, "heads": parts})
 
     def __repr__(self) -> str:
         parts = [n for n, t in (("scale", self.scale), ("bias", self.bias)) if t is not None]
@@ -241,14 +159,13 @@ class HeadIntervention:
         assert tensor is not None
         return tensor
 
-    def _hook(self, layer: int, positions: PositionTracker | None) -> HookFunction:
+    def _change(self, layer: int) -> Change:
         ranked = self.heads.in_layer(layer)
         rows = torch.tensor([rank for rank, _ in ranked])
         heads = torch.tensor([head for _, head in ranked])
         # Adding a row of zeros to the other heads is cheaper than picking some out and putting
         # them back. A scale would have z of all heads kept for the backward pass, so it picks.
         dense = self.scale is None or len(heads) == self.heads.n_heads
-        learning = self._some_tensor.requires_grad
 
         def placed(tensor: Tensor | None, device: torch.device) -> Tensor | None:
             """The rows of this layer on the device of its activations, one for every head if dense."""
@@ -260,23 +177,18 @@ class HeadIntervention:
             shape = (self.heads.n_heads, self.d_head)
             return here.new_zeros(shape).index_copy(0, heads.to(device), here)
 
-        def parts(device: torch.device) -> tuple[Tensor, Tensor | None, Tensor | None]:
-            return heads.to(device), placed(self.scale, device), placed(self.bias, device)
+        parts = self._on_device(
+            lambda device: (heads.to(device), placed(self.scale, device), placed(self.bias, device))
+        )
 
-        kept = cache(parts)  # a learned edit is copied to each device once
-
-        def edit(z: Float[Tensor, "batch pos head d_head"], hook: object = None) -> Tensor:  # noqa: ARG001
-            index, scale, bias = parts(z.device) if learning else kept(z.device)
+        def change(z: Float[Tensor, "batch pos head d_head"]) -> Tensor:
+            index, scale, bias = parts(z.device)
             width = z.shape[-1]
-            before = z if dense else z.index_select(-2, index)
-            after = before.float()
+            after = z if dense else z.index_select(-2, index)
             if scale is not None:
                 after = after * (1 + scale[:, :width])
             if bias is not None:
                 after = after + bias[:, :width]
-            after = after.to(z.dtype)
-            if positions is not None:
-                after = positions.limit(after, before)
             return after if dense else z.index_copy(-2, index, after)
 
-        return edit
+        return change

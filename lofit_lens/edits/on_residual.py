@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from lofit_lens.attention import check_layers
+from lofit_lens.edits.hooked import Change, LinearEdit
 from lofit_lens.errors import LofitLensError, ModelMismatchError
-from lofit_lens.identity import check_same_model
-from lofit_lens.positions import PositionTracker, TokenScope, check_scope, tracked_positions
-from lofit_lens.provenance import Provenance, unmeasured
+from lofit_lens.positions import TokenScope
+from lofit_lens.provenance import Provenance
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
     from transformer_lens.model_bridge import TransformerBridge
 
-    from lofit_lens.edits.on_heads import HookFunction
-
 
 @dataclass(frozen=True, eq=False)
-class ResidualIntervention:
+class ResidualIntervention(LinearEdit):
     """Vectors added to the residual stream: `h <- h + vector` at the output of some blocks.
 
     It acts on `blocks.{layer}.hook_out` (`[batch, pos, d_model]`), in float32, cast to the model's
@@ -56,60 +49,20 @@ class ResidualIntervention:
     scope: TokenScope = "all"
     provenance: Provenance | None = field(default=None, repr=False)
 
-    needs_whole_texts = False
+    noun = "intervention"
 
     def __post_init__(self) -> None:
-        check_scope(self.scope)
+        super().__post_init__()
         check_layers(self.layers, self.n_layers)
-        object.__setattr__(self, "vectors", self.vectors.float())
         if self.vectors.shape[0] != len(self.layers):
             raise LofitLensError(
                 f"vectors has {self.vectors.shape[0]} rows; expected one for each of "
                 f"{len(self.layers)} layers."
             )
-        if not torch.isfinite(self.vectors).all():
-            raise LofitLensError("vectors holds numbers that are not finite.")
 
-    @property
-    def n_parameters(self) -> int:
-        """Numbers stored: layers x d_model."""
-        return self.vectors.numel()
-
-    def hooks(
-        self, model: TransformerBridge, positions: PositionTracker | None = None
-    ) -> list[tuple[str, HookFunction]]:
-        """Hook functions for `model.hooks(fwd_hooks=…)`, one per layer.
-
-        Args:
-            model: The model they are meant for.
-            positions: The tracker of the positions to edit; only scope "all" does without.
-
-        Raises:
-            ModelMismatchError: The vectors belong to another model.
-            LofitLensError: Another scope than "all" without a tracker.
-        """
-        self.check_model(model)
-        if positions is None and self.scope != "all":
-            raise LofitLensError(
-                f'hooks() alone cannot follow scope "{self.scope}"; use `with edit.applied(model)`.'
-            )
-        return [
-            (f"blocks.{layer}.hook_out", self._hook(row, positions))
-            for row, layer in enumerate(self.layers)
-        ]
-
-    @contextmanager
-    def applied(self, model: TransformerBridge) -> Iterator[PositionTracker]:
-        """Edit every forward pass of `model` inside the context; see `HeadIntervention.applied`.
-
-        Raises:
-            ModelMismatchError: The vectors belong to another model.
-        """
-        with (
-            tracked_positions(model, self.scope) as positions,
-            model.hooks(fwd_hooks=self.hooks(model, positions)),
-        ):
-            yield positions
+    def changes(self, model: TransformerBridge) -> dict[str, Change]:  # noqa: ARG002
+        """One vector behind each of the layers."""
+        return {f"blocks.{i}.hook_out": self._change(row) for row, i in enumerate(self.layers)}
 
     def check_model(self, model: TransformerBridge) -> None:
         """Refuse a model of another shape or, for learned vectors, with other weights.
@@ -123,19 +76,7 @@ class ResidualIntervention:
                 f"The vectors belong to a model of {wanted[0]} layers and d_model = {wanted[1]}, this "
                 f"one has {shape[0]} and {shape[1]}. Make them on this model."
             )
-        if self.provenance is not None:
-            check_same_model(model, self.provenance.fingerprint, "The intervention")
-
-    def with_scope(self, scope: TokenScope) -> ResidualIntervention:
-        """The same vectors at other positions; measured scores are left behind."""
-        return replace(self, scope=scope, provenance=unmeasured(self.provenance))
-
-    def __mul__(self, strength: float) -> ResidualIntervention:
-        return replace(
-            self, vectors=strength * self.vectors, provenance=unmeasured(self.provenance)
-        )
-
-    __rmul__ = __mul__
+        super().check_model(model)
 
     def frame(self) -> pd.DataFrame:
         """Columns `layer` and `norm` (L2)."""
@@ -158,28 +99,6 @@ class ResidualIntervention:
             yaxis={"title": "L2 norm"},
         )
 
-    def save(self, folder: str | Path) -> Path:
-        """Write the intervention to a folder; see `lofit_lens.edits.files`."""
-        from lofit_lens.edits.files import save_intervention
-
-        return save_intervention(self, folder)
-
-    @classmethod
-    def load(
-        cls, folder: str | Path, model: TransformerBridge | None = None
-    ) -> ResidualIntervention:
-        """Read an intervention, and refuse it if it was made for another model than `model`.
-
-        Raises:
-            LofitLensError: The folder does not hold vectors of the residual stream.
-        """
-        from lofit_lens.edits.files import load_intervention
-
-        found = load_intervention(folder, model)
-        if not isinstance(found, cls):
-            raise LofitLensError(f"{folder} holds {found!r}; load it with HeadIntervention.load.")
-        return found
-
     def __repr__(self) -> str:
         layers = ", ".join(map(str, self.layers))
         return (
@@ -194,17 +113,6 @@ class ResidualIntervention:
     def _d_model(self) -> int:
         return self.vectors.shape[1]
 
-    def _hook(self, row: int, positions: PositionTracker | None) -> HookFunction:
-        learning = self.vectors.requires_grad
-
-        def on(device: torch.device) -> Tensor:
-            return self.vectors[row].to(device)
-
-        kept = cache(on)  # a fixed vector is copied to each device once
-
-        def edit(h: Any, hook: object = None) -> Any:  # noqa: ARG001
-            vector = on(h.device) if learning else kept(h.device)
-            after = (h.float() + vector).to(h.dtype)
-            return after if positions is None else positions.limit(after, h)
-
-        return edit
+    def _change(self, row: int) -> Change:
+        vector = self._on_device(lambda device: self.vectors[row].to(device))
+        return lambda h: h + vector(h.device)

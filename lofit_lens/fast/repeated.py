@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lofit_lens.attention import key_value_heads, z_widths
+from lofit_lens.edits.by_row import StackedHeads
 from lofit_lens.fast.direct import direct
 from lofit_lens.fast.memory import free_memory
 from lofit_lens.fast.passes import summed_logprobs
@@ -76,7 +77,7 @@ def repeated_passes(
         is_direct = contexts.enter_context(direct(model))
         shares = shares and is_direct
         passes = _Passes(model, announce, groups, edit, is_direct=is_direct, shares=shares)
-        spared = getattr(edit, "scope", "all") in SPARE_PROMPTS
+        spared = edit.scope in SPARE_PROMPTS
         if shares and spared and taken().prompts and not checkpointed:
             passes.keep_prompts()
         if is_direct and replay is not None and replay.saves:
@@ -100,7 +101,7 @@ class _Passes:
         self._model = model
         self._announce = announce
         self._groups = groups
-        self._own = getattr(edit, "own", None)
+        self._own = edit.own if isinstance(edit, StackedHeads) else None
         self._direct = is_direct
         self._pad = Encoder(model).pad
         self._prompts: list[list[KeysValues]] | None = None

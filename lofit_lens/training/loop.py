@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lofit_lens.attention import check_head_shape, device_of, real_columns
 from lofit_lens.chat import note_unused
+from lofit_lens.edits.by_row import StackedHeads
 from lofit_lens.edits.edit import Edit
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError, TrainingStopped
@@ -23,7 +24,6 @@ from lofit_lens.tokens import Encoder
 from lofit_lens.training.config import TrainingConfig
 from lofit_lens.training.objectives import Item, encode_items
 from lofit_lens.training.session import Loss, Session, Trainee
-from lofit_lens.training.stacked import StackedHeads
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

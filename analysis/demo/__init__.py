@@ -1,1 +1,0 @@
-"""The demo: the paper's questions on the embedded model."""

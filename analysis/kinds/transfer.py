@@ -1,0 +1,339 @@
+"""Cross-task transfer of heads: choose on one task, tune and test on another (Figure 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from lofit_lens.analysis.kinds.compare import check_seeds
+from lofit_lens.analysis.kinds.matrix import KIND, RANDOM, TransferMatrix
+from lofit_lens.analysis.methods.recipes import OnHeads
+from lofit_lens.analysis.methods.selectors import check_selector
+from lofit_lens.analysis.methods.settings import Settings
+from lofit_lens.analysis.methods.steps import Auto, Select
+from lofit_lens.analysis.study.bench import Bench
+from lofit_lens.analysis.study.cell import Cell
+from lofit_lens.analysis.study.record import ZERO_SHOT, Record
+from lofit_lens.analysis.study.run import run_cells, run_steps
+from lofit_lens.analysis.study.score import Score, Scored
+from lofit_lens.analysis.study.store import Store
+from lofit_lens.attention import heads_of
+from lofit_lens.errors import LofitLensError
+from lofit_lens.fast.memory import BatchSize
+from lofit_lens.head_scores import HeadScores
+from lofit_lens.heads import number_of_heads
+from lofit_lens.identity import check_same_model
+from lofit_lens.scoring.evaluation import Evaluation
+from lofit_lens.tasks.task import Task
+from lofit_lens.tokens import EncodedText
+from lofit_lens.training.config import SelectionConfig, TrainingConfig, TuningConfig
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+C = TypeVar("C", bound=TrainingConfig)
+AllScores = Mapping[str, Mapping[int, HeadScores]]
+"""The score of every head, by task name and seed."""
+
+
+def transfer_matrix(
+    model: TransformerBridge,
+    tasks: Sequence[Task],
+    *,
+    seeds: Sequence[int] = (42,),
+    fraction: float | None = None,
+    k: int | None = None,
+    heads: str = "lofit",
+    does: str = "bias",
+    random_draws: int = 1,
+    scores: AllScores | None = None,
+    zero_shot: Mapping[str, Evaluation] | None = None,
+    selection: SelectionConfig | Mapping[str, SelectionConfig] | None = None,
+    tuning: TuningConfig | Mapping[str, TuningConfig] | None = None,
+    texts: Sequence[EncodedText] | None = None,
+    batch_size: BatchSize = 32,
+    together: int = 8,
+    workers: Executor | int = 1,
+    done: Sequence[Record] = (),
+    on_run: Callable[[Record], object] | None = None,
+    on_failure: Callable[[LofitLensError], object] | None = None,
+    out: str | Path | Store | None = None,
+    progress: bool = True,
+) -> TransferMatrix:
+    """Tune each task on the heads of every task and on random heads (paper, Figure 2).
+
+    Every head set of a seed is tuned on a task with that seed and with the same settings.
+
+    Args:
+        model: A frozen bridge from `load_model`.
+        tasks: The tasks, with different names.
+        seeds: Seeds of both stages.
+        fraction: Share of heads to tune.
+        k: Number of heads instead.
+        heads: The selector that chooses them, such as "lofit" or "probes" (see `selector`).
+        does: What is tuned on them, "bias" or "scale".
+        random_draws: Sets of random heads for each seed: those that `compare` tunes with the same
+            number of heads, and the same for every task.
+        scores: The heads' scores, if they are there, by task name and seed.
+        zero_shot: Scores of the model as it is, if they are there, by task name.
+        selection: How to train stage 1, for all tasks or by task name; its seed is replaced.
+        tuning: How to train stage 2, for all tasks or by the name of the task tuned on; its seed is
+            replaced. A learning rate of "auto" is chosen once for each task, on its own heads with
+            the first seed.
+        texts: As in `compare`; without any, side effects are not measured.
+        batch_size: Sequences per forward pass in scoring; "auto" takes the most that fit into
+            memory.
+        together: How many runs on one task are trained in one forward pass. Activations of a step
+            take so many times the memory of one run; results do not depend on it, up to rounding.
+        workers: How many processes share the work, or an executor.
+        done: Records of an earlier transfer with the same settings; they are not run again.
+        on_run: Called with each new record as soon as it is there, as to save it.
+        on_failure: As in `compare`; what fails is left out of the matrix.
+        out: A folder where everything is written as soon as it is there, edits included; what is in
+            it is not run again. `TransferMatrix.load` reads it.
+        progress: Whether to show a bar.
+
+    Raises:
+        LofitLensError: Not exactly one of `fraction` and `k` is given; there are no tasks or seeds,
+            some repeat, or a task is called "random" or "zero-shot"; `random_draws` is below 0 or
+            `together` below 1; `scores`, `zero_shot` or the configurations by task lack a task or
+            seed; `scores` were made on another task or with another seed; or `done` had other heads,
+            settings or items.
+        ModelMismatchError: `scores` were made on another model.
+        TrainingStopped: Training became unstable; the runs beside it have been given to `on_run`.
+    """
+    _check_request(tasks, seeds, random_draws, heads)
+    names, size = (
+        [t.name for t in tasks],
+        number_of_heads(heads_of(model).total, k=k, fraction=fraction),
+    )
+    check_scores(
+        model, scores or {}, needed=dict.fromkeys(names, seeds) if scores is not None else {}
+    )
+    first, second = (
+        by_task(selection or SelectionConfig(), names),
+        by_task(tuning or TuningConfig(), names),
+    )
+    settings = {n: Settings(k=size, selection=first[n], tuning=second[n]) for n in names}
+    bench = Bench.of(model, texts, batch_size=32 if batch_size == "auto" else batch_size)
+    store = Store.at(out, KIND)
+    store.take(done)
+    _take_zero_shot(store, bench, tasks, zero_shot)
+    cells = transfer_cells(
+        tasks,
+        settings,
+        heads,
+        does,
+        seeds=seeds,
+        draws=random_draws,
+        scores=scores,
+        batch_size=batch_size,
+    )
+    records = run_cells(
+        bench, cells, store, together=together, workers=workers, on_record=_fitted(on_run),
+        on_failure=on_failure, keep_edits=True, what="transfer", progress=progress,
+    )  # fmt: skip
+    store.finish(records)
+    return TransferMatrix.of(records)
+
+
+def transfer_cells(
+    tasks: Sequence[Task],
+    settings: Mapping[str, Settings],
+    *,
+    seeds: Sequence[int],
+    draws: int,
+    heads: str = "lofit",
+    does: str = "bias",
+    scores: AllScores | None = None,
+    batch_size: BatchSize = 32,
+    only_own: bool = False,
+) -> Iterator[Cell]:
+    """The model as it is on each task, then the heads of each source and random ones on it.
+
+    Args:
+        tasks: The tasks to tune and test on.
+        settings: By name of the task: the number of heads, and how to train both stages.
+        seeds: The seeds.
+        draws: Sets of random heads for each seed.
+        heads: The selector.
+        does: What is tuned.
+        scores: The heads' scores, if they are there.
+        batch_size: Sequences per forward pass in scoring.
+        only_own: Whether each task is tuned on its own heads and random ones alone.
+    """
+    for task in tasks:
+        yield Cell.zero_shot(task, seeds[0], batch_size)
+        own, k = settings[task.name], settings[task.name].k
+        chosen = heads if scores is None else scores[task.name][seeds[0]].top(k=k)
+        shared = {"does": does, "settings": own, "auto": Auto(task, seeds[0], chosen)}
+        for seed in seeds:
+            for source in (task,) if only_own else tasks:
+                given = None if scores is None else scores[source.name][seed].top(k=k)
+                recipe = OnHeads(
+                    heads=heads, source=source, ranked=settings[source.name], given=given, **shared
+                )
+                name = f"heads of {source.name}"
+                yield Cell(name, task, recipe, seed, source=source.name, batch_size=batch_size)
+            for draw in range(draws):
+                recipe = OnHeads(heads="random", **shared)
+                yield Cell(
+                    "random-heads", task, recipe, seed, draw, source=RANDOM, batch_size=batch_size
+                )
+
+
+def score_heads(
+    model: TransformerBridge,
+    tasks: Sequence[Task],
+    *,
+    seeds: Sequence[int],
+    heads: str = "lofit",
+    selection: SelectionConfig | Mapping[str, SelectionConfig] | None = None,
+    together: int = 8,
+    workers: Executor | int = 1,
+    done: AllScores | None = None,
+    on_scores: Callable[[AllScores], object] | None = None,
+    out: str | Path | Store | None = None,
+    progress: bool = True,
+) -> AllScores:
+    """Stage 1, or another selector, on every task with every seed.
+
+    Args:
+        model: A frozen bridge from `load_model`.
+        tasks: The tasks, with different names.
+        seeds: The seeds.
+        heads: The selector.
+        selection: How to train stage 1, for all tasks or by task name; its seed is replaced. A
+            learning rate of "auto" is chosen once for each task, with the first seed.
+        together: How many seeds of a task are trained in one forward pass, as in `transfer_matrix`.
+        workers: How many processes share the work, or an executor.
+        done: Scores that are there already; they are not made again.
+        on_scores: Called with new scores of one task and seed as soon as they are there.
+        out: As in `transfer_matrix`, which goes on with it.
+        progress: Whether to show a bar.
+
+    Raises:
+        LofitLensError: `selection` goes by task and lacks one, `together` is below 1, or `done` was
+            made on another task or with another seed.
+        ModelMismatchError: `done` was made on another model.
+        TrainingStopped: Training became unstable; the scores beside it have been given to
+            `on_scores`.
+    """
+    check_selector(heads)
+    done = done or {}
+    check_scores(model, done)
+    configs = by_task(selection or SelectionConfig(), [task.name for task in tasks])
+    steps = {
+        (task.name, seed): Select(
+            task, heads, Settings(selection=configs[task.name]), seed, Auto(task, seeds[0]), 1
+        )
+        for task in tasks
+        for seed in seeds
+        if seed not in done.get(task.name, {})
+    }
+    places = {step.key: place for place, step in steps.items()}
+
+    def tell(step: Select, scores: HeadScores) -> None:
+        task, seed = places[step.key]
+        if on_scores is not None:
+            on_scores({task: {seed: scores}})
+
+    found = run_steps(
+        Bench(model, ()), list(steps.values()), Store.at(out, KIND),
+        together=together, workers=workers, on_done=tell, what="select", progress=progress,
+    )  # fmt: skip
+    new = dict(zip(steps, found, strict=True))
+    return {
+        task.name: {s: new.get((task.name, s)) or done[task.name][s] for s in seeds}
+        for task in tasks
+    }
+
+
+def check_scores(
+    model: TransformerBridge,
+    scores: AllScores,
+    *,
+    needed: Mapping[str, Sequence[int]] | None = None,
+) -> None:
+    """Refuse scores that were made elsewhere; those without a provenance are taken as they are.
+
+    Args:
+        model: The model.
+        scores: The scores.
+        needed: The seeds that are needed by task.
+
+    Raises:
+        ModelMismatchError: The scores of a task were made on another model.
+        LofitLensError: They were made on another task or with another seed, or some are missing.
+    """
+    for name, seeds in (needed or {}).items():
+        if not set(seeds) <= set(scores.get(name, {})):
+            raise LofitLensError(
+                f"`scores` lacks {name} with the seeds {', '.join(map(str, seeds))}."
+            )
+    made = [
+        (f"The scores given for {task} with seed {seed}", task, seed, found.provenance)
+        for task, by_seed in scores.items()
+        for seed, found in by_seed.items()
+        if found.provenance is not None
+    ]
+    for what, task, seed, origin in made:
+        there = (origin.task, origin.config.get("seed", seed))
+        if there != (task, seed):
+            raise LofitLensError(f"{what} were made on {there[0]} with seed {there[1]}.")
+    models = {origin.fingerprint: what for what, _, _, origin in made}
+    for fingerprint, what in models.items():
+        check_same_model(model, fingerprint, what)
+
+
+def by_task(given: C | Mapping[str, C], names: Sequence[str]) -> Mapping[str, C]:
+    """A configuration by task name.
+
+    Raises:
+        LofitLensError: There are some by task, but one is missing.
+    """
+    if not isinstance(given, Mapping):
+        return dict.fromkeys(names, given)
+    missing = [name for name in names if name not in given]
+    if missing:
+        raise LofitLensError(
+            f"There is no configuration for {', '.join(missing)}, only for {', '.join(given)}."
+        )
+    return given
+
+
+def _check_request(tasks: Sequence[Task], seeds: Sequence[int], draws: int, heads: str) -> None:
+    names = [task.name for task in tasks]
+    if not names or len(set(names)) < len(names):
+        raise LofitLensError(f"Tasks need different names, and at least one; got {names}.")
+    check_seeds(seeds)
+    if {RANDOM, ZERO_SHOT} & set(names):
+        raise LofitLensError(
+            f'No task may be called "{RANDOM}" or "{ZERO_SHOT}"; got {", ".join(names)}.'
+        )
+    if draws < 0:
+        raise LofitLensError(f"random_draws must be 0 or more, got {draws}.")
+    check_selector(heads)
+
+
+def _take_zero_shot(
+    store: Store, bench: Bench, tasks: Sequence[Task], zero_shot: Mapping[str, Evaluation] | None
+) -> None:
+    """Put given scores of the model as it is where the run looks for them."""
+    for task in tasks:
+        if zero_shot is None:
+            return
+        if task.name not in zero_shot:
+            raise LofitLensError(f"`zero_shot` lacks {task.name}; it has {', '.join(zero_shot)}.")
+        effects = bench.side_effects(None)
+        told = {} if effects is None else {"cross_entropy": effects.cross_entropy, "kl": 0.0}
+        store.give(bench, Score(task), Scored(zero_shot[task.name], told))
+
+
+def _fitted(on_run: Callable[[Record], object] | None) -> Callable[[Record], object] | None:
+    """Of the new records those that were tuned."""
+    if on_run is None:
+        return None
+    return lambda record: None if record.method == ZERO_SHOT else on_run(record)

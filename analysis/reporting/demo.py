@@ -1,0 +1,135 @@
+"""What the demo shows and writes: a table, Figures 2 and 3, one answer before and after."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lofit_lens.analysis.demo.run import FLOOR
+
+from lofit_lens.analysis.inside.overlap import head_overlap
+from lofit_lens.analysis.kinds.matrix import MARKS
+from lofit_lens.embedded.settings import SELECTION, TUNING
+from lofit_lens.provenance import library_versions
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lofit_lens.analysis.kinds.demo import Demo, Size
+
+
+def write_report(demo: Demo, size: Size, store: Store, seconds: float) -> list[Path]:
+    """Write table and figures; plotly's script lies once beside them, so they open offline."""
+    from lofit_lens.analysis.figures.files import write_figures
+
+    assert store.path is not None
+    frame = demo.frame()
+    texts = dict(zip(TABLES, (frame.to_csv(index=False), as_markdown(frame)), strict=True))
+    paths = store.write(texts)
+    store.tell(**settings_of(size), seconds=round(seconds, 1), **as_json(demo))
+    figures = {
+        f"figure2-{100 * fraction:g}percent.html": matrix.plot(relative=False)
+        for fraction, matrix in demo.matrices.items()
+    }
+    figures["figure3.html"] = demo.layers.plot()
+    drawn = write_figures({store.path / name: figure for name, figure in figures.items()})
+    return [*paths, store.marker, *drawn]
+
+
+def as_json(demo: Demo) -> dict[str, Any]:
+    """Table, matrices, overlap of the heads and the sample as plain JSON values."""
+    return {
+        "table": rows_of(demo.frame()),
+        "transfer": {
+            f"{fraction:g}": rows_of(matrix.frame()) for fraction, matrix in demo.matrices.items()
+        },
+        "overlap": rows_of(head_overlap(demo.layers.heads).frame()),
+        "sample": asdict(demo.sample),
+    }
+
+
+def as_text(demo: Demo) -> str:
+    """The table for a terminal, the stability of the heads and the sample."""
+    several = len(next(iter(demo.matrices.values())).seeds) > 1
+    lines = [
+        f"Accuracy, % with 95% interval over {'seeds and ' if several else ''}groups of items"
+        + ("" if several else "; one seed, so nothing here tells how seeds differ"),
+        "Beside random heads: what LoFiT has more, paired by seed and item, with p Holm-corrected over",
+        "the cells of the transfer matrix",
+    ]
+    for task, rows in demo.frame().groupby("task", sort=False):
+        n = rows["n"].max()
+        lines.append(f"\n{task} ({rows['metric'].iloc[0]}, n = {n:.0f})")
+        for row in rows.to_dict("records"):
+            if math.isnan(row["low"]):
+                name = row["method"].removeprefix(FLOOR)
+                lines.append(f"  {'floor':<24}{_interval(row)}   {name}")
+                continue
+            heads = f"{row['heads']:.0f} heads" if row["heads"] > 0 else ""
+            line = f"  {row['method']:<15}{heads:<9}{_interval(row)}"
+            if not math.isnan(row["p_holm"]):
+                line += (
+                    f"   LoFiT {100 * row['difference']:+.1f} "
+                    f"[{100 * row['difference_low']:+.1f}, {100 * row['difference_high']:+.1f}]"
+                    f", p {row['p_holm']:.2g}"
+                )
+            lines.append(line)
+    lines.append(f"\nHeads of one task on another, accuracy in % ({MARKS})")
+    for matrix in demo.matrices.values():
+        lines += ["", _matrix_text(matrix.frame(), len(matrix.runs[0].heads))]
+    lines.append("\nHow alike the heads of different seeds are (Jaccard; of random sets)")
+    overlap = head_overlap(demo.layers.heads)
+    lines += [
+        f"  {row['first']:<18}{overlap.k} heads   {_number(row['value'])}   ({row['chance']:.2f})"
+        for row in overlap.frame()
+        .query("measure == 'jaccard' and first == second")
+        .to_dict("records")
+    ]
+    lines += ["\nOne answer", "  " + str(demo.sample).replace("\n", "\n  ")]
+    return "\n".join(lines)
+
+
+def as_markdown(frame: pd.DataFrame) -> str:
+    """The table with one column per task."""
+    tasks = list(dict.fromkeys(frame["task"]))
+    lines = ["| | heads | " + " | ".join(tasks) + " |", "|---|---|" + "---|" * len(tasks)]
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for row in frame.to_dict("records"):
+        heads = f"{row['heads']:.0f}" if row["heads"] > 0 else ""
+        rows.setdefault((row["method"], heads), {})[row["task"]] = _interval(row)
+    for (method, heads), cells in rows.items():
+        lines.append(f"| {method} | {heads} | {' | '.join(cells.get(t, '') for t in tasks)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _number(value: float) -> str:
+    return "one seed" if math.isnan(value) else f"{value:.2f}"
+
+
+def _interval(row: Mapping[Hashable, Any]) -> str:
+    value = f"{100 * row['value']:.1f}"
+    if math.isnan(row["low"]):
+        return value
+    return f"{value} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+
+
+def _matrix_text(cells: pd.DataFrame, heads: int) -> str:
+    tasks = list(dict.fromkeys(cells["task"]))
+    lines = [f"  {f'{heads} heads from':<20}" + "".join(f"{task:>19}" for task in tasks)]
+    for source, rows in cells.groupby("source", sort=False):
+        texts = [f"{100 * row['value']:.1f}{row['mark']}" for row in rows.to_dict("records")]
+        lines.append(f"  {source:<20}" + "".join(f"{text:>19}" for text in texts))
+    return "\n".join(lines)
+
+
+def settings_of(size: Size) -> dict[str, Any]:
+    """What was run, and how."""
+    return {
+        "size": asdict(size),
+        "selection": SELECTION.to_json(),
+        "tuning": TUNING.to_json(),
+        "versions": library_versions(),
+    }

@@ -1,0 +1,116 @@
+"""What earlier versions wrote: their records, and the folders of each kind of experiment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lofit_lens.analysis.study.record import ZERO_SHOT, Cost, Record
+from lofit_lens.errors import LofitLensError
+from lofit_lens.heads import HeadSet
+from lofit_lens.scoring.evaluation import Evaluation
+
+UNTUNED = "zero-shot-"
+"""How the names of files began that held the scores of the untuned model in a transfer."""
+
+
+def earlier_record(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a record, from those of a run of a comparison or of a transfer.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    found: dict[str, Any] = dict(fields) | {
+        "evaluation": Evaluation.from_json(fields["evaluation"])
+    }
+    if "method" in found:
+        shape, heads = found.get("protocol", {}).get("shape"), found["heads"]
+        found["heads"] = None
+        if heads is not None and shape:
+            without = found["protocol"].get("without", ())
+            found["heads"] = HeadSet(heads, n_layers=shape[0], n_heads=shape[1], without=without)
+        return found | {"cost": Cost(**found["cost"])}
+    if "source" not in found:
+        raise ValueError("neither a run of a comparison nor one of a transfer")
+    return found | {
+        "method": f"heads of {found['source']}",
+        "fold": found["task"],
+        "heads": HeadSet.from_json(found["heads"]),
+    }
+
+
+def earlier_comparison(folder: str | Path) -> tuple[dict[str, Any], list[Record]] | None:
+    """Marker and records of a comparison of an earlier version; None if it is not one.
+
+    Raises:
+        LofitLensError: It was not finished, or a file is damaged.
+    """
+    place, marker = Path(folder), _marker(folder, "comparison.json")
+    flat = sorted(place.glob("*.json.gz"))
+    if marker is None:
+        return ({}, [Record.load(path) for path in flat]) if flat else None
+    if "schema" in marker:
+        return None
+    if "runs" not in marker:
+        raise LofitLensError(f"{folder} holds no finished comparison.")
+    return marker, [Record.load(place / "records" / name) for name in marker["runs"]]
+
+
+def earlier_transfer(folder: str | Path) -> tuple[dict[str, Any], list[Record]] | None:
+    """Marker and records of a transfer of an earlier version, zero-shot among them; None if it is not.
+
+    Raises:
+        LofitLensError: It was not finished, or a file is damaged.
+    """
+    place, marker = Path(folder), _marker(folder, "transfer.json")
+    if marker is not None:
+        if marker.get("schema") != 1:
+            return None
+        if not {"table", "saved"} & marker.keys():
+            raise LofitLensError(
+                f"The transfer of heads in {folder} was not finished, so cells are missing. Run it "
+                "again with --resume."
+            )
+        place = place / "records"
+    files = sorted(place.glob("*.json.gz"))
+    if not files:
+        return None
+    untuned = [Evaluation.load(path) for path in files if path.name.startswith(UNTUNED)]
+    records = [Record.load(path) for path in files if not path.name.startswith(UNTUNED)]
+    return marker or {}, [
+        *(Record(ZERO_SHOT, found.task, found.task, 0, found) for found in untuned),
+        *records,
+    ]
+
+
+def earlier_sweep(folder: str | Path) -> tuple[dict[str, Any], list[Record]] | None:
+    """Marker and records of a sweep of an earlier version; None if it is not one.
+
+    Raises:
+        LofitLensError: It was not finished, or a file is damaged.
+    """
+    place, marker = Path(folder), _marker(folder, "sweep.json")
+    if marker is None or marker.get("schema") != 1:
+        return None
+    if "runs" not in marker:
+        raise LofitLensError(
+            f"The sweep in {folder} is not finished. Call it again with this folder; its runs are kept."
+        )
+    swept, records = marker["swept"], []
+    for x, names in marker["runs"].items():
+        for name in names:
+            record = Record.load(place / f"{swept}-{x}" / name)
+            records.append(replace(record, cut={swept: int(x)}))
+    return marker, records
+
+
+def _marker(folder: str | Path, name: str) -> dict[str, Any] | None:
+    """The content of a marker; None if it is not there or cannot be read."""
+    try:
+        content = json.loads((Path(folder) / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None

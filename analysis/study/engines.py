@@ -1,0 +1,228 @@
+"""Engines: where steps are done, in this process or by any `concurrent.futures.Executor`."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from multiprocessing import active_children, get_context
+from threading import RLock
+from typing import Any, Protocol
+
+from lofit_lens.analysis.study.bench import Bench
+from lofit_lens.analysis.study.step import Given, Outcome, Step, perform
+from lofit_lens.errors import LofitLensError
+from lofit_lens.identity import source_of
+from lofit_lens.loading.quantized import quantization_of
+from lofit_lens.tokens import EncodedText
+
+MOST = 2
+"""Workers by default; each holds a model and libraries of its own, about a gigabyte and the model."""
+
+
+class Engine(Protocol):
+    """What does steps.
+
+    Attributes:
+        width: How many jobs it takes at once.
+    """
+
+    width: int
+
+    def submit(self, bench: Bench, steps: Sequence[Step[Any]], given: Given) -> Future[Outcome]:
+        """Do steps that are alike."""
+        ...
+
+
+class InProcess:
+    """Steps one after the other, in this process."""
+
+    width = 1
+
+    def submit(self, bench: Bench, steps: Sequence[Step[Any]], given: Given) -> Future[Outcome]:
+        """Do them now."""
+        future: Future[Outcome] = Future()
+        future.set_result(perform(bench, steps, given))
+        return future
+
+
+@dataclass
+class ByExecutor:
+    """Steps by an executor, whose workers load the model by its name or folder, once each.
+
+    Args:
+        executor: Any; of threads in this process the model would be used by several at once.
+        width: How many jobs it is given at once.
+
+    Raises:
+        LofitLensError: On the first step: the model was built in memory.
+    """
+
+    executor: Executor
+    width: int = 64
+    _source: Source | None = field(default=None, init=False)
+
+    def submit(self, bench: Bench, steps: Sequence[Step[Any]], given: Given) -> Future[Outcome]:
+        """Send them off, as bytes; a function that cannot be imported elsewhere is called here.
+
+        Tensors that go between processes as they are do so by handles to shared memory, which needs
+        sockets and is gone when the worker has ended.
+        """
+        if self._source is None:
+            self._source = Source.of(bench)
+        try:
+            job = pickle.dumps((self._source, steps, given))
+        except (pickle.PicklingError, AttributeError, TypeError):
+            return InProcess().submit(bench, steps, given)
+        future: Future[Outcome] = Future()
+
+        def finish(sent: Future[bytes]) -> None:
+            error = sent.exception()
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(pickle.loads(sent.result()))
+
+        self.executor.submit(_work, job).add_done_callback(finish)
+        return future
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a worker makes its bench of.
+
+    Attributes:
+        model: What to give `load_model`, by name of the argument.
+        texts: As in `Bench`.
+        n_answers: As in `Bench`.
+        batch_size: As in `Bench`.
+        weights: The hash of the weights that it must have.
+    """
+
+    model: tuple[tuple[str, Any], ...]
+    texts: tuple[EncodedText, ...]
+    n_answers: int
+    batch_size: int
+    weights: str
+
+    @classmethod
+    def of(cls, bench: Bench) -> Source:
+        """That of a bench.
+
+        Raises:
+            LofitLensError: The model was built in memory.
+        """
+        model = bench.model
+        name, revision = source_of(model)
+        arguments = {
+            "name": name,
+            "revision": revision,
+            "device": str(model.cfg.device),
+            "dtype": str(model.cfg.dtype).removeprefix("torch."),
+            "quantization": quantization_of(model),
+        }
+        given = tuple((k, v) for k, v in arguments.items() if v is not None)
+        texts, identity = tuple(bench.texts), bench.identity
+        return cls(given, texts, bench.n_answers, bench.batch_size, identity["model"])
+
+
+@lru_cache(maxsize=1)
+def _bench(source: Source) -> Bench:
+    """The bench of this worker process."""
+    import torch
+    from transformers.utils.logging import disable_progress_bar
+
+    from lofit_lens.model import load_model
+
+    disable_progress_bar()
+    if not torch.cuda.is_available():
+        torch.set_num_threads(1)
+    options = dict(source.model)
+    bench = Bench(
+        load_model(options.pop("name"), **options),
+        source.texts,
+        n_answers=source.n_answers,
+        batch_size=source.batch_size,
+    )
+    if bench.identity["model"] != source.weights:
+        raise LofitLensError(
+            f"{dict(source.model)['name']} has other weights where a worker loads it than here. Save the "
+            "model as it is in a folder, and load that."
+        )
+    return bench
+
+
+def _work(job: bytes) -> bytes:
+    """Do the steps of a job."""
+    source, steps, given = pickle.loads(job)
+    return pickle.dumps(perform(_bench(source), steps, given))
+
+
+def usable_workers() -> int:
+    """How many workers are of use here: one for each CPU this process may use, at most two."""
+    if hasattr(os, "sched_getaffinity"):
+        return min(MOST, len(os.sched_getaffinity(0)))
+    return min(MOST, os.cpu_count() or 1)
+
+
+@contextmanager
+def engine_of(executor: Executor | int | None) -> Iterator[Engine]:
+    """The engine for an executor, for a number of worker processes, or for this process.
+
+    An error, also one met by who uses the results, ends worker processes at once.
+
+    Args:
+        executor: An executor; a number of processes, of which 1 runs everything in this one; or
+            None, likewise.
+
+    Raises:
+        LofitLensError: A worker process ended before its work was done; the number is below 1.
+    """
+    if isinstance(executor, int) and executor < 1:
+        raise LofitLensError(f"workers must be 1 or more, got {executor}.")
+    if executor is None or executor == 1:
+        yield InProcess()
+    elif isinstance(executor, Executor):
+        yield ByExecutor(executor)
+    else:
+        with _processes(executor) as pool:
+            yield ByExecutor(pool)
+
+
+@contextmanager
+def _processes(workers: int) -> Iterator[Executor]:
+    before = set(active_children())
+    context = get_context("spawn")  # a fork of a process with threads of PyTorch may hang
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start)
+    try:
+        yield pool
+    except BaseException as error:
+        for process in set(active_children()) - before:
+            process.terminate()
+        if isinstance(error, BrokenProcessPool):
+            raise LofitLensError(
+                "A worker process ended before its work was done. What it said is above; if nothing, "
+                f"it was most likely killed for lack of memory: each of {workers} needs about 1 GB and "
+                "the model. Free some, or use one worker."
+            ) from error
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start() -> None:
+    """Make a process ready for jobs."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told too, and ends its workers
+    sys.stdout = sys.stderr  # standard output is for what the command prints
+
+    from tqdm import tqdm
+
+    # its own is a semaphore of the system, left behind by a terminated process
+    tqdm.set_lock(RLock())

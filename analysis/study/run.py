@@ -1,0 +1,159 @@
+"""Running cells: every step once for all cells that need it, alike ones in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from typing import Any
+
+from lofit_lens.analysis.study.bench import Bench
+from lofit_lens.analysis.study.cell import Cell
+from lofit_lens.analysis.study.engines import engine_of
+from lofit_lens.analysis.study.graph import Graph, Planned
+from lofit_lens.analysis.study.record import ZERO_SHOT, Record
+from lofit_lens.analysis.study.step import Outcome, Product, Step
+from lofit_lens.analysis.study.store import Store
+from lofit_lens.errors import LeakError, LofitLensError
+from lofit_lens.progress import long_bar, say
+from lofit_lens.training.rates import RateChoice
+from lofit_lens.training.together import check_together
+
+
+def run_cells(
+    bench: Bench,
+    cells: Iterable[Cell],
+    store: Store,
+    *,
+    together: int = 8,
+    workers: Executor | int = 1,
+    on_record: Callable[[Record], object] | None = None,
+    on_failure: Callable[[LofitLensError], object] | None = None,
+    keep_edits: bool = False,
+    what: str = "run",
+    progress: bool = True,
+) -> list[Record]:
+    """Run cells, or take their records from a store.
+
+    Args:
+        bench: Where they are measured.
+        cells: The cells, in the order in which their records are wanted.
+        store: Where records and products are looked for and kept.
+        together: How many runs that are alike are trained in one forward pass.
+        workers: What does the work: a number of processes, of which 1 is this one, or an executor.
+        on_record: Called with each new record.
+        on_failure: Called with the error of a method that fails; it is then left out on that task
+            and the others go on. None: the error is raised when the runs beside it are kept. A leak
+            is always raised, as is what goes wrong with the model as it is.
+        keep_edits: Whether records hold their edits, and the store keeps them.
+        what: What stands beside the bar.
+        progress: Whether to show a bar, and to say what learning rates were chosen.
+
+    Raises:
+        LofitLensError: A cell was run otherwise before, or failed; `together` is below 1.
+    """
+    check_together(together)
+    store.on(bench)
+    planned = [Planned.of(cell, bench) for cell in cells]
+    store.check({(one.key, one.cell.place): one.cell.protocol(bench) for one in planned})
+    waiting = [one for one in planned if one.key not in store.records]
+    graph = Graph([one.score for one in waiting], store, together)
+    left = {one.key: one for one in waiting}
+    failed: set[tuple[str, str]] = set()
+
+    def finish(step: Step[Any], _product: object) -> None:
+        for one in [one for one in left.values() if one.score.key == step.key]:
+            del left[one.key]
+            record = store.add(one.record(graph, bench), keep_edit=keep_edits)
+            if on_record is not None:
+                on_record(record)
+            bar.update()
+
+    def fail(step: Step[Any], error: LofitLensError) -> None:
+        gone = [one for one in left.values() if graph.needs(one.score, step)]
+        for one in gone:
+            if one.method in failed:
+                continue
+            failed.add(one.method)
+            method, cell = one.cell.method, one.cell
+            error.add_note(f"This was method {method} on {cell.task.name} with seed {cell.seed}.")
+            if on_failure is None or method == ZERO_SHOT or isinstance(error, LeakError):
+                graph.stop(error)
+            else:
+                on_failure(error)
+        for one in list(left.values()):
+            if one in gone or (on_failure is not None and one.method in failed):
+                del left[one.key]
+        graph.keep_only(one.score for one in left.values())
+
+    bar = long_bar(planned, what, progress=progress)
+    with bar:
+        bar.update(len(planned) - len(waiting))
+        _work(graph, bench, workers, finish, fail, progress=progress)
+    return [store.records[one.key] for one in planned if one.method not in failed]
+
+
+def run_steps(
+    bench: Bench,
+    steps: Sequence[Step[Product]],
+    store: Store,
+    *,
+    together: int = 8,
+    workers: Executor | int = 1,
+    on_done: Callable[[Any, Product], object] | None = None,
+    what: str = "run",
+    progress: bool = True,
+) -> list[Product]:
+    """Do steps by themselves, or take their products from a store.
+
+    The arguments are those of `run_cells`.
+
+    Raises:
+        LofitLensError: A step failed; the products beside it are kept.
+    """
+    check_together(together)
+    store.on(bench)
+    graph = Graph(steps, store, together)
+    wanted = {step.key for step in steps}
+
+    def finish(step: Step[Any], product: Product) -> None:
+        if step.key in wanted:
+            if on_done is not None:
+                on_done(step, product)
+            bar.update()
+
+    bar = long_bar(steps, what, progress=progress)
+    with bar:
+        bar.update(sum(graph.has(step) for step in steps))
+        _work(graph, bench, workers, finish, lambda _, error: graph.stop(error), progress=progress)
+    return [graph.product(step) for step in steps]
+
+
+def _work(
+    graph: Graph,
+    bench: Bench,
+    workers: Executor | int,
+    finish: Callable[[Step[Any], Any], object],
+    fail: Callable[[Step[Any], LofitLensError], object],
+    *,
+    progress: bool,
+) -> None:
+    """Do all steps of a graph."""
+    flying: dict[Future[Outcome], list[Step[Any]]] = {}
+    with engine_of(workers) as engine:
+        while True:
+            while len(flying) < engine.width and (steps := graph.next_steps()):
+                given = [graph.given(step) for step in steps]
+                flying[engine.submit(bench, steps, given)] = steps
+            if not flying:
+                break
+            for future in wait(flying, return_when=FIRST_COMPLETED).done:
+                for step, found in zip(flying.pop(future), future.result(), strict=True):
+                    if isinstance(found, LofitLensError):
+                        fail(step, found)
+                        continue
+                    if isinstance(found.product, RateChoice) and progress:
+                        say(f"{step.name}: {found.product}.")
+                    graph.finish(step, found)
+                    finish(step, found.product)
+                    graph.release(step)
+    graph.check()

@@ -1,0 +1,109 @@
+"""The last step of a cell: the scores of an edit on the test split, and what it does besides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from lofit_lens.analysis.measure.effect import check_effect
+from lofit_lens.analysis.measure.side_effects import is_refusal, open_answers
+from lofit_lens.analysis.study.fitted import Fitted
+from lofit_lens.analysis.study.keys import key_of
+from lofit_lens.analysis.study.step import Step
+from lofit_lens.edits.edit import Edit
+from lofit_lens.fast.memory import BatchSize
+from lofit_lens.scoring.evaluate import evaluate
+from lofit_lens.scoring.evaluation import Evaluation
+from lofit_lens.tasks.task import Example, MultipleChoice, Task
+
+if TYPE_CHECKING:
+    from lofit_lens.analysis.study.bench import Bench
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of a model under an edit, and what the edit does besides.
+
+    Attributes:
+        evaluation: Scores, item by item.
+        side_effects: Numbers by name.
+        answers: Greedy answers in free text.
+        seconds: Seconds of scoring the test split alone.
+        tokens: Tokens that entered the model while scoring it.
+    """
+
+    evaluation: Evaluation
+    side_effects: Mapping[str, float]
+    answers: Sequence[Mapping[str, str]] = ()
+    seconds: float = 0.0
+    tokens: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Score(Step[Scored]):
+    """The scores of a task under the edit of another step, or of the model as it is.
+
+    Attributes:
+        task: The task.
+        fit: The step that makes the edit.
+        untuned: The scores of the model as it is, which some score must differ from.
+        batch_size: Sequences per forward pass; scores do not depend on it, up to rounding.
+    """
+
+    task: Task
+    fit: Step[Fitted] | None = None
+    untuned: Step[Scored] | None = None
+    batch_size: BatchSize = field(default=32, kw_only=True)
+
+    @property
+    def name(self) -> str:
+        """As "the scores of truthfulqa:0"."""
+        return f"the scores of {self.task.name}"
+
+    @property
+    def needs(self) -> tuple[Step[Any], ...]:
+        """The edit and the scores of the model as it is."""
+        return tuple(step for step in (self.fit, self.untuned) if step is not None)
+
+    def depends(self) -> Any:
+        """The test items and how they are scored."""
+        items = _items_key(self.task.test)
+        return [self.task.name, items, self.task.scoring, dict(self.task.floors)]
+
+    def run(self, bench: Bench, *given: Any) -> Scored:
+        """Score the test split, and measure what the edit does besides.
+
+        Raises:
+            ScoringError: A score is not finite, or the edit left every scored token as it was.
+        """
+        left = list(given)
+        fitted: Fitted = Fitted(None) if self.fit is None else left.pop(0)
+        untuned: Scored | None = None if self.untuned is None else left.pop(0)
+        edit = fitted.edit
+        with bench.measured() as scoring:
+            found = evaluate(
+                bench.model, self.task, edit, batch_size=self.batch_size, progress=False
+            )
+        effects = bench.side_effects(edit)
+        told = {} if effects is None else {"cross_entropy": effects.cross_entropy, "kl": effects.kl}
+        if edit is not None and untuned is not None:
+            check_effect(untuned.evaluation, found, kl=told.get("kl"))
+        answers = self._answers(bench, edit)
+        if answers:
+            refusals = sum(is_refusal(answer["answer"]) for answer in answers)
+            told["refusals"] = refusals / len(answers)
+        return Scored(found, told, answers, scoring.seconds, scoring.tokens)
+
+    def _answers(self, bench: Bench, edit: Edit | None) -> list[dict[str, str]]:
+        if not bench.n_answers or not isinstance(self.task.scoring, MultipleChoice):
+            return []
+        return open_answers(
+            bench.model, self.task, edit, n=bench.n_answers, batch_size=bench.batch_size
+        )
+
+
+@lru_cache(maxsize=64)
+def _items_key(items: tuple[Example, ...]) -> str:
+    return key_of(items)

@@ -1,0 +1,341 @@
+"""The store of an experiment: a folder, or memory, that records and products fill as they come.
+
+Files are named by what is in them and its key, and written whole, so that several writers cannot
+collide and a run cut short leaves no half file.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lofit_lens.analysis.study.keys import as_json, differences, key_of, plain
+from lofit_lens.analysis.study.record import Record
+from lofit_lens.analysis.study.step import Done, Step
+from lofit_lens.edits.edit import Edit
+from lofit_lens.edits.files import load_edit, save_edit
+from lofit_lens.errors import LofitLensError
+from lofit_lens.files import read_json, write_whole
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lofit_lens.analysis.study.bench import Bench
+
+STORE_SCHEMA = 2
+"""Of the marker; 1, or none, is that of earlier versions."""
+
+RECORDS, EDITS = "records", "edits"
+
+BENCH = ("model", "tokenizer", "shape", "without", "versions")
+"""What of a bench the products of steps depend on; scores depend on its texts as well."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a kind of folder holds.
+
+    Attributes:
+        name: What it is called, such as "comparison".
+        marker: The file by which it is known; written first, and again with the results.
+        products: Patterns of the files in it beside those of a store.
+    """
+
+    name: str
+    marker: str
+    products: Sequence[str] = ()
+
+
+class Store:
+    """Records by key, and the products of steps that are worth keeping.
+
+    Nothing in the folder is changed before the first new record or product, so that a request that
+    turns out to be wrong does no harm.
+
+    Args:
+        path: The folder; None keeps everything in memory.
+        kind: What it holds.
+        resume: Whether to go on with an earlier one in it.
+        overwrite: Whether to remove an earlier one.
+
+    Attributes:
+        path: The folder.
+        records: What is there, by key.
+
+    Raises:
+        LofitLensError: The folder holds something else, or an experiment and neither is said.
+    """
+
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        kind: Kind | None = None,
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
+    ) -> None:
+        self.path = None if path is None else Path(path)
+        self.records: dict[str, Record] = {}
+        self._kind = kind or Kind("experiment", "experiment.json")
+        self._opened = self.path is None
+        self._overwrite = overwrite
+        self._products: dict[str, Done[Any]] = {}
+        self._request: dict[str, Any] = {}
+        self._told: dict[str, Any] = {}
+        self._bench: dict[str, Any] = {}
+        if self.path is not None:
+            check_folder(self.path, self._kind, overwrite=overwrite, resume=resume)
+            if resume:
+                self._read(self.path)
+
+    @classmethod
+    def at(cls, out: str | Path | Store | None, kind: Kind) -> Store:
+        """A store as given, or of a folder, gone on with if there is one; None is memory."""
+        return out if isinstance(out, Store) else cls(out, kind, resume=True)
+
+    def ask(self, **request: Any) -> None:
+        """What is asked for, as plain JSON values, for the marker."""
+        self._request |= as_json(request)
+
+    def take(self, records: Iterable[Record]) -> None:
+        """Take records of an earlier experiment, and the learning rates they chose."""
+        from lofit_lens.training.rates import RateChoice
+
+        for record in records:
+            self.records[record.key or key_of(record.to_json())] = record
+            for step in record.steps:
+                if step.get("rate_choice"):
+                    choice = RateChoice.from_json(step["rate_choice"])
+                    own = {k: record.protocol.get(k) for k in BENCH if k in record.protocol}
+                    key = key_of([own, step["key"]])
+                    self._products[key] = Done(choice, step["seconds"], step["tokens"])
+
+    def check(self, protocols: Mapping[tuple[str, tuple[Any, ...]], Mapping[str, Any]]) -> None:
+        """Refuse to go on where a cell was run otherwise.
+
+        Args:
+            protocols: What the scores of each cell depend on, by its key and place.
+
+        Raises:
+            LofitLensError: There is a record of the same cell with another key; the message names
+                in what it differs.
+        """
+        places = {record.place: record for record in self.records.values()}
+        for (key, place), protocol in protocols.items():
+            if key in self.records or place not in places:
+                continue
+            record = places[place]
+            odd = differences(as_json(protocol), record.protocol) if record.key else []
+            raise LofitLensError(
+                f"The finished run of {record.method} on {record.fold}, seed {record.seed}, was made "
+                f"with other {', '.join(odd) or 'settings'}. Start anew in another folder, or give what "
+                "the earlier runs had."
+            )
+
+    def add(self, record: Record, *, keep_edit: bool = False) -> Record:
+        """Keep a record, with its edit if asked; returns it as it is kept."""
+        kept = record if keep_edit else replace(record, edit=None)
+        self.records[record.key] = kept
+        if self.path is not None:
+            self._open()
+            if kept.edit is not None:
+                save_edit(kept.edit, self.path / EDITS / kept.name)
+            kept.save(self.path / RECORDS / f"{kept.name}.json.gz")
+        return kept
+
+    def edit_of(self, record: Record) -> Edit | None:
+        """The edit of a record, from memory or from the folder, if it was kept."""
+        if record.edit is None and self.path is not None:
+            place = self.path / EDITS / record.name
+            return load_edit(place) if place.is_dir() else None
+        return record.edit
+
+    def keep(self, step: Step[Any], done: Done[Any]) -> None:
+        """Keep what a step gave, with its cost, on disk if it has a folder there."""
+        self._products[self._key(step)] = done
+        if self.path is not None and step.folder:
+            self._open()
+            cost = {"seconds": done.seconds, "tokens": done.tokens}
+            write_whole(self._file(step).with_suffix(".cost"), json.dumps(cost).encode())
+            step.write(done.product, self._file(step))
+
+    def product(self, step: Step[Any]) -> Done[Any] | None:
+        """What a step gave, if it is there."""
+        key = self._key(step)
+        if key not in self._products and step.folder and self.path and not self._overwrite:
+            file, cost = self._file(step), self._file(step).with_suffix(".cost")
+            if file.is_file():
+                spent = json.loads(cost.read_text()) if cost.is_file() else {}
+                self._products[key] = Done(step.read(file), **spent)
+        return self._products.get(key)
+
+    def give(self, bench: Bench, step: Step[Any], product: Any) -> None:
+        """Put a product where a run on a bench will find it."""
+        self.on(bench)
+        self._products[self._key(step)] = Done(product)
+
+    def on(self, bench: Bench) -> None:
+        """Say on which bench steps are done; products of another are not taken."""
+        self._bench = {k: bench.identity[k] for k in BENCH if k in bench.identity}
+
+    def _key(self, step: Step[Any]) -> str:
+        return key_of([self._bench, step.key])
+
+    def finish(self, records: Sequence[Record], **content: Any) -> None:
+        """Write which records make up the result, in their order, and what else is to be told."""
+        self.tell(runs=[record.name for record in records], **content)
+
+    def tell(self, **content: Any) -> None:
+        """Add to what the marker tells of a result."""
+        if self.path is not None:
+            self._open()
+            self._told |= as_json(content)
+            self._mark()
+
+    def write(self, texts: Mapping[str, str]) -> list[Path]:
+        """Write files for people; returns them."""
+        assert self.path is not None
+        self._open()
+        for name, text in texts.items():
+            write_whole(self.path / name, text.encode())
+        return [self.path / name for name in texts]
+
+    @property
+    def marker(self) -> Path:
+        """The file by which the folder is known."""
+        assert self.path is not None
+        return self.path / self._kind.marker
+
+    def _file(self, step: Step[Any]) -> Path:
+        assert self.path is not None
+        return self.path / step.folder / f"{plain(step.name)}-{self._key(step)[:12]}.json"
+
+    def _open(self) -> None:
+        if not self._opened and self.path is not None:
+            if self._overwrite:
+                _remove(self.path, self._kind)
+            self._mark()
+            self._opened = True
+
+    def _mark(self) -> None:
+        told = {"schema": STORE_SCHEMA, "kind": self._kind.name, "command_line": command_line()}
+        write_json(self.marker, told | self._request | self._told)
+
+    def _read(self, path: Path) -> None:
+        if self.marker.is_file():
+            content = json.loads(self.marker.read_text(encoding="utf-8"))
+            if content.get("schema") != STORE_SCHEMA:
+                raise LofitLensError(
+                    f"The {self._kind.name} in {path} was made by an earlier version, or saved from "
+                    "Python by one. It can be read, but not gone on with: name another folder."
+                )
+        for file in sorted((path / RECORDS).glob("*.json.gz")):
+            record = Record.load(file)
+            self.take([record if record.key else replace(record, key=key_of(record.to_json()))])
+
+
+def save_records(folder: str | Path, kind: Kind, records: Sequence[Record], **told: Any) -> Path:
+    """Write a result that was made in Python as its command would, without tables and figures.
+
+    Raises:
+        LofitLensError: The folder holds something else, or other runs.
+    """
+    folder, names = Path(folder), [record.name for record in records]
+    if folder.is_file():
+        raise LofitLensError(f"{folder} is a file; name a folder.")
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if there and kind.marker not in there:
+        raise LofitLensError(
+            f"{folder} is not empty and does not hold a {kind.name}. Name an empty folder."
+        )
+    foreign = {path.name.removesuffix(".json.gz") for path in (folder / RECORDS).glob("*.json.gz")}
+    if foreign - set(names):
+        raise LofitLensError(
+            f"{folder} holds other runs, such as {min(foreign - set(names))}. Name an empty folder."
+        )
+    for name, record in zip(names, records, strict=True):
+        record.save(folder / RECORDS / f"{name}.json.gz")
+    write_json(
+        folder / kind.marker,
+        {"schema": STORE_SCHEMA, "kind": kind.name, **as_json(told), "runs": names, "saved": True},
+    )
+    return folder
+
+
+def read_records(folder: str | Path, kind: Kind) -> tuple[dict[str, Any], list[Record]]:
+    """The marker of a finished experiment, and its records in their order.
+
+    Raises:
+        LofitLensError: There is none, it is damaged, or it was not finished.
+    """
+    place = Path(folder)
+    content = read_json(place / kind.marker, schema=STORE_SCHEMA, what=kind.name)
+    if "runs" not in content:
+        raise LofitLensError(
+            f"The {kind.name} in {folder} was not finished, so runs are missing. Run it again with "
+            "--resume, or call it again with this folder."
+        )
+    return content, [Record.load(place / RECORDS / f"{n}.json.gz") for n in content["runs"]]
+
+
+def check_folder(folder: Path, kind: Kind, *, overwrite: bool, resume: bool = False) -> None:
+    """Refuse a folder that cannot be filled; nothing is changed.
+
+    Args:
+        folder: Where.
+        kind: What it will hold.
+        overwrite: Whether an earlier one may be removed.
+        resume: Whether to go on in an earlier one.
+
+    Raises:
+        LofitLensError: The folder holds one and neither `overwrite` nor `resume` is on, both are,
+            it holds anything else, or it is a file.
+    """
+    if overwrite and resume:
+        raise LofitLensError(
+            "--overwrite removes what --resume would go on with; give one of them."
+        )
+    if folder.is_file():
+        raise LofitLensError(f"{folder} is a file; name a folder with --out.")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if not (folder / kind.marker).is_file():
+        raise LofitLensError(
+            f"{folder} is not empty and does not hold a {kind.name}. Name another folder with --out."
+        )
+    if not (overwrite or resume):
+        raise LofitLensError(
+            f"{folder} holds a {kind.name}. Name another folder with --out, or give --overwrite to "
+            "remove it."
+        )
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write readable JSON, whole."""
+    text = json.dumps(content, indent=1, ensure_ascii=False)
+    write_whole(path, f"{text}\n".encode())
+
+
+def command_line() -> str | None:
+    """The command that is running, as one types it; None if it is not `lofit-lens`."""
+    program, *arguments = sys.argv
+    return shlex.join(["lofit-lens", *arguments]) if Path(program).stem == "lofit-lens" else None
+
+
+def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a frame as plain JSON values, NaN as null."""
+    return json.loads(frame.to_json(orient="records"))
+
+
+def _remove(folder: Path, kind: Kind) -> None:
+    for part in (RECORDS, EDITS, "scores", "rates"):
+        shutil.rmtree(folder / part, ignore_errors=True)
+    for pattern in (kind.marker, *kind.products):
+        for path in folder.glob(pattern):
+            path.unlink()

@@ -1,0 +1,1 @@
+"""The tables of a comparison: as a frame, for a terminal, in Markdown, HTML and LaTeX."""

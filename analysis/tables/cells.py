@@ -1,0 +1,210 @@
+"""What the tables of a comparison say, as text, before they are laid out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lofit_lens.analysis.published import published as paper_number
+
+if TYPE_CHECKING:
+    from lofit_lens.analysis.kinds.comparison import Comparison
+
+Row = Mapping[Hashable, Any]
+NOTHING = "\N{EN DASH}"
+WORSE = "↓"
+FLOOR = "floor: "
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the table of a task.
+
+    Attributes:
+        title: What stands above it.
+        cells: Text by method.
+        floors: Text by name of the floor; only under the main metric.
+    """
+
+    title: str
+    cells: Mapping[str, str]
+    floors: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class TaskTable:
+    """What is shown of one task.
+
+    Attributes:
+        task: Name of the task.
+        items: Number of its items.
+        scores: A column per metric, each followed by the paper's numbers if there are any.
+        details: Columns of differences, costs and side effects, empty ones left out.
+        parameters: Learned numbers of each method's edit.
+        floors: Names of the floors.
+    """
+
+    task: str
+    items: int
+    scores: tuple[Column, ...]
+    details: tuple[Column, ...]
+    parameters: Mapping[str, float]
+    floors: tuple[str, ...]
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods with a run on the task."""
+        return tuple(self.scores[0].cells)
+
+
+def task_tables(
+    comparison: Comparison, *, base: str | None = None, published: str | None = None
+) -> list[TaskTable]:
+    """The table of each task.
+
+    Args:
+        comparison: The comparison.
+        base: The method to compare with; default that of the comparison.
+        published: The paper's model whose numbers to show beside; None shows none.
+
+    Raises:
+        LofitLensError: As `Comparison.frame`, or the paper has no such model.
+    """
+    frame = comparison.frame(base)
+    base = base or comparison.base
+    tables = []
+    for task in comparison.tasks:
+        by_metric: dict[str, dict[str, Row]] = {}
+        for row in frame[frame["task"] == task].to_dict("records"):
+            by_metric.setdefault(row["metric"], {})[row["method"]] = row
+        floors = {FLOOR + name: f"{100 * v:.1f}" for name, v in comparison.floors(task).items()}
+        scores = []
+        for metric, rows in by_metric.items():
+            cells = {method: score(row) + interval(row) for method, row in rows.items()}
+            scores.append(Column(metric, cells, {} if scores else floors))
+            if published is not None:
+                scores += _paper_column(published, task, metric, tuple(rows))
+        main = next(iter(by_metric.values()))
+        details = tuple(c for c in _details(main, base) if set(c.cells.values()) != {""})
+        items = next(iter(main.values()))["n"]
+        learned = {method: row["parameters"] for method, row in main.items()}
+        tables.append(TaskTable(task, items, tuple(scores), details, learned, tuple(floors)))
+    return tables
+
+
+def overview(methods: Sequence[str], tables: Sequence[TaskTable]) -> list[list[str]]:
+    """All tasks side by side: name, parameters and scores of each method, then the floors.
+
+    Args:
+        methods: The methods.
+        tables: The tables of the tasks, from `task_tables`.
+    """
+    columns = [column for table in tables for column in table.scores]
+    rows = []
+    for method in methods:
+        learned = [t.parameters[method] for t in tables if method in t.parameters]
+        used = NOTHING.join(dict.fromkeys((count(min(learned)), count(max(learned)))))
+        rows.append([method, used, *(c.cells.get(method, NOTHING) for c in columns)])
+    for name in dict.fromkeys(name for table in tables for name in table.floors):
+        rows.append([name, "", *(column.floors.get(name, "") for column in columns)])
+    return rows
+
+
+def legend(
+    comparison: Comparison, *, base: str | None = None, published: str | None = None
+) -> dict[str, str]:
+    """Sentences on what the numbers mean, by subject.
+
+    Args:
+        comparison: The comparison.
+        base: The method to compare with; default that of the comparison.
+        published: The paper's model whose numbers are shown beside; None shows none.
+    """
+    frame = comparison.frame(base)
+    tests = int(frame["p"].notna().sum())
+    base = base or comparison.base
+    new = "new items and new seeds"
+    if len(comparison.seeds) == 1:
+        new = "new items; one seed does not tell how seeds differ"
+    lines = {
+        "scores": f"Scores in %, means over items and seeds, with 95% intervals for {new}. Items of one "
+        "group are drawn together.",
+        "tests": f"Differences to {base} in points, paired by seed and item; p is corrected by Holm's "
+        f"method over {tests} comparisons (methods and tasks, main metric). * p < 0.05, + p < 0.1; "
+        f"{WORSE} worse than {base}.",
+        "parameters": "Parameters: learned numbers of an edit.",
+        "costs": "Seconds and tokens: fitting, with every choice on validation data / scoring the "
+        "test; of one seed, over all folds. Tokens are those that entered the first block, padding included.",
+        "effects": "Cross-entropy, and KL divergence from the unedited model: on plain text, in nats "
+        "per token. Refusals: % of free answers.",
+        "floors": "Floors are reached without any ability.",
+    }
+    cells = frame[["method", "task", "metric"]].itertuples(index=False)
+    if published is not None and any(paper_number(published, *cell) is not None for cell in cells):
+        lines["published"] = (
+            f"Paper: as printed for {published} by Yin, Ye and Durrett (2024), in %; their model, seeds and "
+            "prompts, not paired with the scores here."
+        )
+    return lines
+
+
+def score(row: Row) -> str:
+    """A score in percent with its mark."""
+    worse = WORSE if row["direction"] == "worse" else ""
+    return f"{100 * row['value']:.1f}{row['mark']}{worse}"
+
+
+def interval(row: Row) -> str:
+    """The interval of a score, in percent."""
+    return f" [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+
+
+def count(number: float) -> str:
+    """A count in three digits: 12288 is 12.3K."""
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if number >= 0.9995 * size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.0f}"
+
+
+def _paper_column(published: str, task: str, metric: str, methods: tuple[str, ...]) -> list[Column]:
+    numbers = {method: paper_number(published, method, task, metric) for method in methods}
+    if all(number is None for number in numbers.values()):
+        return []
+    cells = {method: "" if n is None else f"{n:.1f}" for method, n in numbers.items()}
+    return [Column("paper", cells, {})]
+
+
+def _details(rows: Mapping[str, Row], base: str) -> list[Column]:
+    """Everything beside the scores."""
+    texts = {
+        f"against {base}": _difference,
+        "p (Holm)": lambda row: _number(row["p_holm"], ".2g"),
+        "parameters": lambda row: count(row["parameters"]),
+        "seconds": lambda row: " / ".join(_seconds(row[f"{s}_seconds"]) for s in ("fit", "score")),
+        "tokens": lambda row: " / ".join(count(row[f"{s}_tokens"]) for s in ("fit", "score")),
+        "cross-entropy": lambda row: _number(row["cross_entropy"], ".3f"),
+        "KL": lambda row: _number(row["kl"], ".4f"),
+        "refusals": lambda row: _number(100 * row["refusals"], ".1f"),
+    }
+    return [
+        Column(title, {method: text(row) for method, row in rows.items()}, {})
+        for title, text in texts.items()
+    ]
+
+
+def _difference(row: Row) -> str:
+    if math.isnan(row["difference"]):
+        return ""
+    low, high = 100 * row["difference_low"], 100 * row["difference_high"]
+    return f"{100 * row['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def _number(value: float, digits: str) -> str:
+    return "" if math.isnan(value) else f"{value:{digits}}"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.1f}" if value < 10 else f"{value:,.0f}"
