@@ -57,7 +57,7 @@ def with_marks(frame: pd.DataFrame, *, above_only: bool = False) -> pd.DataFrame
 
     Args:
         frame: The columns `difference` and `p`, NaN in rows without a test.
-        above_only: Mark no difference below 0.
+        above_only: Mark only differences above 0.
     """
     p = frame["p"].to_numpy(dtype=np.float64, copy=True)
     p[~np.isnan(p)] = holm(p[~np.isnan(p)])
