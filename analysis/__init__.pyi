@@ -1,8 +1,6 @@
 from .causal.ablation import mean_ablation as mean_ablation
 from .causal.ablation import zero_ablation as zero_ablation
-from .causal.curves import causal_curves as causal_curves
 from .causal.patching import PatchIntervention as PatchIntervention
-from .causal.results import CausalCurves as CausalCurves
 from .causal.stacking import StackedEdits as StackedEdits
 from .figures.files import write_figure as write_figure
 from .figures.paper import published_figures as published_figures
@@ -25,8 +23,10 @@ from .inside.overlap import HeadOverlap as HeadOverlap
 from .inside.overlap import head_overlap as head_overlap
 from .inside.ranks import RankStability as RankStability
 from .inside.ranks import rank_stability as rank_stability
+from .kinds.causal import causal_curves as causal_curves
 from .kinds.compare import compare as compare
 from .kinds.comparison import Comparison as Comparison
+from .kinds.curves import CausalCurves as CausalCurves
 from .kinds.matrix import TransferMatrix as TransferMatrix
 from .kinds.selectors import SELECTOR_METHODS as SELECTOR_METHODS
 from .kinds.selectors import SelectorTable as SelectorTable

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lofit_lens.analysis.folders import command_line, write_json
-
+from lofit_lens.analysis.study.store import command_line, write_json
 from lofit_lens.edits.files import DESCRIPTION, TENSORS
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError

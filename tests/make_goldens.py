@@ -30,7 +30,7 @@ from lofit_lens.analysis import (
     selector_table,
     transfer_matrix,
 )
-from lofit_lens.analysis.demo.run import QUICK, run_demo
+from lofit_lens.analysis.kinds.demo import QUICK, run_demo
 from lofit_lens.analysis.measure.side_effects import sample_texts
 from lofit_lens.embedded.settings import SELECTION, TUNING
 from lofit_lens.embedded.world import Ability

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lofit_lens.analysis.causal.results import CausalCurves
+from lofit_lens.analysis.kinds.curves import CausalCurves
 from lofit_lens.analysis.kinds.comparison import Comparison
 from lofit_lens.analysis.study.record import Record, Cost
 from lofit_lens.analysis.inside.explorer.card import HeadAttention, HeadEdit, TaskScores

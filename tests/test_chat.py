@@ -131,20 +131,22 @@ def test_candidates_score_what_plain_hugging_face_gives_on_the_same_ids(
 def test_the_template_up_to_the_question_is_run_once_and_scores_stay(
     chat_model: Loader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lofit_lens.scoring import logprobs
+    from lofit_lens.fast.forward_passes import ForwardPasses
+    from lofit_lens.fast.trial import try_shortcuts
 
     model = chat_model("system")
     task = made_up().as_chat(model.tokenizer, "Answer with the name of a colour.")
     edit, encoder = draw_edit(model), Encoder(model)
     texts = [t for e in task.test for t in encoder.candidates(e.prompt, e.correct + e.incorrect)]
     kept: list[int] = []
-    run_past = logprobs.run_past
+    keys_values = ForwardPasses.keys_values
+    try_shortcuts(model)
 
-    def watched(model: Any, tokens: Any, *args: Any, **options: Any) -> Any:
+    def watched(passes: ForwardPasses, tokens: Any) -> Any:
         kept.append(tokens.shape[1])
-        return run_past(model, tokens, *args, **options)
+        return keys_values(passes, tokens)
 
-    monkeypatch.setattr(logprobs, "run_past", watched)
+    monkeypatch.setattr(ForwardPasses, "keys_values", watched)
     shared = answer_logprobs(model, texts, edit)
     head = encoder.prompt(ChatPrompt(task.test[0].prompt.before)).ids  # pyright: ignore
     assert len(kept) == 1

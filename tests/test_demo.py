@@ -18,8 +18,8 @@ import torch
 from typer.testing import CliRunner
 
 from lofit_lens.analysis.cli.main import app
-from lofit_lens.analysis.demo.report import open_demo
-from lofit_lens.analysis.demo.run import QUICK, WHOLE, Demo, Sample
+from lofit_lens.analysis.reporting.demo import open_demo
+from lofit_lens.analysis.kinds.demo import QUICK, WHOLE, Demo, Sample
 from lofit_lens.analysis.demo.workers import Job, job_runner
 from lofit_lens.analysis.kinds.matrix import TransferMatrix
 from lofit_lens.analysis.study.record import Record

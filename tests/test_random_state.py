@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from lofit_lens.analysis.causal.curves import causal_curves
+from lofit_lens.analysis.kinds.causal import causal_curves
 from lofit_lens.analysis.kinds.compare import compare
 from lofit_lens.analysis.methods.settings import Settings
 from lofit_lens.analysis.kinds.transfer import transfer_matrix

@@ -13,7 +13,7 @@ import pytest
 from pandas.testing import assert_frame_equal
 from typer.testing import CliRunner
 
-from lofit_lens.analysis.causal.results import CURVES, CausalCurves, Curve
+from lofit_lens.analysis.kinds.curves import CURVES, CausalCurves, Curve
 from lofit_lens.analysis.cli.main import app
 from lofit_lens.analysis.comparison.folder import load_comparison
 from lofit_lens.analysis.kinds.comparison import Comparison

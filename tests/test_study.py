@@ -16,13 +16,13 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from lofit_lens.analysis.causal.results import CausalCurves
+from lofit_lens.analysis.kinds.curves import CausalCurves
 from lofit_lens.analysis.cli.main import app
 from lofit_lens.analysis.comparison.folder import ComparisonFolder
 from lofit_lens.analysis.kinds.comparison import Comparison
 from lofit_lens.analysis.study.record import Record, Cost
-from lofit_lens.analysis.demo.report import open_demo, write_report
-from lofit_lens.analysis.demo.run import Demo, Sample, Size
+from lofit_lens.analysis.reporting.demo import open_demo, write_report
+from lofit_lens.analysis.kinds.demo import Demo, Sample, Size
 from lofit_lens.analysis.study.open import open_study
 from lofit_lens.analysis.kinds.sweep import Sweep
 from lofit_lens.analysis.transfer.folder import TransferFolder
@@ -77,9 +77,7 @@ def comparison(methods: Sequence[str] = ("zero-shot", "lofit"), task: str = "kin
             cost = Cost() if method == "zero-shot" else Cost(16, 1.5, 0.25, 100, 10)
             told = {"versions": {"torch": "2"}, "model": "weights", "shape": [LAYERS, HEADS]}
             scored = evaluation(task, 10 * place + seed)
-            runs.append(
-                Record(method, task, task, seed, scored, cost, heads=chosen, protocol=told)
-            )
+            runs.append(Record(method, task, task, seed, scored, cost, heads=chosen, protocol=told))
     return Comparison(tuple(runs))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from lofit_lens.heads import HeadSet
 
 
-def others_like(heads: HeadSet, *, seed: int) -> HeadSet:
+def others_like(heads: HeadSet, *, seed: int, draw: int = 0) -> HeadSet:
     """Draw as many other heads in every layer, in the order of the layers of `heads`.
 
     Unlike `HeadSet.random_like` it draws one of `heads` itself only where a layer has too few others:
@@ -16,8 +16,9 @@ def others_like(heads: HeadSet, *, seed: int) -> HeadSet:
     Args:
         heads: The heads to match.
         seed: Seed of the local generator.
+        draw: Which of several draws with one seed.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng((seed, draw))
     every = HeadSet.every(**heads.grid.shape)
     rows = []
     for layer in range(heads.n_layers):

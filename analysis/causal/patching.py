@@ -15,10 +15,10 @@ from lofit_lens.edits.base import BaseEdit
 from lofit_lens.edits.edit import Edit
 from lofit_lens.edits.replaced import replaced
 from lofit_lens.errors import LofitLensError, UnsupportedError
+from lofit_lens.fast.in_force import edited
 from lofit_lens.heads import HeadSet
 from lofit_lens.positions import TokenScope
 from lofit_lens.provenance import Provenance
-from lofit_lens.scoring.logprobs import edited
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

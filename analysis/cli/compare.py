@@ -20,6 +20,7 @@ from lofit_lens.analysis.cli.options import (
     as_embedded,
     with_options,
 )
+from lofit_lens.analysis.cli.running import RunningOptions
 from lofit_lens.analysis.cli.task_options import TasksOptions
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ METHODS = "zero-shot,iti,repe-reading,repe-contrast,lofit,lora,random-heads"
     chat=ChatOptions,
     head_options=HeadOptions,
     training=TrainingOptions,
+    running=RunningOptions,
 )
 def compare(
     *,
@@ -46,6 +48,7 @@ def compare(
     chat: ChatOptions,
     head_options: HeadOptions,
     training: TrainingOptions,
+    running: RunningOptions,
     methods: Annotated[
         str, typer.Option(help="Names, with commas; NAME@SCOPE for another token scope.")
     ] = METHODS,
@@ -90,8 +93,6 @@ def compare(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the records of every item, tables and figure.")
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Go on with a comparison in --out.")] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace a comparison in --out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
 ) -> None:
@@ -103,15 +104,17 @@ def compare(
     HEADS/DIRECTION, as lofit/mass-mean or probes/bias.
     """
     with command(as_json, quiet) as report:
-        from lofit_lens.analysis.comparison.folder import ComparisonFolder, comparison_json
-
         from lofit_lens.analysis.baselines.validation import check_kl_budget
-        from lofit_lens.analysis.kinds.compare import ZERO_SHOT, check_tasks
+        from lofit_lens.analysis.kinds.compare import check_tasks
         from lofit_lens.analysis.kinds.compare import compare as run_compare
+        from lofit_lens.analysis.kinds.comparison import KIND
         from lofit_lens.analysis.measure.side_effects import encode_texts
         from lofit_lens.analysis.methods.names import named_methods
         from lofit_lens.analysis.methods.settings import PAPER_FRACTION
         from lofit_lens.analysis.published import check_model
+        from lofit_lens.analysis.reporting.comparison import write_tables
+        from lofit_lens.analysis.study.record import ZERO_SHOT
+        from lofit_lens.analysis.study.store import rows_of
         from lofit_lens.analysis.tables.tables import as_text
         from lofit_lens.attention import heads_of
         from lofit_lens.errors import LofitLensError
@@ -149,11 +152,9 @@ def compare(
                 f"There is no run of {base!r} to compare with; --base is one of {', '.join(names)}."
             )
         chosen_seeds = range(training.seed, training.seed + seeds)
-        request = {"methods": names, "tasks": [t.name for t in tasks], "seeds": list(chosen_seeds)}
         plain = _texts(text) if text is not None else None
-        folder = None
-        if out is not None:
-            folder = ComparisonFolder(out, request, resume=resume, overwrite=overwrite)
+        store = running.store(out, KIND)
+        store.ask(methods=names, tasks=[t.name for t in tasks], seeds=list(chosen_seeds), base=base)
         model = model_options.load()
         total = heads_of(model).total
         head_options = head_options.under(training.preset, total, report, default=PAPER_FRACTION)
@@ -173,30 +174,25 @@ def compare(
             },
             texts=None if plain is None else encode_texts(model, plain),
             n_answers=answers,
-            done=folder.done if folder is not None else (),
-            on_run=folder.add if folder is not None else None,
             on_failure=report.fail,
+            out=store,
+            keep_edits=running.keep_edits,
             progress=not quiet,
+            **running.how,
         )
         for run in comparison.runs:
-            for stage, of in (("Stage 1", "selection"), ("Stage 2", "tuning")):
-                choice = run.protocol["settings"][of].get("rate_choice")
-                report.add_rate(f"{stage} on {run.fold}", choice)
+            report.add_steps(run)
             what = f"{run.method} on {run.fold}, seed {run.seed}"
             report.hint(about(what, run.choices.get("warning")))
             report.hint(about(what, run.evaluation.warning()))
         if base not in comparison.methods:
             raise LofitLensError(f"{base} failed, so there is nothing to compare with.")
         text_table = as_text(comparison, base=base, published=published)
-        report.add(text_table, **comparison_json(comparison, base), failures=report.failures)
-        if folder is not None:
-            paths = folder.finish(comparison, base=base, published=published)
-            written = "\n".join(f"  {path}" for path in paths)
-            report.add(
-                f"written to {out}, with the records of every item:\n{written}",
-                out=str(out),
-                paths=[str(path) for path in paths],
-            )
+        table = rows_of(comparison.frame(base))
+        report.add(text_table, base=base, table=table, failures=report.failures)
+        if out is not None:
+            paths = write_tables(store, comparison, base=base, published=published)
+            report.add_paths(out, paths, "with the records of every item")
 
 
 def _without_leaks(task: Task, report: Report) -> Task:

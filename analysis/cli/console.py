@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
+    from lofit_lens.analysis.study.record import Record
     from lofit_lens.errors import TrainingStopped
     from lofit_lens.provenance import Provenance
     from lofit_lens.scoring import Evaluation
@@ -126,6 +127,17 @@ class Report:
             if self._quiet:
                 self.say(f"{what}: {RateChoice.from_json(choice)}.")
             self._content.setdefault("rates", {})[what] = dict(choice)
+
+    def add_steps(self, record: Record) -> None:
+        """Note the learning rates that were chosen for a record."""
+        for step in record.steps:
+            self.add_rate(step["step"], step.get("rate_choice"))
+
+    def add_paths(self, out: Path, paths: Sequence[Path], what: str) -> None:
+        """Say what was written where."""
+        written = "\n".join(f"  {path}" for path in paths)
+        told = [str(path) for path in paths]
+        self.add(f"written to {out}, {what}:\n{written}", out=str(out), paths=told)
 
     @property
     def noted(self) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from lofit_lens.analysis.cli.options import (
     with_options,
 )
 from lofit_lens.analysis.cli.report import report as report_command
+from lofit_lens.analysis.cli.running import RunningOptions
 from lofit_lens.analysis.cli.task_options import TaskOptions, joined_shares, name_of
 from lofit_lens.analysis.cli.transfer import transfer
 
@@ -57,13 +58,14 @@ Run = Annotated[
 
 
 @app.command()
+@with_options(running=RunningOptions)
 def demo(
     *,
+    running: RunningOptions,
     out: Out = Path("lofit-demo"),
     quick: Annotated[
         bool, typer.Option("--quick", help="Under a minute: one seed, 10% of heads, 80 test items.")
     ] = False,
-    overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -78,33 +80,29 @@ def demo(
         import time
 
         import torch
-        from lofit_lens.analysis.demo.report import as_json as demo_json
-        from lofit_lens.analysis.demo.report import as_text, open_demo, write_report
-        from lofit_lens.analysis.demo.run import QUICK, WHOLE, run_demo
-        from lofit_lens.analysis.demo.workers import usable_workers
 
+        from lofit_lens.analysis.kinds.demo import KIND, QUICK, WHOLE, run_demo
+        from lofit_lens.analysis.reporting.demo import as_json as demo_json
+        from lofit_lens.analysis.reporting.demo import as_text, settings_of, write_report
         from lofit_lens.analysis.reporting.page import report as report_page
+        from lofit_lens.analysis.study.engines import usable_workers
         from lofit_lens.identity import EMBEDDED
         from lofit_lens.model import load_model
 
         started = time.perf_counter()
         size = QUICK if quick else WHOLE
-        open_demo(out, size, overwrite=overwrite)
+        store = running.store(out, KIND)
+        store.ask(**settings_of(size))
         torch.set_num_threads(1)  # matrices this small are slower with more threads or on a GPU
         model = load_model(EMBEDDED, device="cpu", dtype="float32")
-        workers = 1 if quick else usable_workers()  # a quick demo is over before workers pay off
-        found = run_demo(model, size, out, workers=workers, progress=not quiet)
+        # a quick demo is over before workers pay off
+        workers = running.workers if quick or running.workers > 1 else usable_workers()
+        found = run_demo(model, size, store, workers=workers, progress=not quiet)
         seconds = time.perf_counter() - started
-        paths = write_report(found, size, out, seconds)
-        paths.append(report_page(out))
-        written = "\n".join(f"  {path}" for path in paths)
+        paths = [*write_report(found, size, store, seconds), report_page(out)]
         report.add(as_text(found), **demo_json(found))
-        report.add(
-            f"{seconds:.0f} seconds. Written to {out}, with the records of every run:\n{written}",
-            seconds=round(seconds, 1),
-            out=str(out),
-            paths=[str(path) for path in paths],
-        )
+        report.add(f"{seconds:.0f} seconds", seconds=round(seconds, 1))
+        report.add_paths(out, paths, "with the records of every run")
 
 
 @app.command()

@@ -16,6 +16,7 @@ from lofit_lens.analysis.cli.options import (
     as_embedded,
     with_options,
 )
+from lofit_lens.analysis.cli.running import RunningOptions
 from lofit_lens.analysis.cli.task_options import TasksOptions
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     chat=ChatOptions,
     head_options=HeadOptions,
     training=TrainingOptions,
+    running=RunningOptions,
 )
 def transfer(
     *,
@@ -39,17 +41,15 @@ def transfer(
     chat: ChatOptions,
     head_options: HeadOptions,
     training: TrainingOptions,
+    running: RunningOptions,
     out: Annotated[Path, typer.Option(help="Folder for scores, records, table and figure.")],
     seeds: Annotated[int, typer.Option(help="How many seeds, from --seed on.", min=1)] = 1,
     random_draws: Annotated[
         int, typer.Option(help="Sets of random heads for each task and seed.", min=0)
     ] = 1,
-    together: Annotated[
-        int,
-        typer.Option(help="Runs trained in one forward pass; fewer need less memory.", min=1),
-    ] = 8,
-    resume: Annotated[bool, typer.Option(help="Go on with a matrix in --out.")] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace a matrix in --out.")] = False,
+    heads: Annotated[
+        str, typer.Option(help="What chooses the heads: lofit, probes, attribution, …")
+    ] = "lofit",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
 ) -> None:
@@ -60,25 +60,24 @@ def transfer(
     questions of one are test questions of the other. Without --model and --task: the embedded model
     on its three tasks.
 
-    Writes figure2.html, table.csv, transfer.json, scores/TASK-SEED.json of stage 1, and the records
-    of every scored item, each as soon as it is there. With --resume an interrupted matrix is gone on
-    with, or one with more --seeds or --random-draws is made from a finished one; all else must be the
-    same.
+    Writes figure2.html, table.csv, transfer.json, the heads' scores, every edit, and the records of
+    every scored item, each as soon as it is there. With --resume an interrupted matrix is gone on
+    with, or one of other --seeds or --random-draws is made; all else must be the same.
     """
     with command(as_json, quiet) as report:
-        from lofit_lens.analysis.folders import records
-        from lofit_lens.analysis.transfer.folder import TransferFolder
-        from lofit_lens.analysis.transfer.stages import score_heads
-
+        from lofit_lens.analysis.kinds.matrix import KIND
         from lofit_lens.analysis.kinds.transfer import transfer_matrix
+        from lofit_lens.analysis.methods.selectors import check_selector
         from lofit_lens.analysis.methods.settings import PAPER_FRACTION, Settings
+        from lofit_lens.analysis.reporting.transfer import write_figure_2
         from lofit_lens.analysis.runs import loaded_as
+        from lofit_lens.analysis.study.store import rows_of
         from lofit_lens.attention import heads_of
-        from lofit_lens.identity import EMBEDDED, fingerprint
+        from lofit_lens.identity import EMBEDDED
         from lofit_lens.provenance import library_versions
-        from lofit_lens.scoring.evaluate import evaluate
 
-        folder = TransferFolder(out, overwrite=overwrite, resume=resume)
+        store = running.store(out, KIND)
+        check_selector(heads)
         embedded = (model_options.model or EMBEDDED) == EMBEDDED
         if embedded:
             model_options, training = as_embedded(model_options, training)
@@ -96,80 +95,44 @@ def transfer(
         chosen_seeds = range(training.seed, training.seed + seeds)
         loaded = loaded_as(model)
         name = Path(str(loaded["model"])).name
-        folder.open(
-            {
-                "loaded": loaded,
-                "weights": fingerprint(model).weights,
-                "tasks": {
-                    t.name: {"source": dict(t.source), "data_hash": t.data_hash()} for t in tasks
-                },
-                "seeds": list(chosen_seeds),
-                "k": k,
-                "random_draws": random_draws,
-                "selection": {task: config.to_json() for task, config in selection.items()},
-                "tuning": {task: config.to_json() for task, config in tuning.items()},
-                "versions": library_versions(),
-            }
+        store.ask(
+            loaded=loaded,
+            tasks={t.name: {"source": t.source, "data_hash": t.data_hash()} for t in tasks},
+            seeds=list(chosen_seeds),
+            k=k,
+            heads=heads,
+            random_draws=random_draws,
+            selection={task: config.to_json() for task, config in selection.items()},
+            tuning={task: config.to_json() for task, config in tuning.items()},
+            versions=library_versions(),
         )
         report.say(f"{name}: {k} of {total} heads; {', '.join(selection)}")
-        scores = score_heads(
-            model,
-            tasks,
-            seeds=chosen_seeds,
-            selection=selection,
-            together=together,
-            done=folder.scores,
-            on_scores=folder.add_scores,
-            progress=not quiet,
-        )
-        for task in tasks:
-            if task.name not in folder.zero_shot:
-                batch_size = model_options.batch_size
-                folder.add_zero_shot(evaluate(model, task, batch_size=batch_size, progress=False))
         matrix = transfer_matrix(
             model,
             tasks,
             seeds=chosen_seeds,
             k=k,
+            heads=heads,
             random_draws=random_draws,
-            scores=scores,
-            zero_shot=folder.zero_shot,
+            selection=selection,
             tuning=tuning,
             batch_size=model_options.batch_size,
-            together=together,
-            done=folder.done,
-            on_run=folder.add,
+            on_failure=report.fail,
+            out=store,
             progress=not quiet,
+            **running.how,
         )
-        for task, by_seed in scores.items():
-            for seed, found in by_seed.items():
-                if found.provenance is not None:
-                    report.add_rate(
-                        f"Stage 1 on {task}", found.provenance.config.get("rate_choice")
-                    )
-                    warning = found.provenance.history.warning()
-                    report.hint(about(f"Stage 1 on {task}, seed {seed}", warning))
         for run in matrix.runs:
-            what = f"Stage 2 on {run.task}, heads from {run.source}, seed {run.seed}"
-            report.add_rate(f"Stage 2 on {run.task}", (run.config or {}).get("rate_choice"))
-            if run.edit is not None and run.edit.provenance is not None:
-                report.hint(about(what, run.edit.provenance.history.warning()))
-        table, paths = folder.finish(matrix, name, report.noted)
-        written = "\n".join(f"  {path}" for path in paths)
-        report.add(
-            f"{as_text(table)}\n\nwritten to {out}, with the records of every item:\n{written}",
-            model=name,
-            k=k,
-            seeds=list(chosen_seeds),
-            table=records(table),
-            out=str(out),
-            paths=[str(path) for path in paths],
-        )
+            report.add_steps(run)
+            what = f"Stage 2 on {run.fold}, heads from {run.source}, seed {run.seed}"
+            report.hint(about(what, run.choices.get("warning")))
+        table, paths = write_figure_2(store, matrix, name, report.noted)
+        report.add(as_text(table), model=name, k=k, seeds=list(chosen_seeds), table=rows_of(table))
+        report.add_paths(out, paths, "with the records of every item")
 
 
 def _one_fold_each(options: TasksOptions, embedded: bool, seed: int, report: Report) -> list[Task]:
     """The tasks named, each once; for the embedded model its own three by default."""
-    from lofit_lens.analysis.study.paired import plain
     from lofit_lens.errors import LofitLensError
 
     tasks = []
@@ -187,12 +150,6 @@ def _one_fold_each(options: TasksOptions, embedded: bool, seed: int, report: Rep
         raise LofitLensError(
             f"Every task comes once, and of TruthfulQA one fold, because heads chosen on one have seen "
             f"the test questions of the other; got {', '.join(twice)}."
-        )
-    files = [plain(name) for name in names]
-    alike = [name for name, file in zip(names, files, strict=True) if files.count(file) > 1]
-    if alike:
-        raise LofitLensError(
-            f"The files of {' and '.join(alike)} would have the same names. Rename one of the tasks."
         )
     return tasks
 

@@ -11,8 +11,8 @@ import plotly.graph_objects as go
 from plotly.colors import hex_to_rgb
 from plotly.subplots import make_subplots
 
-from lofit_lens.analysis.causal.results import CHOSEN, MARKS, RANDOM
 from lofit_lens.analysis.figures.layouts import title_at_top
+from lofit_lens.analysis.kinds.curves import CHOSEN, MARKS, RANDOM
 from lofit_lens.plotting import COLOURS, NEUTRAL, TEMPLATE, elided
 
 if TYPE_CHECKING:

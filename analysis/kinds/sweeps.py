@@ -233,8 +233,7 @@ def _swept(
     bench = Bench.of(model, texts, batch_size=settings.batch_size)
     store = Store.at(folder, KIND)
     store.ask(swept=swept)
-    distinct = {(cell.place, cell.task.name): cell for cell in cells}  # zero-shot once
-    records = run_cells(bench, distinct.values(), store, **how)
+    records = run_cells(bench, cells, store, **how)
     n_heads = heads_of(model).total
     store.finish(records, n_heads=n_heads)
     return Sweep.of(swept, records, n_heads)

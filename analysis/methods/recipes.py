@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from lofit_lens.analysis.baselines.bitfit import train_bitfit
 from lofit_lens.analysis.baselines.contrast import ContrastConfig, fit_contrast
@@ -30,6 +30,8 @@ from lofit_lens.heads import HeadSet
 from lofit_lens.tasks.task import Task
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from transformer_lens.model_bridge import TransformerBridge
 
 Learned = Literal["bias", "scale"]

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from lofit_lens.analysis.measure.leaks import sealed
 from lofit_lens.analysis.methods.selectors import SELECTORS, Stage, selector
@@ -96,12 +96,15 @@ class Rate(Step[RateChoice]):
         heads: The heads of stage 2; None for stage 1, which trains all.
     """
 
-    folder = "rates"
-
     stage: Stage
     settings: Settings
     auto: Auto
     heads: Chosen | None = None
+
+    @property
+    def folder(self) -> str:
+        """Where choices are kept."""
+        return "rates"
 
     @property
     def name(self) -> str:
@@ -180,8 +183,6 @@ class Select(Step[HeadScores]):
         draw: Which of several draws with one seed.
     """
 
-    folder = "scores"
-
     task: Task
     by: str
     settings: Settings
@@ -189,6 +190,11 @@ class Select(Step[HeadScores]):
     auto: Auto
     k: int
     draw: int = 0
+
+    @property
+    def folder(self) -> str:
+        """Where scores are kept, but for heads drawn at random."""
+        return "" if SELECTORS[self.by].drawn else "scores"
 
     @property
     def name(self) -> str:
@@ -318,6 +324,7 @@ class Tune(Step[Fitted]):
         ]
 
 
+@runtime_checkable
 class Fitting(Protocol):
     """A recipe that is fitted in one piece."""
 

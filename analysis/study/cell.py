@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from lofit_lens.analysis.measure.templates import check_templates
 from lofit_lens.analysis.study.fitted import Fitted
@@ -46,6 +46,9 @@ class Cell:
         source: In a transfer of heads where they come from.
         cut: What makes it a point of a sweep.
         batch_size: Sequences per forward pass in scoring.
+        split: The split scored.
+        compat: A scoring rule of the task by name.
+        must_act: Whether an edit that changes no score is refused.
     """
 
     method: str
@@ -56,6 +59,9 @@ class Cell:
     source: str | None = None
     cut: Mapping[str, Any] = field(default_factory=dict)
     batch_size: BatchSize = 32
+    split: Literal["test", "val"] = "test"
+    compat: str | None = None
+    must_act: bool = True
 
     @classmethod
     def zero_shot(cls, task: Task, seed: int, batch_size: BatchSize = 32) -> Cell:
@@ -69,16 +75,16 @@ class Cell:
 
     def score(self, bench: Bench) -> Score:
         """Its last step."""
-        untuned = Score(self.task, batch_size=self.batch_size)
+        untuned = self._untuned
         if self.recipe is None:
             return untuned
         fit = self.recipe.step(bench, self.task, self.seed, self.draw)
-        return Score(self.task, fit, untuned, batch_size=self.batch_size)
+        return replace(untuned, fit=fit, untuned=untuned if self.must_act else None)
 
     def protocol(self, bench: Bench) -> dict[str, Any]:
         """All that its scores depend on, as plain JSON values."""
         chat = self.task.source.get("chat")
-        told = {**bench.identity, "scoring": as_json(Score(self.task).depends())}
+        told = {**bench.identity, "scoring": as_json(self._untuned.depends())}
         told |= {"templates": self._templates} | ({"chat": chat} if chat else {})
         if self.recipe is None:
             return told
@@ -134,6 +140,11 @@ class Cell:
             key=key,
             edit=edit,
         )
+
+    @property
+    def _untuned(self) -> Score:
+        shared = {"split": self.split, "compat": self.compat, "batch_size": self.batch_size}
+        return Score(self.task, **shared)
 
     @cached_property
     def _templates(self) -> str | None:

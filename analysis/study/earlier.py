@@ -107,6 +107,24 @@ def earlier_sweep(folder: str | Path) -> tuple[dict[str, Any], list[Record]] | N
     return marker, records
 
 
+def earlier_demo(folder: str | Path) -> tuple[dict[str, Any], dict[float, list[Record]]] | None:
+    """Marker and records of a demo of an earlier version, by share of heads; None if it is not one.
+
+    Raises:
+        LofitLensError: A file is damaged.
+    """
+    place, marker = Path(folder), _marker(folder, "demo.json")
+    if marker is None or "schema" in marker or "table" not in marker:
+        return None
+    parts = {}
+    for fraction in marker["size"]["fractions"]:
+        found = earlier_transfer(place / "records" / "runs" / f"{fraction:g}")
+        if found is None:
+            raise LofitLensError(f"The demo in {folder} lacks its records. Run it again.")
+        parts[fraction] = found[1]
+    return marker, parts
+
+
 def _marker(folder: str | Path, name: str) -> dict[str, Any] | None:
     """The content of a marker; None if it is not there or cannot be read."""
     try:

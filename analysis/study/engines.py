@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from multiprocessing import active_children, get_context
 from threading import RLock
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from lofit_lens.analysis.study.bench import Bench
 from lofit_lens.analysis.study.step import Given, Outcome, Step, perform
@@ -27,6 +27,7 @@ MOST = 2
 """Workers by default; each holds a model and libraries of its own, about a gigabyte and the model."""
 
 
+@runtime_checkable
 class Engine(Protocol):
     """What does steps.
 

@@ -8,31 +8,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lofit_lens.analysis.comparison.folder import KIND as COMPARISON
-from lofit_lens.analysis.comparison.folder import load_comparison
-from lofit_lens.analysis.demo.report import KIND as DEMO
-from lofit_lens.analysis.demo.run import EDITS
-from lofit_lens.analysis.folders import Kind
-from lofit_lens.analysis.sweeping.folder import MARKER as SWEEP
-from lofit_lens.analysis.transfer.folder import FINISHED as TRANSFER_FINISHED
-from lofit_lens.analysis.transfer.folder import KIND as TRANSFER
-from lofit_lens.analysis.transfer.folder import load_transfer
-
-from lofit_lens.analysis.causal.results import CausalCurves
 from lofit_lens.analysis.inside.explorer.cards import HeadCards
 from lofit_lens.analysis.inside.layers import LayerDistribution
+from lofit_lens.analysis.kinds.comparison import KIND as COMPARISON
 from lofit_lens.analysis.kinds.comparison import Comparison
+from lofit_lens.analysis.kinds.curves import CausalCurves
+from lofit_lens.analysis.kinds.demo import KIND as DEMO
 from lofit_lens.analysis.kinds.lofit import LofitRun
+from lofit_lens.analysis.kinds.matrix import KIND as TRANSFER
 from lofit_lens.analysis.kinds.matrix import RANDOM, TransferMatrix
+from lofit_lens.analysis.kinds.sweep import KIND as SWEEP
 from lofit_lens.analysis.kinds.sweep import Sweep
+from lofit_lens.analysis.methods.names import ALIASES
 from lofit_lens.analysis.runs import RUN_FILE, read_heads
+from lofit_lens.analysis.study.earlier import earlier_demo
 from lofit_lens.analysis.study.lofit_table import lofit_table
-from lofit_lens.analysis.study.record import Record
+from lofit_lens.analysis.study.record import ZERO_SHOT, Record
 from lofit_lens.analysis.study.results import Study, joined
+from lofit_lens.analysis.study.store import EDITS, RECORDS, Kind, read_records
 from lofit_lens.edits.files import DESCRIPTION
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError
-from lofit_lens.grid import HeadGrid
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
 from lofit_lens.provenance import Provenance
@@ -70,7 +66,7 @@ class RunKind:
 
 def _comparison(folder: Path) -> Study:
     content = _finished(folder, COMPARISON, "runs")
-    found = load_comparison(folder)
+    found = Comparison.load(folder)
     name = folder.resolve().name
     told = {"kind": "comparison", "command_line": content.get("command_line")}
     told |= _protocol(found, found.runs)
@@ -95,43 +91,38 @@ def _protocol(found: Comparison | Sweep, runs: Sequence[Record]) -> dict[str, An
         "tasks": list(found.tasks),
         "seeds": list(found.seeds),
         "model": first.get("model"),
-        "settings": {run.fold: run.protocol.get("settings") for run in runs},
+        "settings": {
+            f"{run.method} on {run.fold}": run.protocol.get("recipe", run.protocol.get("settings"))
+            for run in runs
+        },
         "seconds": sum(run.cost.fit_seconds + run.cost.score_seconds for run in runs),
         "versions": first.get("versions", {}),
     }
 
 
 def _lofit_heads(comparison: Comparison) -> dict[str, dict[int, HeadSet]]:
-    """The heads that LoFiT chose, where the records tell the shape of the model."""
+    """The heads that LoFiT chose."""
     found: dict[str, dict[int, HeadSet]] = {}
     for run in comparison.runs:
-        shape = run.protocol.get("shape")
-        if run.method == "lofit" and run.heads and shape:
-            grid = HeadGrid(shape[0], shape[1], tuple(run.protocol.get("without", ())))
-            heads = HeadSet(((layer, head) for layer, head in run.heads), **grid.shape)
-            found.setdefault(run.fold, {})[run.seed] = heads
+        if ALIASES.get(run.method, run.method) == ALIASES["lofit"] and run.heads:
+            found.setdefault(run.fold, {})[run.seed] = run.heads
     return found
 
 
 def _demo(folder: Path) -> Study:
     import pandas as pd
 
-    content = _finished(folder, DEMO, "table")
-    records = folder / DEMO.records
-    matrices = {
-        f"{100 * fraction:g}% of heads": TransferMatrix.load(records / "runs" / f"{fraction:g}")
-        for fraction in sorted(content["size"]["fractions"])
-    }
+    content, parts = earlier_demo(folder) or _demo_records(folder)
+    matrices = {f"{100 * f:g}% of heads": TransferMatrix.of(parts[f]) for f in sorted(parts)}
     last = list(matrices.values())[-1]
-    saved = [HeadIntervention.load(path) for path in sorted((records / EDITS).iterdir())]
-    edits = {_task_and_seed(edit.provenance, "")[0]: edit for edit in saved}
-    results = ("table", "transfer", "stability", "overlap")
+    edits = _edits_of(folder, last)
+    results = ("table", "transfer", "stability", "overlap", "runs", "schema")
     told = {name: value for name, value in content.items() if name not in results}
     name = folder.resolve().name
     return Study(
         folder,
         matrices=matrices,
-        scores=_all_scores(records / "scores", last),
+        scores=_all_scores(folder, last),
         chosen=_own_heads(last),
         edits=edits,
         tables={name: pd.DataFrame(content["table"])},
@@ -145,15 +136,38 @@ def _demo(folder: Path) -> Study:
     )
 
 
+def _demo_records(folder: Path) -> tuple[dict[str, Any], dict[float, list[Record]]]:
+    """The marker of a demo, and the records of each of its matrices."""
+    content, records = read_records(folder, DEMO)
+    untuned = [record for record in records if record.method == ZERO_SHOT]
+    parts: dict[float, list[Record]] = {}
+    for record in records:
+        if record.cut.get("does") == "bias":
+            parts.setdefault(record.cut["fraction"], [*untuned]).append(record)
+    return content, parts
+
+
+def _edits_of(folder: Path, matrix: TransferMatrix) -> dict[str, HeadIntervention]:
+    """The edit of each task on its own heads, with the first seed."""
+    earlier = folder / RECORDS / EDITS  # of earlier versions
+    if earlier.is_dir():
+        saved = [HeadIntervention.load(path) for path in sorted(earlier.iterdir())]
+        return {_task_and_seed(edit.provenance, "")[0]: edit for edit in saved}
+    own = [run for run in matrix.runs if run.source == run.fold and run.seed == matrix.seeds[0]]
+    places = {run.fold: folder / EDITS / run.name for run in own}
+    return {task: HeadIntervention.load(path) for task, path in places.items() if path.is_dir()}
+
+
 def _transfer(folder: Path) -> Study:
-    content = _finished(folder, TRANSFER, *TRANSFER_FINISHED)
-    matrix = load_transfer(folder)
+    content = _finished(folder, TRANSFER, "table", "saved", "runs")
+    matrix = TransferMatrix.load(folder)
     told = {name: value for name, value in content.items() if name != "table"}
     heads, name = matrix.runs[0].heads, folder.resolve().name
+    assert heads is not None
     return Study(
         folder,
         matrices={f"{len(heads)} of {heads.grid.total} heads": matrix},
-        scores=_all_scores(folder / "scores", matrix),
+        scores=_all_scores(folder, matrix),
         chosen=_own_heads(matrix),
         provenance={name: {"kind": "transfer", **told}},
     )
@@ -162,7 +176,8 @@ def _transfer(folder: Path) -> Study:
 def _all_scores(folder: Path, matrix: TransferMatrix) -> dict[str, dict[int, HeadScores]]:
     """The scores in a folder by task and seed, in the order of a matrix."""
     scores: dict[str, dict[int, HeadScores]] = {task: {} for task in matrix.tasks}
-    for path in sorted(folder.glob("*.json")):
+    paths = [*folder.glob("scores/*.json"), *folder.glob("records/scores/*.json")]
+    for path in sorted(paths):
         found = HeadScores.load(path)
         task, seed = _task_and_seed(found.provenance, path.stem)
         scores.setdefault(task, {})[seed] = found
@@ -173,7 +188,7 @@ def _own_heads(matrix: TransferMatrix) -> dict[str, dict[int, HeadSet]]:
     """The heads of each task by seed, from the runs that tuned them."""
     found: dict[str, dict[int, HeadSet]] = {}
     for run in matrix.runs:
-        if run.source != RANDOM:
+        if run.source not in (None, RANDOM) and run.heads is not None:
             found.setdefault(run.source, {})[run.seed] = run.heads
     return found
 
@@ -249,9 +264,9 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _cards(folder: Path) -> Study:
     filled = (COMPARISON, DEMO, TRANSFER)
-    if (folder / DEMO.records).is_dir() and not any((folder / k.marker).exists() for k in filled):
+    if (folder / RECORDS).is_dir() and not any((folder / k.marker).exists() for k in filled):
         raise UnfinishedError(
-            f"{folder} holds {CARDS} and {DEMO.records}, as of a demo, but no {DEMO.marker}. Run `demo` "
+            f"{folder} holds {CARDS} and {RECORDS}, as of a demo, but no {DEMO.marker}. Run `demo` "
             "again in a new folder."
         )
     return Study(folder, cards={folder.resolve().name: HeadCards.load(folder / CARDS)})
@@ -274,7 +289,7 @@ KINDS = (
     RunKind("`compare`", (COMPARISON.marker,), _comparison),
     RunKind("`demo`", (DEMO.marker,), _demo),
     RunKind("`transfer`", (TRANSFER.marker,), _transfer),
-    RunKind("a sweep", (SWEEP,), _sweep),
+    RunKind("a sweep", (SWEEP.marker,), _sweep),
     RunKind(
         "`lofit`, `select` or `tune`",
         tuple(place + name for place in ("", "fold-*/") for name in (SCORES, DESCRIPTION)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lofit_lens.analysis.demo.run import FLOOR
+from lofit_lens.analysis.kinds.demo import FLOOR
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from lofit_lens.analysis.causal.results import CausalCurves
 from lofit_lens.analysis.inside.explorer.cards import HeadCards
 from lofit_lens.analysis.inside.layers import LayerDistribution
 from lofit_lens.analysis.kinds.comparison import Comparison
+from lofit_lens.analysis.kinds.curves import CausalCurves
 from lofit_lens.analysis.kinds.lofit import LofitRun
 from lofit_lens.analysis.kinds.matrix import TransferMatrix
 from lofit_lens.analysis.kinds.sweep import Sweep

@@ -36,7 +36,7 @@ def run_cells(
 
     Args:
         bench: Where they are measured.
-        cells: The cells, in the order in which their records are wanted.
+        cells: The cells, in the order in which their records are wanted; equal ones are one.
         store: Where records and products are looked for and kept.
         together: How many runs that are alike are trained in one forward pass.
         workers: What does the work: a number of processes, of which 1 is this one, or an executor.
@@ -53,7 +53,7 @@ def run_cells(
     """
     check_together(together)
     store.on(bench)
-    planned = [Planned.of(cell, bench) for cell in cells]
+    planned = list({one.key: one for one in (Planned.of(cell, bench) for cell in cells)}.values())
     store.check({(one.key, one.cell.place): one.cell.protocol(bench) for one in planned})
     waiting = [one for one in planned if one.key not in store.records]
     graph = Graph([one.score for one in waiting], store, together)

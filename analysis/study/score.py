@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lofit_lens.analysis.measure.effect import check_effect
 from lofit_lens.analysis.measure.side_effects import is_refusal, open_answers
@@ -49,12 +49,16 @@ class Score(Step[Scored]):
         task: The task.
         fit: The step that makes the edit.
         untuned: The scores of the model as it is, which some score must differ from.
+        split: The split scored.
+        compat: A scoring rule of the task by name.
         batch_size: Sequences per forward pass; scores do not depend on it, up to rounding.
     """
 
     task: Task
     fit: Step[Fitted] | None = None
     untuned: Step[Scored] | None = None
+    split: Literal["test", "val"] = field(default="test", kw_only=True)
+    compat: str | None = field(default=None, kw_only=True)
     batch_size: BatchSize = field(default=32, kw_only=True)
 
     @property
@@ -69,8 +73,10 @@ class Score(Step[Scored]):
 
     def depends(self) -> Any:
         """The test items and how they are scored."""
-        items = _items_key(self.task.test)
-        return [self.task.name, items, self.task.scoring, dict(self.task.floors)]
+        items = self.task.test if self.split == "test" else self.task.val_as_test
+        rule = self.task.scoring_rule(self.compat)
+        told = [self.task.name, _items_key(items), rule, dict(self.task.floors)]
+        return [*told, self.split, self.compat]
 
     def run(self, bench: Bench, *given: Any) -> Scored:
         """Score the test split, and measure what the edit does besides.
@@ -84,8 +90,9 @@ class Score(Step[Scored]):
         edit = fitted.edit
         with bench.measured() as scoring:
             found = evaluate(
-                bench.model, self.task, edit, batch_size=self.batch_size, progress=False
-            )
+                bench.model, self.task, edit, split=self.split, compat=self.compat,
+                batch_size=self.batch_size, progress=False,
+            )  # fmt: skip
         effects = bench.side_effects(edit)
         told = {} if effects is None else {"cross_entropy": effects.cross_entropy, "kl": effects.kl}
         if edit is not None and untuned is not None:

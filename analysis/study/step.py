@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from lofit_lens.analysis.study.keys import key_of
 from lofit_lens.errors import LofitLensError
@@ -37,12 +37,12 @@ class Step(ABC, Generic[Product]):
     """A piece of work on a bench; frozen and picklable, so that it can be sent to a worker.
 
     Equal keys mean equal results on one bench.
-
-    Attributes:
-        folder: The folder of a store in which products are kept; empty: they are not.
     """
 
-    folder: ClassVar[str] = ""
+    @property
+    def folder(self) -> str:
+        """The folder of a store in which products are kept; empty: they are not."""
+        return ""
 
     @property
     @abstractmethod

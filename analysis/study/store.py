@@ -22,6 +22,7 @@ from lofit_lens.edits.edit import Edit
 from lofit_lens.edits.files import load_edit, save_edit
 from lofit_lens.errors import LofitLensError
 from lofit_lens.files import read_json, write_whole
+from lofit_lens.progress import say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -145,7 +146,10 @@ class Store:
         if self.path is not None:
             self._open()
             if kept.edit is not None:
-                save_edit(kept.edit, self.path / EDITS / kept.name)
+                try:
+                    save_edit(kept.edit, self.path / EDITS / kept.name)
+                except LofitLensError as error:  # an edit of the user's own class; not its record
+                    say(f"The edit of {kept.method} on {kept.fold} is not kept: {error}")
             kept.save(self.path / RECORDS / f"{kept.name}.json.gz")
         return kept
 

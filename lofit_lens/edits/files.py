@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from pkgutil import resolve_name
@@ -155,3 +156,17 @@ def _made_of(content: Any, tensors: dict[str, Tensor]) -> Any:
         raise ValueError(f"there is no kind {content['kind']!r}; known are {', '.join(KINDS)}")
     parts = {name: _made_of(part, inside(name)) for name, part in content.items()}
     return resolve_name(f"lofit_lens.{KINDS[content['kind']]}").from_parts(parts | tensors)
+
+
+def hash_of(edit: Edit) -> str:
+    """SHA-256 over all that an edit is made of, measured scores left out.
+
+    Raises:
+        LofitLensError: It is in training, or of a class of one's own.
+    """
+    tensors: dict[str, Tensor] = {}
+    content = _described(edit, "", tensors)
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
+    for name in sorted(tensors):
+        digest.update(name.encode() + tensors[name].view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

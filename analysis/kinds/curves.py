@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from lofit_lens.analysis.study import paired
+from lofit_lens.analysis.study.store import Kind
 from lofit_lens.files import read_json_gz, write_json_gz
 from lofit_lens.heads import HeadSet
 from lofit_lens.statistics import Estimate, crossed_interval
@@ -20,6 +21,8 @@ from lofit_lens.statistics import Estimate, crossed_interval
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
+
+KIND = Kind("set of causal curves", "causal.json", ("causal-*.json.gz",))
 
 CAUSAL_SCHEMA = 1
 

@@ -1,0 +1,66 @@
+"""Options of every experiment: how it is run, and where it is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from lofit_lens.analysis.study.store import Kind, Store
+
+RUNNING = "Running"
+
+
+@dataclass(frozen=True)
+class RunningOptions:
+    """How an experiment is run."""
+
+    workers: Annotated[
+        int,
+        typer.Option(
+            help="Processes that share the work; each loads the model.",
+            min=1,
+            rich_help_panel=RUNNING,
+        ),
+    ] = 1
+    together: Annotated[
+        int,
+        typer.Option(
+            help="Runs trained in one forward pass; fewer need less memory.",
+            min=1,
+            rich_help_panel=RUNNING,
+        ),
+    ] = 8
+    keep_edits: Annotated[
+        bool,
+        typer.Option("--keep-edits", help="Write every edit to --out.", rich_help_panel=RUNNING),
+    ] = False
+    resume: Annotated[
+        bool,
+        typer.Option(
+            help="Go on with what is in --out: finished runs are not run again.",
+            rich_help_panel=RUNNING,
+        ),
+    ] = False
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace what is in --out.", rich_help_panel=RUNNING)
+    ] = False
+
+    def store(self, out: Path | None, kind: Kind) -> Store:
+        """The store of an experiment in --out, or in memory.
+
+        Raises:
+            LofitLensError: The folder holds something else, or an experiment and neither --resume nor
+                --overwrite is given.
+        """
+        from lofit_lens.analysis.study.store import Store
+
+        return Store(out, kind, resume=self.resume, overwrite=self.overwrite)
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """The arguments of a verb."""
+        return {"workers": self.workers, "together": self.together}

@@ -1,0 +1,329 @@
+"""Necessity and sufficiency of a ranking of heads, against random heads of the same layers."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
+
+import numpy as np
+from torch import Tensor
+
+from lofit_lens.analysis.causal.ablation import ablation_to, mean_z, training_texts
+from lofit_lens.analysis.causal.controls import others_like
+from lofit_lens.analysis.causal.patching import PatchIntervention
+from lofit_lens.analysis.causal.stacking import StackedEdits
+from lofit_lens.analysis.kinds.curves import ABLATIONS, CURVES, KIND, Ablation, CausalCurves, Curve
+from lofit_lens.analysis.methods.steps import learned_from
+from lofit_lens.analysis.study.bench import Bench
+from lofit_lens.analysis.study.cell import Cell
+from lofit_lens.analysis.study.fitted import Fitted
+from lofit_lens.analysis.study.keys import plain
+from lofit_lens.analysis.study.paired import item_groups, main_scores
+from lofit_lens.analysis.study.run import run_cells
+from lofit_lens.analysis.study.step import Step
+from lofit_lens.analysis.study.store import Store
+from lofit_lens.attention import check_head_shape, heads_of, no_z
+from lofit_lens.edits.edit import Edit
+from lofit_lens.edits.files import hash_of
+from lofit_lens.errors import LofitLensError
+from lofit_lens.heads import HeadSet
+from lofit_lens.tasks.task import Task
+from lofit_lens.tokens import EncodedText
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+
+def causal_curves(
+    model: TransformerBridge,
+    task: Task,
+    heads: HeadSet,
+    *,
+    edit: Edit | None = None,
+    ks: Sequence[SupportsIndex] | None = None,
+    ablation: Ablation | None = None,
+    draws: int = 5,
+    seed: int = 0,
+    split: Literal["test", "val"] = "test",
+    compat: str | None = None,
+    texts: Sequence[EncodedText] | None = (),
+    batch_size: int = 32,
+    out: str | Path | Store | None = None,
+    workers: Executor | int = 1,
+    progress: bool = True,
+) -> CausalCurves:
+    """How far a score needs the first K heads, and how far they suffice for it, over K.
+
+    Without an edit the question is where the model does the task:
+
+    * necessity: the first K heads are ablated, the others are left alone;
+    * sufficiency: all heads of the model but the first K are ablated (the faithfulness of Wang et
+      al., 2023, "Interpretability in the wild"). A few heads alone seldom do a task; a ranking of
+      all heads, `scores.ranking()`, shows the whole curve.
+
+    With an edit it is through which heads the edit works:
+
+    * necessity: in the edited model the first K heads give what they give in the unedited one
+      (`ablation="unedited"`), or are ablated;
+    * sufficiency: in the unedited model the first K heads give what they give in the edited one
+      (the noising and denoising of Heimersheim and Nanda, 2024, "How to use and interpret
+      activation patching").
+
+    An edit of the given heads alone works through them by construction: there the curves say how few
+    of them carry it. Of an edit that acts elsewhere too, as LoRA or a residual vector, they say
+    whether it goes through these heads at all.
+
+    Random heads are other heads of the same layers, as many in each as of the chosen ones; chosen
+    heads are drawn only where a layer has too few others. A draw is one ranking, so its sets are
+    nested as the chosen ones are.
+
+    Args:
+        model: A bridge from `load_model`, with no edit in force.
+        task: The task.
+        heads: The heads, best first.
+        edit: The edit to explain, one of all token positions; None explains the model.
+        ks: Numbers of heads; default 0, 1, 2, 4, 8, … and all.
+        ablation: What ablated heads give: "mean" (of the unedited model over the training texts of
+            the task; the default without an edit), "zero", or "unedited" (the default with one).
+        draws: Random rankings.
+        seed: Their seed.
+        split: The split scored.
+        compat: A scoring rule of the task by name.
+        texts: Plain text on which side effects are measured; by default they are not. None: 64
+            texts sampled from the unedited model.
+        batch_size: Sequences per forward pass.
+        out: A folder where each record is written as soon as it is there, and the curves in the
+            end; what is in it is not run again.
+        workers: How many processes share the work, or an executor.
+        progress: Whether to show a bar.
+
+    Raises:
+        LofitLensError: There are no heads or no draws, `ks` are not rising numbers of heads, or
+            the ablation is unknown, or "unedited" without an edit.
+        ModelMismatchError: The heads or the edit belong to another model.
+        UnsupportedError: The edit spares some token positions.
+    """
+    check_head_shape(model, heads)
+    numbers = _checked_ks(ks, len(heads))
+    if draws < 1:
+        raise LofitLensError(f"draws must be 1 or more, got {draws}.")
+    ablation = ablation or ("mean" if edit is None else "unedited")
+    if ablation not in ABLATIONS or (edit is None and ablation == "unedited"):
+        raise LofitLensError(
+            f"ablation must be one of {', '.join(ABLATIONS)}, the last only with an edit; got "
+            f"{ablation!r} {'without' if edit is None else 'with'} an edit."
+        )
+    if edit is not None:
+        with PatchIntervention(heads, donor=edit).applied(model):
+            pass  # refuses what cannot be patched
+    rankings = [heads, *(others_like(heads, seed=seed, draw=draw) for draw in range(draws))]
+    plan: list[tuple[Curve, int, int, HeadSet]] = [
+        (curve, draw, k, ranking.first(k) if k else ranking - ranking)
+        for curve in CURVES
+        for draw, ranking in enumerate(rankings)
+        for k in numbers
+    ]
+    cells = {}
+    shared: dict[str, Any] = {"split": split, "compat": compat, "must_act": False}
+    for curve, draw, k, some in plan:  # no head and all heads of a layer are the same in every draw
+        recipe = Ablated(curve, some, ablation, edit, batch_size)
+        cell = Cell(curve, task, recipe, seed, draw, cut={"k": k}, batch_size=batch_size, **shared)
+        cells.setdefault((curve, frozenset(some)), cell)
+    whole = [replace(Cell.zero_shot(task, seed, batch_size), **shared)]
+    if edit is not None:
+        whole.append(Cell("edited", task, InForce(edit), seed, batch_size=batch_size, **shared))
+    store = Store.at(out, KIND)
+    records = run_cells(
+        Bench.of(model, texts, batch_size=batch_size), [*cells.values(), *whole], store,
+        workers=workers, what="causal", progress=progress,
+    )  # fmt: skip
+    found = dict(zip(cells, records, strict=False))
+    unedited, *edited = records[len(cells) :]
+    shape = len(CURVES), len(rankings), len(numbers), -1
+    table = np.stack(
+        [main_scores(found[curve, frozenset(some)].evaluation) for curve, _, _, some in plan]
+    ).reshape(shape)
+    curves = CausalCurves(
+        task=task.name,
+        split=split,
+        metric=unedited.evaluation.metric_names[0],
+        heads=heads,
+        ks=numbers,
+        ablation=ablation,
+        scores=dict(zip(CURVES, table, strict=True)),
+        unedited=main_scores(unedited.evaluation),
+        edited=main_scores(edited[0].evaluation) if edited else None,
+        groups=tuple(item_groups(unedited.evaluation)),
+    )
+    if store.path is not None:
+        curves.save(store.path / f"causal-{plain(task.name)}.json.gz")
+    store.finish(records)
+    return curves
+
+
+@dataclass(frozen=True, eq=False)
+class Ablated:
+    """What the model is scored under at a point of a curve.
+
+    Attributes:
+        curve: The curve.
+        heads: The heads.
+        ablation: What ablated heads give.
+        edit: The edit that is explained, if one is.
+        batch_size: Sequences per forward pass where means are measured.
+    """
+
+    curve: Curve
+    heads: HeadSet
+    ablation: Ablation
+    edit: Edit | None
+    batch_size: int = 32
+
+    def told(self) -> Mapping[str, Any]:
+        """Curve, heads, ablation and edit."""
+        edit = None if self.edit is None else hash_of(self.edit)
+        heads = [list(head) for head in self.heads]
+        return {"curve": self.curve, "heads": heads, "ablation": self.ablation, "edit": edit}
+
+    def step(self, bench: Bench, task: Task, seed: int, draw: int) -> Step[Fitted]:  # noqa: ARG002
+        """The edit, made of the means if it needs them."""
+        return Ablate(task, self)
+
+
+@dataclass(frozen=True)
+class InForce:
+    """An edit that is there already.
+
+    Attributes:
+        edit: The edit.
+    """
+
+    edit: Edit
+
+    def told(self) -> Mapping[str, Any]:
+        """The hash of the edit."""
+        return {"edit": hash_of(self.edit)}
+
+    def step(self, bench: Bench, task: Task, seed: int, draw: int) -> Step[Fitted]:  # noqa: ARG002
+        """Nothing but to hand it over."""
+        return Given(self.edit)
+
+
+@dataclass(frozen=True, eq=False)
+class Given(Step[Fitted]):
+    """An edit that is there already.
+
+    Attributes:
+        edit: The edit.
+    """
+
+    edit: Edit
+
+    @property
+    def name(self) -> str:
+        """As "a given edit"."""
+        return "a given edit"
+
+    def depends(self) -> Any:
+        """The hash of the edit."""
+        return hash_of(self.edit)
+
+    def run(self, bench: Bench, *given: Any) -> Fitted:  # noqa: ARG002
+        """Hand it over."""
+        return Fitted(self.edit)
+
+
+@dataclass(frozen=True, eq=False)
+class Means(Step[Tensor]):
+    """The mean of `hook_z` of every head over the training texts of a task.
+
+    Attributes:
+        task: The task.
+        batch_size: Texts per forward pass.
+    """
+
+    task: Task
+    batch_size: int
+
+    @property
+    def name(self) -> str:
+        """As "means of the heads on truthfulqa"."""
+        return f"means of the heads on {self.task.name}"
+
+    def depends(self) -> Any:
+        """The data."""
+        return learned_from(self.task)
+
+    def run(self, bench: Bench, *given: Any) -> Tensor:  # noqa: ARG002
+        """Measure them."""
+        texts = training_texts(bench.model, self.task)
+        return mean_z(bench.model, texts, batch_size=self.batch_size)
+
+
+@dataclass(frozen=True, eq=False)
+class Ablate(Step[Fitted]):
+    """The edit of a point of a curve.
+
+    Attributes:
+        task: The task.
+        recipe: The point.
+    """
+
+    task: Task
+    recipe: Ablated
+
+    @property
+    def name(self) -> str:
+        """As "necessity of 4 heads"."""
+        return f"{self.recipe.curve} of {len(self.recipe.heads)} heads"
+
+    @property
+    def needs(self) -> tuple[Step[Any], ...]:
+        """The means, if ablated heads give them."""
+        means = self.recipe.ablation == "mean"
+        return (Means(self.task, self.recipe.batch_size),) if means else ()
+
+    def depends(self) -> Any:
+        """The point; of its heads the order does not matter."""
+        told = dict(self.recipe.told())
+        return told | {"heads": sorted(told["heads"])}
+
+    def run(self, bench: Bench, *given: Any) -> Fitted:
+        """Make the edit."""
+        (outputs,) = given or (no_z(bench.model),)
+        some, edit = self.recipe.heads, self.recipe.edit
+        if self.recipe.curve == "sufficiency":
+            if edit is not None:
+                return Fitted(PatchIntervention(some, donor=edit))
+            others = HeadSet.every(**heads_of(bench.model).shape) - some
+            return Fitted(ablation_to(bench.model, others, outputs))
+        if self.recipe.ablation == "unedited":
+            return Fitted(PatchIntervention(some, base=edit))
+        ablated = ablation_to(bench.model, some, outputs)
+        return Fitted(ablated if edit is None else StackedEdits((edit, ablated)))
+
+
+def _checked_ks(ks: Sequence[SupportsIndex] | None, n: int) -> tuple[int, ...]:
+    """Rising numbers of heads out of `n`; by default 0, the powers of two and all.
+
+    Raises:
+        LofitLensError: There are no heads, or the numbers are none, out of range or do not rise.
+    """
+    if n == 0:
+        raise LofitLensError("There are no heads to put in order. Give a HeadSet, best head first.")
+    if ks is None:
+        return (0, *(2**i for i in range(n.bit_length()) if 2**i < n), n)
+    numbers = tuple(operator.index(k) for k in ks)
+    if (
+        not numbers
+        or numbers != tuple(sorted(set(numbers)))
+        or not 0 <= numbers[0] <= numbers[-1] <= n
+    ):
+        raise LofitLensError(
+            f"ks must be rising numbers of heads from 0 to {n}, such as (0, 1, {n}); got {numbers}."
+        )
+    return numbers
