@@ -23,7 +23,7 @@ from lofit_lens.heads import HeadSet
 from lofit_lens.plotting import NEUTRAL, TEMPLATE
 from lofit_lens.scoring import evaluate
 from lofit_lens.statistics import crossed_interval, holm, paired_difference
-from lofit_lens.tasks.task import ExactMatch, Example, MultipleChoice, Task
+from lofit_lens.tasks import ExactMatch, Example, MultipleChoice, Task
 from tests.helpers import N_HEADS, N_LAYERS, draw_edit, type_checks_off
 from tests.test_causal_ablation import some_heads
 

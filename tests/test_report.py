@@ -181,7 +181,7 @@ def test_the_figures_in_the_page_are_those_of_the_results(whole: Page) -> None:
     for found, expected in zip(drawn.data, original.data, strict=True):
         assert (found.text == expected.text).all()
     labels = [button["label"] for button in figures["transfer-1"]["menus"][0]["buttons"]]
-    assert labels == ["relative", "accuracy"]
+    assert labels == ["relative", "score"]
     for figure in figures.values():
         assert not {"template", "updatemenus"} & figure["layout"].keys()
     assert set(json.loads(whole.scripts["templates"])) == {"light", "dark"}

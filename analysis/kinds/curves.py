@@ -50,7 +50,7 @@ class CausalCurves:
         heads: The chosen heads, best first.
         ks: Numbers of heads.
         ablation: What ablated heads give.
-        scores: By curve; the first ranking is the chosen one, the others are random.
+        scores: By curve, of those that were run; the first ranking is the chosen one, the others are random.
         unedited: Scores of the model as it is.
         edited: Scores of the model under the edit that is explained, if there is one.
         groups: The group of each item; those of one group are resampled together.
@@ -70,7 +70,7 @@ class CausalCurves:
     @property
     def draws(self) -> int:
         """Random rankings."""
-        return len(self.scores["necessity"]) - 1
+        return len(next(iter(self.scores.values()))) - 1
 
     @property
     def references(self) -> dict[str, Estimate]:
@@ -109,7 +109,7 @@ class CausalCurves:
         return causal_figure(
             self.frame(),
             {name: estimate.value for name, estimate in self.references.items()},
-            {curve: self.meaning(curve) for curve in CURVES},
+            {curve: self.meaning(curve) for curve in self.scores},
             task=self.task,
         )
 
@@ -151,7 +151,7 @@ class CausalCurves:
             | {
                 "heads": HeadSet.from_json(fields["heads"]),
                 "ks": tuple(fields["ks"]),
-                "scores": {curve: np.array(fields["scores"][curve]) for curve in CURVES},
+                "scores": {curve: np.array(table) for curve, table in fields["scores"].items()},
                 "unedited": np.array(fields["unedited"]),
                 "edited": None if edited is None else np.array(edited),
                 "groups": tuple(fields["groups"]),
@@ -164,7 +164,7 @@ class CausalCurves:
 
         rows = [
             row
-            for curve in CURVES
+            for curve in self.scores
             for place in range(len(self.ks))
             for row in self._point(curve, place)
         ]

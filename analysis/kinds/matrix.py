@@ -145,9 +145,9 @@ class TransferMatrix:
     def plot(self, *, relative: bool = True) -> go.Figure:
         """Heat map: rows are the source of the heads, columns the task tuned and tested on.
 
-        Two buttons switch between accuracy in percent of the task's own heads, and accuracy in
-        percent with the zero-shot accuracy as the bottom row. For several models beside each other
-        see `transfer_heatmap`.
+        Two buttons switch between scores in percent of those with the task's own heads, and scores
+        with the zero-shot ones as the bottom row. For several models beside each other see
+        `transfer_heatmap`.
 
         Args:
             relative: Which of the two is shown first.
@@ -274,5 +274,6 @@ class TransferMatrix:
             columns=list(self.tasks),
         )
         seeds = ", ".join(map(str, self.seeds))
-        caption = f"Heads from (rows), tuned and tested on (columns): accuracy, %; seeds {seeds}."
+        metrics = " / ".join(dict.fromkeys(self._cells["metric"]))
+        caption = f"Heads from (rows), tuned and tested on (columns): {metrics}, %; seeds {seeds}."
         return f"<p>{caption}</p>{table.to_html()}<p>{MARKS}</p>"
