@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 
 from lofit_lens.analysis.kinds.matrix import ZERO_SHOT
+from lofit_lens.analysis.study.paired import TESTED
 from lofit_lens.errors import LofitLensError
 
 NEEDED = ("source", "task", "value")
 TEXTS = {"model": "", "mark": "", "metric": "accuracy"}
 """Further columns with text, and what stands for them where they are left out."""
-NUMBERS = ("relative", "low", "high", "n", "seeds", "difference", "difference_low")
-NUMBERS += ("difference_high", "p", "p_holm")
+NUMBERS = ("relative", "low", "high", "n", "seeds", *TESTED, "p_holm")
 
 
 def completed(cells: pd.DataFrame) -> pd.DataFrame:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from jaxtyping import Float
 
-from lofit_lens.analysis.study.paired import RESAMPLES
+from lofit_lens.analysis.study import paired
 from lofit_lens.analysis.study.store import Kind
 from lofit_lens.files import read_json_gz, write_json_gz
 from lofit_lens.heads import HeadSet
-from lofit_lens.statistics import Estimate, crossed_interval, holm, paired_difference
+from lofit_lens.statistics import Estimate, crossed_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -169,35 +169,18 @@ class CausalCurves:
             for row in self._point(curve, place)
         ]
         frame = pd.DataFrame(rows).sort_values(["curve", "heads", "k"], ignore_index=True)
-        frame["p_holm"] = np.nan
-        for curve in self.scores:
-            tested = (frame["curve"] == curve) & frame["p"].notna()
-            frame.loc[tested, "p_holm"] = holm(frame.loc[tested, "p"].to_numpy())
-        p = frame["p_holm"].to_numpy()
-        return frame.assign(mark=np.select([p < 0.05, p < 0.1], ["*", "+"], ""))
+        return pd.concat([paired.with_marks(points) for _, points in frame.groupby("curve")])
 
     def _point(self, curve: Curve, place: int) -> list[dict[str, Any]]:
         chosen, drawn = self.scores[curve][:1, place], self.scores[curve][1:, place]
         rows = []
         for heads, table in ((CHOSEN, chosen), (RANDOM, drawn)):
-            e = self._estimate(table)
-            values = (
-                curve,
-                heads,
-                self.ks[place],
-                self.metric,
-                e.value,
-                e.low,
-                e.high,
-                e.n,
-                e.runs,
-            )
-            rows.append(dict(zip(_COLUMNS, values, strict=True)) | dict.fromkeys(_TESTED, np.nan))
+            row = {"curve": curve, "heads": heads, "k": self.ks[place], "metric": self.metric}
+            row |= paired.score_columns(self._estimate(table), runs="draws")
+            rows.append(row | paired.difference_columns())
         if self._has_others(self.ks[place]):
-            d = paired_difference(
-                np.broadcast_to(chosen, drawn.shape), drawn, groups=self.groups, resamples=RESAMPLES
-            )
-            rows[0] |= dict(zip(_TESTED, (d.value, d.low, d.high, d.p), strict=True))
+            own = np.broadcast_to(chosen, drawn.shape)
+            rows[0] |= paired.compared(own, drawn, self.groups)
         return rows
 
     def _has_others(self, k: int) -> bool:
@@ -226,5 +209,3 @@ class CausalCurves:
 
 
 _GIVING = {"mean": "give their mean", "zero": "give zero", "unedited": "as in the unedited one"}
-_COLUMNS = ("curve", "heads", "k", "metric", "value", "low", "high", "n", "draws")
-_TESTED = ("difference", "difference_low", "difference_high", "p")
