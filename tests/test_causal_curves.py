@@ -12,10 +12,10 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from lofit_lens.analysis.causal.ablation import mean_ablation, zero_ablation
 from lofit_lens.analysis.causal.controls import others_like
-from lofit_lens.analysis.kinds.causal import causal_curves
 from lofit_lens.analysis.causal.patching import PatchIntervention
-from lofit_lens.analysis.kinds.curves import CHOSEN, CURVES, RANDOM, CausalCurves
 from lofit_lens.analysis.causal.stacking import StackedEdits
+from lofit_lens.analysis.kinds.causal import causal_curves
+from lofit_lens.analysis.kinds.curves import CHOSEN, CURVES, RANDOM, CausalCurves
 from lofit_lens.analysis.study.paired import RESAMPLES
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError, ModelMismatchError, UnsupportedError

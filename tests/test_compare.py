@@ -12,15 +12,15 @@ import pytest
 import torch
 
 from lofit_lens.analysis.baselines.contrast_edit import ContrastIntervention
-from lofit_lens.analysis.measure.effect import check_effect
-from lofit_lens.analysis.study.cell import base_name
 from lofit_lens.analysis.kinds.compare import compare
 from lofit_lens.analysis.kinds.comparison import Comparison
-from lofit_lens.analysis.study.record import Record
+from lofit_lens.analysis.measure.effect import check_effect
 from lofit_lens.analysis.measure.side_effects import sample_texts
 from lofit_lens.analysis.methods.names import ALIASES, named_methods
 from lofit_lens.analysis.methods.recipes import RIVALS
 from lofit_lens.analysis.methods.settings import Fitted, Leaky, Settings
+from lofit_lens.analysis.study.cell import base_name
+from lofit_lens.analysis.study.record import Record
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.embedded.settings import SELECTION, TUNING
 from lofit_lens.embedded.world import Ability

@@ -18,8 +18,8 @@ import typer
 from typer.testing import CliRunner
 
 from lofit_lens.analysis.cli.report import report as report_command
-from lofit_lens.analysis.kinds.comparison import Comparison
 from lofit_lens.analysis.figures.files import write_figure
+from lofit_lens.analysis.kinds.comparison import Comparison
 from lofit_lens.analysis.reporting.findings import (
     ONE_SEED,
     findings,
