@@ -17,7 +17,6 @@ from lofit_lens.tasks.data import Data, read_files, rows_in_memory
 from lofit_lens.tasks.exact_match import ExactMatch, Match
 from lofit_lens.tasks.recognised import Format, recognise
 from lofit_lens.tasks.rows import AnswerIs, row_errors
-from lofit_lens.tasks.scoring import named_scoring
 from lofit_lens.tasks.splits import Shares, into_splits
 from lofit_lens.tasks.task import Example, Objective, Task
 
@@ -114,7 +113,7 @@ def from_file(
     arguments = {key: value for key, value in locals().items() if key not in ("path", "name", "by")}
     if scoring is None:
         del arguments["scoring"]  # as sources were before it could be said
-    chosen = None if scoring is None else named_scoring(scoring)
+    chosen = None if scoring is None else kinds.named_scoring(scoring)
     data = path if isinstance(path, Data) else read_files(path)
     if not data.rows:
         raise row_errors(list(data.tables.values()))
