@@ -15,7 +15,7 @@ from lofit_lens.tasks.building import Builder
 from lofit_lens.tasks.choices import ScoredBy, scored_by
 from lofit_lens.tasks.data import Data, read_files, rows_in_memory
 from lofit_lens.tasks.exact_match import ExactMatch, Match
-from lofit_lens.tasks.recognised import Format, recognise
+from lofit_lens.tasks.recognised import recognise
 from lofit_lens.tasks.rows import AnswerIs, row_errors
 from lofit_lens.tasks.splits import Shares, into_splits
 from lofit_lens.tasks.task import Example, Objective, Task
@@ -136,7 +136,7 @@ def from_file(
             f"{data.called}: {', '.join(data.columns)}."
         )
 
-    known: Format | None = None
+    known = None
     if good and bad:
         kind = kinds.pairs(good, bad, prompt or "")
     elif prompt and correct and incorrect:
@@ -156,7 +156,7 @@ def from_file(
                 f"Say what the columns of {data.called} are ({', '.join(data.columns)}): prompt and "
                 "answer; these and choices or labels; prompt, correct and incorrect; or good and bad."
             )
-        kind = replace(known.kind, prompt=prompt or known.kind.prompt)
+        kind = replace(known, prompt=prompt or known.prompt)
         data = data.only(known.kept)
 
     rule = kind.scoring if chosen is None or type(chosen) is type(kind.scoring) else chosen
@@ -185,7 +185,7 @@ def from_file(
         floors=rule.floors(test),
         source={"name": data.source, **arguments, "task_name": name},
     )
-    read_as = [f"read as {known.name} ({', '.join(known.kind.columns)})"] if known else []
+    read_as = [f"read as {known.name} ({', '.join(known.columns)})"] if known else []
     told = [*read_as, *data.notes, *cut]
     if told:
         say(f"{data.called}: {'; '.join(told)}.")

@@ -6,6 +6,7 @@ import re
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from lofit_lens.errors import LofitLensError
@@ -16,16 +17,25 @@ if TYPE_CHECKING:
     from lofit_lens.tasks.task import Example, Objective
 
 
+@dataclass(frozen=True)
 class Generated(Scoring):
     """A `Scoring` that generates greedily; the subclass says what the text is worth.
 
-    The subclass is a frozen dataclass with these fields, `metrics`, `prediction` and `judge`. The stop
-    text is looked for behind blanks that a generation begins with, and behind `lead`.
+    The subclass is a frozen dataclass with `metrics`, `prediction` and `judge`.
+
+    Attributes:
+        max_new_tokens: Tokens generated.
+        stop: The prediction ends at this text; it is looked for behind blanks that a generation
+            begins with, and behind `lead`.
+        lead: What stands between prompt and answer, blanks around it left out.
+
+    Raises:
+        LofitLensError: No token is to be generated.
     """
 
-    max_new_tokens: int
-    stop: str
-    lead: str
+    max_new_tokens: int = 16
+    stop: str = "\n"
+    lead: str = ""
 
     default_objective: ClassVar[Objective] = "sft"
     generates: ClassVar[bool] = True

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from lofit_lens.errors import LofitLensError
 from lofit_lens.tasks.exact_match import ExactMatch
 from lofit_lens.tasks.label_f1 import NO_LABEL, LabelF1
 from lofit_lens.tasks.multiple_choice import MultipleChoice
+from lofit_lens.tasks.readers import Row
 from lofit_lens.tasks.rows import AnswerIs, Cells, counted
 from lofit_lens.tasks.scoring import Scoring
 from lofit_lens.tasks.task import Objective
@@ -69,6 +70,9 @@ class Kind:
         separator: What separates the parts of a list that is written as text.
         stop: Text that ends a generation, where the file says so.
         max_new_tokens: Length of a generation, likewise.
+        name: What messages call it, where it is a format recognised by its columns.
+        settings: What else of the kind the rows tell, by field.
+        kept: Which rows count.
     """
 
     read: Callable[[Cells], Parts]
@@ -81,6 +85,9 @@ class Kind:
     separator: str | None = None
     stop: str | None = None
     max_new_tokens: int | None = None
+    name: str = ""
+    settings: Callable[[Sequence[Row]], Mapping[str, Any]] = lambda _: {}
+    kept: Callable[[Sequence[Row]], Sequence[Row]] = lambda rows: rows
 
 
 def pairs(good: str, bad: str, prompt: str) -> Kind:
