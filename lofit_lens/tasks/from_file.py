@@ -11,7 +11,7 @@ from typing import Any, Concatenate, ParamSpec, get_args
 from lofit_lens.errors import LofitLensError, check_one_of
 from lofit_lens.progress import say
 from lofit_lens.tasks import kinds
-from lofit_lens.tasks.building import Builder
+from lofit_lens.tasks.building import examples_of
 from lofit_lens.tasks.choices import ScoredBy, scored_by
 from lofit_lens.tasks.data import Data, read_files, rows_in_memory
 from lofit_lens.tasks.exact_match import ExactMatch, Match
@@ -161,7 +161,9 @@ def from_file(
     rule = kind.scoring if chosen is None or type(chosen) is type(kind.scoring) else chosen
     stated = stop or (None if kind.name else "\n") if rule.generates else None
     column = split if isinstance(split, str) else None
-    examples = Builder(kind, answer_prefix, group, column, stated).examples(data)
+    examples = examples_of(
+        data, kind, prefix=answer_prefix, group=group, column=column, stop=stated
+    )
     train, val, test, cut = into_splits(examples, split, split_seed, data.called)
     if rule.generates:
         usual = kind.stop or "\n"
