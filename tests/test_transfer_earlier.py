@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +11,9 @@ import torch
 
 from lofit_lens.analysis.methods.names import named_methods
 from lofit_lens.analysis.methods.settings import Settings
-from lofit_lens.analysis.kinds.transfer import transfer_matrix
 from lofit_lens.analysis.kinds.matrix import TransferMatrix
+from lofit_lens.analysis.kinds.transfer import score_heads, transfer_matrix
 from lofit_lens.analysis.study.record import Record
-from lofit_lens.analysis.transfer.stages import score_heads
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError, ModelMismatchError, TrainingStopped
 from lofit_lens.head_scores import HeadScores
@@ -54,10 +53,10 @@ def test_random_heads_are_those_of_compare_and_depend_on_seed_and_draw_alone(
 
     (task,) = tiny_tasks("a")
     methods = named_methods(["random-heads"], Settings(k=3, random_draws=2, tuning=TUNING))
-    draws = methods["random-heads"]
-    assert isinstance(draws, Sequence)
+    recipe = methods["random-heads"]
+    assert recipe.draws == 2
     for seed, by_draw in found.items():
-        assert by_draw == [fit(llama, task, seed).heads for fit in draws]
+        assert by_draw == [recipe(llama, task, seed, draw).heads for draw in range(recipe.draws)]
 
 
 @pytest.mark.parametrize(
@@ -83,8 +82,12 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("work was done")
 
-    for name in ("stages.select_together", "stages.tune_together", "matrix.evaluate"):
-        monkeypatch.setattr(f"lofit_lens.analysis.transfer.{name}", refuse)
+    for name in (
+        "methods.steps.select_together",
+        "methods.steps.tune_together",
+        "study.score.evaluate",
+    ):
+        monkeypatch.setattr(f"lofit_lens.analysis.{name}", refuse)
 
 
 def test_scores_of_another_model_task_or_seed_are_refused(
@@ -191,7 +194,7 @@ def test_an_unstable_run_ends_a_transfer_when_the_runs_beside_it_are_kept(
         assert isinstance(found[2], HeadIntervention)
         return [*found[:2], TrainingStopped("It did.", found[2]), *found[3:]]
 
-    monkeypatch.setattr("lofit_lens.analysis.transfer.stages.tune_together", third_stops)
+    monkeypatch.setattr("lofit_lens.analysis.methods.steps.tune_together", third_stops)
     asked: dict[str, Any] = {"seeds": (1, 2), "random_draws": 2}
     seen: list[Record] = []
     with pytest.raises(TrainingStopped, match=r"It did\."):
@@ -212,7 +215,7 @@ def test_scores_beside_an_unstable_seed_are_kept(
         edit = HeadIntervention(HeadSet([(0, 0)], n_layers=3, n_heads=4), bias=torch.ones(1, 24))
         return [TrainingStopped("It did.", edit), *others]
 
-    monkeypatch.setattr("lofit_lens.analysis.transfer.stages.select_together", first_stops)
+    monkeypatch.setattr("lofit_lens.analysis.methods.steps.select_together", first_stops)
     kept: list[Any] = []
     with pytest.raises(TrainingStopped, match=r"It did\."):
         score_heads(
