@@ -1,6 +1,4 @@
 from . import tasks as tasks
-from .analysis.kinds.lofit import LofitRun as LofitRun
-from .analysis.kinds.lofit import lofit as lofit
 from .chat import ChatTemplate as ChatTemplate
 from .checking.model_check import ModelCheck as ModelCheck
 from .checking.model_check import check_model as check_model
@@ -27,6 +25,8 @@ from .model import load_model as load_model
 from .positions import TokenScope as TokenScope
 from .provenance import Provenance as Provenance
 from .provenance import show_versions as show_versions
+from .analysis.kinds.lofit import LofitRun as LofitRun
+from .analysis.kinds.lofit import lofit as lofit
 from .scoring.evaluate import evaluate as evaluate
 from .scoring.evaluation import Evaluation as Evaluation
 from .scoring.generation import generate_greedily as generate_greedily

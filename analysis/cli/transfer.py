@@ -9,12 +9,12 @@ import typer
 
 from lofit_lens.analysis.cli.chat import ChatOptions
 from lofit_lens.analysis.cli.console import about, command
+from lofit_lens.analysis.cli.groups import with_options
 from lofit_lens.analysis.cli.options import (
     HeadOptions,
     ModelOptions,
     TrainingOptions,
     as_embedded,
-    with_options,
 )
 from lofit_lens.analysis.cli.running import RunningOptions
 from lofit_lens.analysis.cli.task_options import TasksOptions

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     from transformer_lens.model_bridge import TransformerBridge
 
-KIND = Kind("run of both stages", "lofit.json")
+KIND = Kind("run of both stages", "lofit.json", alone=False)
 LOFIT, RANDOM_HEADS = "lofit", "random-heads"
 
 
@@ -183,11 +183,11 @@ def lofit(
     size = number_of_heads(heads_of(model).total, k=k, fraction=fraction)
     settings = Settings(k=size, selection=selection, tuning=tuning)
     store = Store.at(out, KIND)
-    bench = Bench.of(model, texts)
+    bench = Bench.of(model, texts, progress=progress)
     cells = lofit_cells(task, settings, heads, random_draws, batch_size)
     records = run_cells(
         bench, cells, store, together=together, workers=workers, keep_edits=True, what="lofit",
-        on_record=partial(_write, store.path), progress=progress,
+        on_record=partial(_write, store.path), progress=False,
     )  # fmt: skip
     step = cells[1].score(bench).fit
     assert isinstance(step, Tune) and step.heads.of is not None

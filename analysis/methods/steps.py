@@ -133,7 +133,7 @@ class Rate(Step[RateChoice]):
         every = HeadSet.every(**heads_of(bench.model).shape)
         heads = every if self.heads is None else self.heads.among(*given or (None,))
         task = sealed(self.auto.task)
-        found = with_rate(bench.model, task, heads, self._config, progress=False)
+        found = with_rate(bench.model, task, heads, self._config, progress=bench.progress)
         assert found.rate_choice is not None
         return RateChoice.from_json(found.rate_choice)
 
@@ -244,7 +244,7 @@ class Select(Step[HeadScores]):
             return super().run_all(bench, steps, given)
         config = with_choice(self.settings.selection, given[0])
         seeded = [replace(config, seed=step.seed) for step in steps]
-        return select_together(bench.model, sealed(self.task), seeded, progress=False)
+        return select_together(bench.model, sealed(self.task), seeded, progress=bench.progress)
 
     def write(self, product: HeadScores, path: Path) -> None:
         """Write the scores."""
@@ -316,7 +316,7 @@ class Tune(Step[Fitted]):
             (step.heads.among(*own[n:] or (None,)), replace(config, seed=step.seed))
             for step, own in zip(steps, given, strict=True)
         ]
-        edits = tune_together(bench.model, sealed(self.task), runs, progress=False)
+        edits = tune_together(bench.model, sealed(self.task), runs, progress=bench.progress)
         choices = {"learning_rate": config.learning_rate} if config.rate_choice else {}
         return [
             edit if isinstance(edit, LofitLensError) else Fitted(edit, choices, edit.heads)

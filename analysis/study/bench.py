@@ -46,12 +46,14 @@ class Bench:
         texts: Plain text for side effects; without any, none are measured.
         n_answers: Multiple-choice questions to answer in free text.
         batch_size: Sequences per forward pass where side effects are measured.
+        progress: Whether steps show bars of their own.
     """
 
     model: TransformerBridge
     texts: Sequence[EncodedText]
     n_answers: int = 0
     batch_size: int = 32
+    progress: bool = False
 
     @classmethod
     def of(

@@ -91,7 +91,7 @@ class Score(Step[Scored]):
         with bench.measured() as scoring:
             found = evaluate(
                 bench.model, self.task, edit, split=self.split, compat=self.compat,
-                batch_size=self.batch_size, progress=False,
+                batch_size=self.batch_size, progress=bench.progress,
             )  # fmt: skip
         effects = bench.side_effects(edit)
         told = {} if effects is None else {"cross_entropy": effects.cross_entropy, "kl": effects.kl}

@@ -46,11 +46,13 @@ class Kind:
         name: What it is called, such as "comparison".
         marker: The file by which it is known; written first, and again with the results.
         products: Patterns of the files in it beside those of a store.
+        alone: Whether a folder that holds anything else is refused.
     """
 
     name: str
     marker: str
     products: Sequence[str] = ()
+    alone: bool = True
 
 
 class Store:
@@ -310,6 +312,8 @@ def check_folder(folder: Path, kind: Kind, *, overwrite: bool, resume: bool = Fa
     if not folder.is_dir() or not any(folder.iterdir()):
         return
     if not (folder / kind.marker).is_file():
+        if not kind.alone:
+            return
         raise LofitLensError(
             f"{folder} is not empty and does not hold a {kind.name}. Name another folder with --out."
         )
