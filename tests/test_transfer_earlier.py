@@ -142,9 +142,11 @@ def test_finished_runs_and_scores_are_taken_and_only_the_others_are_made(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tuning": replace(TUNING, learning_rate=0.5)}, "tuned with other learning_rate"),
-        ({"k": 2}, "has other heads than are to be tuned now"),
-        ({"random_draws": 1}, "has other heads than are to be tuned now, or there are more"),
+        ({"tuning": replace(TUNING, learning_rate=0.5)}, r"other recipe\.tuning\.learning_rate\."),
+        ({"selection": replace(SELECTION, l1=0.5)}, r"other recipe\.ranked_by\.l1\."),
+        ({"k": 2}, r"other recipe\.k\."),
+        ({"heads": "probes"}, r"other recipe\.heads, recipe\.ranked_by\."),
+        ({"does": "scale"}, r"other recipe\.does\."),
     ],
 )
 def test_runs_made_otherwise_are_not_gone_on_with(
@@ -154,11 +156,21 @@ def test_runs_made_otherwise_are_not_gone_on_with(
     with pytest.raises(LofitLensError, match=message):
         transferred(llama, **{"random_draws": 2, "done": whole.runs, **options})
     (cut,) = (replace(task, test=task.test[1:]) for task in tiny_tasks("a"))
-    with pytest.raises(LofitLensError, match="scored with other items"):
+    with pytest.raises(LofitLensError, match="made with other scoring"):
         transfer_matrix(
             llama, [cut], k=3, tuning=TUNING, selection=SELECTION, random_draws=2,
             done=whole.runs, progress=False,
         )  # fmt: skip
+
+
+def test_fewer_draws_and_seeds_of_what_is_there_need_no_work(
+    llama: TransformerBridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = transferred(llama, seeds=(1, 2), random_draws=2)
+    for stage in ("select_together", "tune_together"):
+        monkeypatch.setattr(f"lofit_lens.analysis.methods.steps.{stage}", None)
+    less = transferred(llama, seeds=(2,), done=whole.runs)
+    assert less.runs == tuple(r for r in whole.runs if (r.seed, r.draw) == (2, 0))
 
 
 @pytest.mark.parametrize("together", [2, 5])
