@@ -1,9 +1,13 @@
 from . import tasks as tasks
+from .analysis.kinds.lofit import LofitRun as LofitRun
+from .analysis.kinds.lofit import lofit as lofit
 from .chat import ChatTemplate as ChatTemplate
 from .checking.model_check import ModelCheck as ModelCheck
 from .checking.model_check import check_model as check_model
 from .edits.edit import Edit as Edit
+from .edits.files import load_edit as load_edit
 from .edits.files import load_intervention as load_intervention
+from .edits.files import save_edit as save_edit
 from .edits.files import save_intervention as save_intervention
 from .edits.on_heads import HeadIntervention as HeadIntervention
 from .edits.on_residual import ResidualIntervention as ResidualIntervention
@@ -25,8 +29,6 @@ from .model import load_model as load_model
 from .positions import TokenScope as TokenScope
 from .provenance import Provenance as Provenance
 from .provenance import show_versions as show_versions
-from .analysis.kinds.lofit import LofitRun as LofitRun
-from .analysis.kinds.lofit import lofit as lofit
 from .scoring.evaluate import evaluate as evaluate
 from .scoring.evaluation import Evaluation as Evaluation
 from .scoring.generation import generate_greedily as generate_greedily

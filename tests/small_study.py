@@ -9,19 +9,18 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lofit_lens.analysis.kinds.curves import CausalCurves
-from lofit_lens.analysis.kinds.comparison import Comparison
-from lofit_lens.analysis.study.record import Record, Cost
 from lofit_lens.analysis.inside.explorer.card import HeadAttention, HeadEdit, TaskScores
 from lofit_lens.analysis.inside.explorer.cards import HeadCards
-from lofit_lens.analysis.study.results import Study
-from lofit_lens.analysis.kinds.sweep import Sweep
+from lofit_lens.analysis.kinds.comparison import Comparison
+from lofit_lens.analysis.kinds.curves import CausalCurves
+from lofit_lens.analysis.kinds.lofit import LofitRun
 from lofit_lens.analysis.kinds.matrix import TransferMatrix
-from lofit_lens.analysis.study.record import Record
+from lofit_lens.analysis.kinds.sweep import Sweep
+from lofit_lens.analysis.study.record import Cost, Record
+from lofit_lens.analysis.study.results import Study
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import Head, HeadSet
-from lofit_lens.analysis.kinds.lofit import LofitRun
 from lofit_lens.scoring.evaluation import Evaluation
 
 NASTY = "<b>x</script><img src=x onerror=alert(1)>"

@@ -17,7 +17,7 @@ from lofit_lens.analysis.kinds.comparison import Comparison
 from lofit_lens.analysis.measure.effect import check_effect
 from lofit_lens.analysis.measure.side_effects import sample_texts
 from lofit_lens.analysis.methods.names import ALIASES, named_methods
-from lofit_lens.analysis.methods.recipes import RIVALS
+from lofit_lens.analysis.methods.recipes import WHOLE
 from lofit_lens.analysis.methods.settings import Leaky, Settings
 from lofit_lens.analysis.study.cell import base_name
 from lofit_lens.analysis.study.fitted import Fitted
@@ -45,10 +45,7 @@ SETTINGS = Settings(
     batch_size=256,
 )
 CROSSED = ("lofit/mass-mean", "lofit/probe@last", "probes/bias", "attribution/scale@after_prompt")
-NAMES = (
-    *ALIASES, *RIVALS, *CROSSED,
-    "repe-reading", "repe-mean", "repe-random", "repe-contrast", "lorra", "jola", "iti-legacy",
-)  # fmt: skip
+NAMES = (*ALIASES, *WHOLE, *CROSSED)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.selection import select_heads, select_together
 from lofit_lens.tasks import Task
 from lofit_lens.training import History, SelectionConfig, TrainingConfig, TuningConfig, rates
-from lofit_lens.training.rates import RateChoice, as_before, with_rate
+from lofit_lens.training.rates import RateChoice, with_rate
 from lofit_lens.tuning import tune_heads, tune_together
 from tests.helpers import N_HEADS, N_LAYERS
 from tests.test_training import colour_task
@@ -216,6 +216,12 @@ def test_a_transfer_chooses_once_for_each_task_and_stage_and_goes_on_with_the_ch
         llama, tasks, seeds=(1, 2), selection=SELECTION, done=partly, progress=False
     )
     assert choice_in(again["others"][2]) == choice_in(scores["others"][1])
+    by_number = replace(SELECTION, learning_rate=0.5)
+    chosen = {"others": scores["others"]}
+    other = score_heads(
+        llama, tasks[:1], seeds=(1,), selection=by_number, done=chosen, progress=False
+    )
+    assert origin(other["colours"][1]).config["learning_rate"] == 0.5
 
 
 def test_a_comparison_chooses_before_its_methods_and_goes_on_with_the_choice(
@@ -240,6 +246,11 @@ def test_a_comparison_chooses_before_its_methods_and_goes_on_with_the_choice(
         llama, [task], names, settings=settings, done=found.runs, seeds=(42, 43), progress=False
     )
     assert again.seeds == (42, 43)
+    first, second = (run.steps for run in again.runs if run.method == "random-heads")
+    shared = ["Stage 1 on colours", "colours-42", "Stage 2 on colours"]
+    assert [step["step"] for step in second[:3]] == shared
+    assert list(second[:3]) == list(first[:3])  # and their costs with them
+    assert all(step["tokens"] > 0 for step in second[:3])
 
 
 def test_a_method_that_needs_no_stage_of_lofit_chooses_nothing(
@@ -271,7 +282,6 @@ def test_a_sweep_over_heads_chooses_at_each_share(
 def test_auto_is_for_the_stages_of_lofit_alone() -> None:
     with pytest.raises(LofitLensError, match="two stages of LoFiT"):
         TrainingConfig(learning_rate="auto").rate  # noqa: B018
-    assert as_before(TUNING, [{"learning_rate": 0.5}]) is TUNING
 
 
 def test_a_choice_is_forgotten_when_another_rate_is_set(llama: TransformerBridge) -> None:

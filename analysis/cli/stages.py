@@ -15,6 +15,14 @@ from lofit_lens.analysis.cli.running import RunningOptions
 from lofit_lens.analysis.cli.shared import Json, Out, Overwrite, Quiet
 from lofit_lens.analysis.cli.task_options import TaskOptions, name_of
 
+Heads = Annotated[
+    str,
+    typer.Option(
+        help="What scores the heads: lofit (stage 1), bias-norm, probes, probe-layers, gates, "
+        "attribution, random or layer-matched."
+    ),
+]
+
 
 @with_options(
     model_options=ModelOptions,
@@ -22,6 +30,7 @@ from lofit_lens.analysis.cli.task_options import TaskOptions, name_of
     chat=ChatOptions,
     head_options=HeadOptions,
     training=TrainingOptions,
+    running=RunningOptions,
 )
 def lofit(
     *,
@@ -30,11 +39,12 @@ def lofit(
     chat: ChatOptions,
     head_options: HeadOptions,
     training: TrainingOptions,
+    running: RunningOptions,
     out: Out,
+    heads: Heads = "lofit",
     random_draws: Annotated[
         int, typer.Option(help="Sets of random heads to tune beside the selected ones.", min=0)
     ] = 0,
-    overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -48,6 +58,7 @@ def lofit(
         from lofit_lens.analysis.cli.hints import doubt
         from lofit_lens.analysis.inside.explorer.cards import head_cards
         from lofit_lens.analysis.inside.explorer.measure import short_prompt
+        from lofit_lens.analysis.kinds.lofit import check_chosen
         from lofit_lens.analysis.kinds.lofit import lofit as run_lofit
         from lofit_lens.analysis.runs import CARDS, RunFolder
         from lofit_lens.attention import heads_of
@@ -56,7 +67,8 @@ def lofit(
         from lofit_lens.identity import source_of
         from lofit_lens.scoring import Evaluation
 
-        folder = RunFolder.new(out, overwrite=overwrite)
+        folder = RunFolder.new(out, overwrite=running.overwrite, resume=running.resume)
+        check_chosen(heads)
         model_options.check()
         tasks = task_options.load(training.seed)
         head_options.check()
@@ -69,7 +81,8 @@ def lofit(
         k = number_of_heads(total, k=head_options.k, fraction=head_options.fraction)
         configs = [(training.selection(t), training.tuning(t, k / total)) for t in tasks]
         report.say(f"{Path(source_of(model)[0]).name}: {k} of {total} heads; {name_of(tasks)}")
-        folder.clear()
+        if not running.resume:
+            folder.clear()
         runs = []
         for i, (task, (selection, tuning)) in enumerate(zip(tasks, configs, strict=True)):
             fold = folder.fold(i, len(tasks))
@@ -79,11 +92,15 @@ def lofit(
                     model,
                     task,
                     k=k,
+                    heads=heads,
                     selection=selection,
                     tuning=tuning,
                     random_draws=random_draws,
                     out=fold,
+                    on_failure=report.fail,
                     batch_size=model_options.batch_size,
+                    together=running.together,
+                    workers=running.workers,
                     progress=not quiet,
                 )
             )
@@ -139,21 +156,24 @@ def select(
     head_options: HeadOptions,
     training: TrainingOptions,
     out: Out,
+    heads: Heads = "lofit",
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Stage 1: score every head for a task.
+    """Stage 1, or another way to score every head for a task.
 
     Writes scores.json and, with --k or --fraction, heads.npy in LoFiT's own format.
     """
     with command(as_json, quiet) as report:
+        from lofit_lens.analysis.kinds.lofit import check_chosen, score_heads_by
+        from lofit_lens.analysis.methods.settings import Settings
         from lofit_lens.analysis.runs import RunFolder
         from lofit_lens.attention import heads_of
         from lofit_lens.heads import number_of_heads
-        from lofit_lens.selection import select_heads
 
         folder = RunFolder.new(out, overwrite=overwrite)
+        check_chosen(heads)
         model_options.check()
         tasks = task_options.load(training.seed)
         head_options.check(needed=False)
@@ -166,20 +186,26 @@ def select(
         wanted = {"k": head_options.k, "fraction": head_options.fraction}
         if any(value is not None for value in wanted.values()):
             number_of_heads(total, **wanted)
-        configs = [training.selection(task) for task in tasks]
+        share = head_options.share(0.1) or 0.1
+        configs = [
+            Settings(selection=training.selection(task), tuning=training.tuning(task, share))
+            for task in tasks
+        ]
         folder.clear()
         chosen = []
         for i, (task, config) in enumerate(zip(tasks, configs, strict=True)):
             fold = folder.fold(i, len(tasks))
-            scores = select_heads(model, task, config, progress=not quiet)
+            scores = score_heads_by(
+                heads, model, task, config, seed=training.seed, progress=not quiet
+            )
             scores.save(fold / "scores.json")
             report.add_training(f"Stage 1 on {task.name}", scores.provenance)
             lines = f"{task.name}\n{scores.frame().head(20).to_string(index=False)}"
             if any(value is not None for value in wanted.values()):
-                heads = scores.top(**wanted)
-                heads.save(fold / "heads.npy")
-                chosen.append([list(head) for head in heads])
-                lines += f"\nheads: {' '.join(map(str, heads))}"
+                best = scores.top(**wanted)
+                best.save(fold / "heads.npy")
+                chosen.append([list(head) for head in best])
+                lines += f"\nheads: {' '.join(map(str, best))}"
             report.add(lines)
         told = {"chat": tasks[0].source.get("chat"), "heads": chosen, **report.noted}
         folder.finish("select", model, task=name_of(tasks), **told)

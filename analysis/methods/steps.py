@@ -34,7 +34,8 @@ RATE_SCHEMA = 1
 
 def learned_from(task: Task) -> Any:
     """What is fitted on a task depends on: its data, how it is trained on and how validation is scored."""
-    return [task.name, task.data_hash(), task.objective, task.scoring, task.source.get("chat")]
+    scored = task.scoring.to_json()
+    return [task.name, task.data_hash(), task.objective, scored, task.source.get("chat")]
 
 
 @dataclass(frozen=True)

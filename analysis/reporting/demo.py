@@ -76,7 +76,7 @@ def as_text(demo: Demo) -> str:
                     f", p {row['p_holm']:.2g}"
                 )
             lines.append(line)
-    lines.append(f"\nHeads of one task on another, accuracy in % ({MARKS})")
+    lines.append(f"\nHeads of one task on another, main metric in % ({MARKS})")
     for matrix in demo.matrices.values():
         lines += ["", _matrix_text(matrix.frame(), len(matrix.runs[0].heads))]
     lines.append("\nHow alike the heads of different seeds are (Jaccard; of random sets)")

@@ -18,6 +18,7 @@ from lofit_lens.analysis.reporting.origins import (
 from lofit_lens.analysis.reporting.plots import Plot, traces_frame
 from lofit_lens.analysis.reporting.section import Section
 from lofit_lens.analysis.study.lofit_table import lofit_bars, lofit_table
+from lofit_lens.analysis.study.paired import DIFFERENCE, mark
 from lofit_lens.analysis.tables.tables import as_html
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def _scores(study: Study) -> Section | None:
     return _section("scores", "Scores", parts, plots)
 
 
-_TESTED = ["task", "method", "metric", "difference", "difference_low", "difference_high", "p_holm"]
+_TESTED = ["task", "method", "metric", *DIFFERENCE, "p_holm"]
 
 
 def _transfer(study: Study) -> Section | None:
@@ -168,7 +169,7 @@ def _percent(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(**{name: (100 * frame[name]).round(1) for name in shares})
 
 
-_SHARES = ("value", "low", "high", "relative", "difference", "difference_low", "difference_high")
+_SHARES = ("value", "low", "high", "relative", *DIFFERENCE)
 
 
 def by_task(frame: pd.DataFrame) -> pd.DataFrame:
@@ -182,7 +183,7 @@ def by_task(frame: pd.DataFrame) -> pd.DataFrame:
         if not pd.isna(row["low"]):
             cell += f" [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
         if row.get("difference", 0) > 0:
-            cell += "*" if row["p_holm"] < 0.05 else "+" if row["p_holm"] < 0.1 else ""
+            cell += mark(row["p_holm"])
         rows.setdefault((row["method"], heads), {})[f"{row['task']}, {row['metric']}"] = cell
     columns = dict.fromkeys(column for cells in rows.values() for column in cells)
     lines = [
