@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
@@ -112,7 +113,7 @@ class Rate(Step[RateChoice]):
         """As "Stage 2 on truthfulqa"."""
         return f"Stage {1 if self.stage == 'selection' else 2} on {self.auto.task.name}"
 
-    @property
+    @cached_property
     def needs(self) -> tuple[Step[Any], ...]:
         """The heads of stage 2."""
         return () if self.heads is None else self.heads.needs
@@ -204,7 +205,7 @@ class Select(Step[HeadScores]):
         last = f"-{self.draw}" if self.draw else ""
         return f"{first}{self.task.name}-{self.seed}{last}"
 
-    @property
+    @cached_property
     def needs(self) -> tuple[Step[Any], ...]:
         """A chosen learning rate; the scores that it starts from."""
         row = SELECTORS[self.by]
@@ -218,7 +219,7 @@ class Select(Step[HeadScores]):
             own.pop("seed", None)  # it is replaced
         return [learned_from(self.task), self.by, own, self.seed, self.draw]
 
-    @property
+    @cached_property
     def alike(self) -> str | None:
         """LoFiT's stage 1 with several seeds is one pass."""
         if self.by != "lofit":
@@ -276,7 +277,7 @@ class Tune(Step[Fitted]):
     seed: int
     auto: Auto
 
-    @property
+    @cached_property
     def needs(self) -> tuple[Step[Any], ...]:
         """A chosen learning rate, and the heads."""
         return (*self._rates, *self.heads.needs)
@@ -291,7 +292,7 @@ class Tune(Step[Fitted]):
         config = replace(self.settings.tuning, seed=self.seed)
         return [learned_from(self.task), self.heads.depends(), config]
 
-    @property
+    @cached_property
     def alike(self) -> str:
         """Other heads and seeds on one task with one configuration are one pass."""
         config = replace(self.settings.tuning, seed=0)
@@ -360,7 +361,7 @@ class Fit(Step[Fitted]):
     heads: Chosen | None = None
     also: tuple[Step[Any], ...] = ()
 
-    @property
+    @cached_property
     def needs(self) -> tuple[Step[Any], ...]:
         """The heads, and what else it takes."""
         return (*self.also, *(() if self.heads is None else self.heads.needs))

@@ -37,7 +37,7 @@ RECORDS, EDITS = "records", "edits"
 STORED = (RECORDS, EDITS, "scores", "rates")
 """The folders of a store."""
 
-BENCH = ("model", "tokenizer", "shape", "without", "versions")
+BENCH = ("model", "dtype", "tokenizer", "shape", "without", "versions")
 """What of a bench the products of steps depend on; scores depend on its texts as well."""
 
 
