@@ -25,7 +25,7 @@ from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.selection import select_heads, select_together
 from lofit_lens.tasks import Task
 from lofit_lens.training import History, SelectionConfig, TrainingConfig, TuningConfig, rates
-from lofit_lens.training.rates import RateChoice, as_before, with_rate
+from lofit_lens.training.rates import RateChoice, with_rate
 from lofit_lens.tuning import tune_heads, tune_together
 from tests.helpers import N_HEADS, N_LAYERS
 from tests.test_training import colour_task
@@ -264,7 +264,6 @@ def test_a_sweep_over_heads_chooses_at_each_share(
 def test_auto_is_for_the_stages_of_lofit_alone() -> None:
     with pytest.raises(LofitLensError, match="two stages of LoFiT"):
         TrainingConfig(learning_rate="auto").rate  # noqa: B018
-    assert as_before(TUNING, [{"learning_rate": 0.5}]) is TUNING
 
 
 def test_a_choice_is_forgotten_when_another_rate_is_set(llama: TransformerBridge) -> None:

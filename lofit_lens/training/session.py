@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lofit_lens.edits.edit import Edit
-from lofit_lens.fast.memory import peak_memory, ran_out
+from lofit_lens.fast.memory import halved
 from lofit_lens.fast.training_passes import AT_ONCE, GroupLogprobs, training_passes
 from lofit_lens.tasks.task import Objective
 from lofit_lens.training.checkpointing import checkpointing
@@ -37,7 +37,7 @@ class Trainee:
     Attributes:
         parameters: What is trained, in place.
         generator: Draws the order of the examples.
-        learning_rate: Its peak learning rate.
+        config: How it is trained.
         penalty: Added to the loss of each step, beside the L1 term of the configuration; it must
             not run the model.
         history: What has happened so far.
@@ -46,10 +46,13 @@ class Trainee:
 
     parameters: Sequence[Tensor]
     generator: torch.Generator
-    learning_rate: float
+    config: TrainingConfig
     penalty: Callable[[], Tensor] | None = None
     history: History = field(default_factory=History)
     stopped: str | None = None
+
+    def __post_init__(self) -> None:
+        self.learning_rate = self.config.rate
 
     def backward_of_penalties(self, l1: float) -> None:
         """Add the gradients of the penalties."""
@@ -109,13 +112,15 @@ class Session:
             label: What stands beside the bar.
             progress: Whether to show a bar.
         """
-        with peak_memory(next(self.model.original_model.parameters()).device) as peak:
-            self._train([*train, *val], len(train), label, progress=progress)
+        device, peak = next(self.model.original_model.parameters()).device, None
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        self._train([*train, *val], len(train), label, progress=progress)
+        if device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(device)
         steps = -(-len(train) // self.config.batch_size)
         for trainee in self.trainees:
-            trainee.history = replace(
-                trainee.history, peak_memory=peak.bytes, steps_per_epoch=steps
-            )
+            trainee.history = replace(trainee.history, peak_memory=peak, steps_per_epoch=steps)
 
     def _train(self, items: Sequence[Item], n_train: int, label: str, *, progress: bool) -> None:
         config = self.config
@@ -255,8 +260,7 @@ class _Work:
         """The summed loss of each trainee's items, without gradients."""
         texts = max(len(item.texts) for item in self.items)
 
-        def measured() -> dict[int, float]:
-            size = self.part
+        def measured(size: int) -> dict[int, float]:
             if self.session.config.micro_batch_size is None:
                 size = max(size, AT_ONCE // texts)
             found = dict.fromkeys(batches, 0.0)
@@ -273,14 +277,14 @@ class _Work:
         """Accumulate the gradient of the mean loss of each trainee's batch; the losses alone."""
         weights = {trainee: self.weight(numbers) for trainee, numbers in batches.items()}
 
-        def accumulated() -> dict[int, float]:
+        def accumulated(size: int) -> dict[int, float]:
             for trainee in batches:
                 for parameter in self.session.trainees[trainee].parameters:
                     parameter.grad = None
             found = dict.fromkeys(batches, 0.0)
-            for start in range(0, max(map(len, batches.values())), self.part):
+            for start in range(0, max(map(len, batches.values())), size):
                 parts = self.losses(
-                    {t: numbers[start : start + self.part] for t, numbers in batches.items()}
+                    {t: numbers[start : start + size] for t, numbers in batches.items()}
                 )
                 means = [part / weights[trainee] for trainee, part in parts.items()]
                 torch.stack(means).sum().backward()
@@ -290,13 +294,9 @@ class _Work:
 
         return self._within_memory(accumulated)
 
-    def _within_memory(self, work: Callable[[], dict[int, float]]) -> dict[int, float]:
+    def _within_memory(self, work: Callable[[int], dict[int, float]]) -> dict[int, float]:
         """Do some work; under "auto" with smaller parts, from the start, when memory runs out."""
-        while True:
-            try:
-                return work()
-            except RuntimeError as error:
-                automatic = self.session.config.micro_batch_size == "auto"
-                if not automatic or self.part == 1 or not ran_out(error):
-                    raise
-            self.part //= 2
+        if self.session.config.micro_batch_size != "auto":
+            return work(self.part)
+        found, self.part = halved(work, self.part)
+        return found
