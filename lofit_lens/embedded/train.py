@@ -26,6 +26,7 @@ from lofit_lens.embedded.card import write_card
 from lofit_lens.embedded.corpus import Document, Mix, documents
 from lofit_lens.embedded.gates import read_gates
 from lofit_lens.embedded.tokenizer import learn_tokenizer
+from lofit_lens.files import write_json
 from lofit_lens.model import load_model
 
 LOG_FILE = "training.json"
@@ -97,7 +98,7 @@ def train(recipe: Recipe, out: Path, *, progress: bool = True) -> dict[str, Any]
         "gates": {ability: reading.to_json() for ability, reading in readings.items()},
         "failures": {ability: reading.failures() for ability, reading in readings.items()},
     }
-    (out / LOG_FILE).write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
+    write_json(out / LOG_FILE, log)
     write_card(out, log)
     return log
 
