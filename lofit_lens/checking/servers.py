@@ -68,13 +68,8 @@ def servers_of(architecture: str) -> dict[str, Reading]:
     Args:
         architecture: Class of the exported checkpoint, as "LlamaForCausalLM".
     """
-    found = _READ.get(architecture, [Reading("not found out")] * len(SERVERS))
+    found = READ.get(architecture, [Reading("not found out")] * len(SERVERS))
     return dict(zip(SERVERS, found, strict=True))
-
-
-def families() -> tuple[str, ...]:
-    """The classes of which at least one server was read."""
-    return tuple(_READ)
 
 
 def _reading(cell: str) -> Reading:
@@ -84,4 +79,5 @@ def _reading(cell: str) -> Reading:
 
 
 _ROWS = [re.split(r"\s{2,}", row) for row in _TABLE.strip().splitlines()]
-_READ = {family: [_reading(cell) for cell in cells] for family, *cells in _ROWS}
+READ = {family: [_reading(cell) for cell in cells] for family, *cells in _ROWS}
+"""The classes of which at least one server was read, and what each of `SERVERS` does."""
