@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,7 +16,7 @@ from lofit_lens.analysis.study.keys import as_json, key_of
 from lofit_lens.analysis.study.step import Step
 from lofit_lens.attention import heads_of
 from lofit_lens.errors import LofitLensError
-from lofit_lens.files import read_json, write_whole
+from lofit_lens.files import read_json, write_json
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
 from lofit_lens.selection import select_together
@@ -141,8 +140,7 @@ class Rate(Step[RateChoice]):
 
     def write(self, product: RateChoice, path: Path) -> None:
         """Write the choice as JSON."""
-        content = {"schema": RATE_SCHEMA, **product.to_json()}
-        write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
+        write_json(path, {"schema": RATE_SCHEMA, **product.to_json()})
 
     def read(self, path: Path) -> RateChoice:
         """Read what `write` wrote."""
