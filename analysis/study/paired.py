@@ -1,8 +1,6 @@
-"""What makes scores of different edits comparable item by item, and the files they lie in."""
+"""What makes scores of different edits comparable item by item."""
 
 from __future__ import annotations
-
-import re
 
 import numpy as np
 from jaxtyping import Float
@@ -44,11 +42,6 @@ def main_scores(evaluation: Evaluation) -> Float[np.ndarray, " item"]:
     """The main metric of each item."""
     metric = evaluation.metric_names[0]
     return np.array([record[metric] for record in evaluation.records], dtype=np.float64)
-
-
-def plain(name: str) -> str:
-    """A name as part of a file name."""
-    return re.sub(r"[^\w.-]+", "-", name)
 
 
 def _protocol(evaluation: Evaluation) -> dict[str, object]:
