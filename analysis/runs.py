@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lofit_lens.analysis.study.store import command_line, write_json
+from lofit_lens.analysis.kinds.lofit import KIND as LOFIT
+from lofit_lens.analysis.study.store import STORED, command_line, write_json
 from lofit_lens.edits.files import DESCRIPTION, TENSORS
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError
@@ -37,17 +39,22 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def new(cls, path: Path, *, overwrite: bool = False) -> RunFolder:
+    def new(cls, path: Path, *, overwrite: bool = False, resume: bool = False) -> RunFolder:
         """A folder to write to; refused, before any work is done, if it holds results.
 
         Raises:
-            LofitLensError: The folder holds results and `overwrite` is off, or it is a file.
+            LofitLensError: The folder holds results and neither `overwrite` nor `resume` is on, both
+                are, or it is a file.
         """
+        if overwrite and resume:
+            raise LofitLensError(
+                "--overwrite removes what --resume would go on with; give one of them."
+            )
         if path.is_file():
             raise LofitLensError(f"{path} is a file; name a folder with --out.")
         folder = cls(path)
         earlier = folder.files()
-        if earlier and not overwrite:
+        if earlier and not (overwrite or resume):
             raise LofitLensError(
                 f"{path} holds the results of a run, such as {earlier[0]}. Name another folder, or give "
                 "--overwrite to remove them."
@@ -58,6 +65,10 @@ class RunFolder:
         """Remove the results of an earlier run, and nothing else; call when all is ready to run."""
         for file in self.files():
             Path(file).unlink()
+        for place in [self.path, *self.path.glob("fold-*")]:
+            for part in STORED if (place / LOFIT.marker).is_file() else ():
+                shutil.rmtree(place / part, ignore_errors=True)
+            (place / LOFIT.marker).unlink(missing_ok=True)
 
     def fold(self, i: int, n_folds: int) -> Path:
         """The folder of a fold."""

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from benchmarks.models import Subject
 from lofit_lens.edits.edit import Edit
-from lofit_lens.fast.repeated import repeated_passes
 from lofit_lens.fast.switches import shortcuts
+from lofit_lens.fast.training_passes import training_passes
 from lofit_lens.tokens import EncodedText
 
 
@@ -39,7 +39,7 @@ def passes(
     groups = [(text,) for text in texts]
     with ExitStack() as stack:
         with shortcuts(fast):
-            context = repeated_passes(model, groups, edit)
+            context = training_passes(model, groups, edit)
             run: Callable[..., Tensor] = stack.enter_context(context)
 
         def logprobs(numbers: Sequence[int]) -> Tensor:

@@ -15,7 +15,7 @@ from benchmarks.steps import BATCH
 from benchmarks.texts import Texts
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.heads import HeadSet
-from lofit_lens.tasks.task import Example, MultipleChoice, Task
+from lofit_lens.tasks import Example, MultipleChoice, Task
 from lofit_lens.training import TuningConfig
 from lofit_lens.tuning import tune_heads, tune_together
 

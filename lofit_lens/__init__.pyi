@@ -5,7 +5,9 @@ from .chat import ChatTemplate as ChatTemplate
 from .checking.model_check import ModelCheck as ModelCheck
 from .checking.model_check import check_model as check_model
 from .edits.edit import Edit as Edit
+from .edits.files import load_edit as load_edit
 from .edits.files import load_intervention as load_intervention
+from .edits.files import save_edit as save_edit
 from .edits.files import save_intervention as save_intervention
 from .edits.on_heads import HeadIntervention as HeadIntervention
 from .edits.on_residual import ResidualIntervention as ResidualIntervention

@@ -31,12 +31,12 @@ from lofit_lens.analysis import (
     transfer_matrix,
 )
 from lofit_lens.analysis.kinds.demo import QUICK, run_demo
+from lofit_lens.analysis.kinds.lofit import LofitRun, lofit
 from lofit_lens.analysis.measure.side_effects import sample_texts
 from lofit_lens.embedded.settings import SELECTION, TUNING
 from lofit_lens.embedded.world import Ability
 from lofit_lens.files import read_json_gz, write_json_gz
 from lofit_lens.model import load_model
-from lofit_lens.analysis.kinds.lofit import LofitRun, lofit
 from lofit_lens.tasks import ExactMatch, Task
 from lofit_lens.tasks.embedded import embedded
 

@@ -146,7 +146,7 @@ def test_figure_2_switches_between_relative_and_accuracy(open_page: Open) -> Non
 
     title = page.locator("#transfer-1 .gtitle")
     relative, accuracy = (
-        page.get_by_role("button", name=name, exact=True) for name in ("relative", "accuracy")
+        page.get_by_role("button", name=name, exact=True) for name in ("relative", "score")
     )
     assert top_left() == pytest.approx(100)
     before = title.text_content()

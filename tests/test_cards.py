@@ -29,7 +29,7 @@ from lofit_lens.errors import LofitLensError, ModelMismatchError
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import Head
 from lofit_lens.provenance import learned_on
-from lofit_lens.tasks.task import Example, MultipleChoice, Task
+from lofit_lens.tasks import Example, MultipleChoice, Task
 from tests.helpers import (
     N_HEADS,
     N_LAYERS,

@@ -12,10 +12,10 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from lofit_lens.analysis.causal.ablation import mean_ablation, zero_ablation
 from lofit_lens.analysis.causal.controls import others_like
-from lofit_lens.analysis.kinds.causal import causal_curves
 from lofit_lens.analysis.causal.patching import PatchIntervention
-from lofit_lens.analysis.kinds.curves import CHOSEN, CURVES, RANDOM, CausalCurves
 from lofit_lens.analysis.causal.stacking import StackedEdits
+from lofit_lens.analysis.kinds.causal import causal_curves
+from lofit_lens.analysis.kinds.curves import CHOSEN, CURVES, RANDOM, CausalCurves
 from lofit_lens.analysis.study.paired import RESAMPLES
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError, ModelMismatchError, UnsupportedError
@@ -23,7 +23,7 @@ from lofit_lens.heads import HeadSet
 from lofit_lens.plotting import NEUTRAL, TEMPLATE
 from lofit_lens.scoring import evaluate
 from lofit_lens.statistics import crossed_interval, holm, paired_difference
-from lofit_lens.tasks.task import ExactMatch, Example, MultipleChoice, Task
+from lofit_lens.tasks import ExactMatch, Example, MultipleChoice, Task
 from tests.helpers import N_HEADS, N_LAYERS, draw_edit, type_checks_off
 from tests.test_causal_ablation import some_heads
 

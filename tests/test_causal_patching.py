@@ -23,7 +23,7 @@ from lofit_lens.errors import LofitLensError, ModelMismatchError, UnsupportedErr
 from lofit_lens.heads import HeadSet
 from lofit_lens.provenance import learned_on
 from lofit_lens.scoring import answer_logprobs, evaluate, generate_greedily
-from lofit_lens.tasks.task import ExactMatch
+from lofit_lens.tasks import ExactMatch
 from lofit_lens.tokens import EncodedText
 from tests.helpers import (
     FAMILIES,

@@ -88,7 +88,8 @@ def test_what_is_trained_on_is_the_conversation_up_to_the_end_of_the_turn(
     plain, end = made_up(), model.tokenizer.convert_tokens_to_ids("</s>")
     if name == "plain":
         end = model.tokenizer.convert_tokens_to_ids("<|end|>")
-    items = encode_items(Encoder(model), plain.as_chat(model.tokenizer).train, objective)
+    train = plain.as_chat(model.tokenizer).train
+    items = encode_items(Encoder(model), train, objective, plain.scoring)
     for example, item in zip(plain.train, items, strict=True):
         answers = (example.correct[0], example.incorrect[0])[: len(item.texts)]
         for answer, text in zip(answers, item.texts, strict=True):
@@ -105,7 +106,7 @@ def test_what_is_trained_on_is_the_conversation_up_to_the_end_of_the_turn(
 def test_under_choice_the_end_of_the_turn_is_not_trained(chat_model: Loader) -> None:
     model = chat_model("plain")
     task = made_up().as_chat(model.tokenizer)
-    for item in encode_items(Encoder(model), task.train, "choice"):
+    for item in encode_items(Encoder(model), task.train, "choice", task.scoring):
         assert all(text.ids[-1] < VOCAB for text in item.texts)
 
 
@@ -131,20 +132,22 @@ def test_candidates_score_what_plain_hugging_face_gives_on_the_same_ids(
 def test_the_template_up_to_the_question_is_run_once_and_scores_stay(
     chat_model: Loader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lofit_lens.scoring import logprobs
+    from lofit_lens.fast.forward_passes import ForwardPasses
+    from lofit_lens.fast.trial import try_shortcuts
 
     model = chat_model("system")
     task = made_up().as_chat(model.tokenizer, "Answer with the name of a colour.")
     edit, encoder = draw_edit(model), Encoder(model)
     texts = [t for e in task.test for t in encoder.candidates(e.prompt, e.correct + e.incorrect)]
     kept: list[int] = []
-    run_past = logprobs.run_past
+    keys_values = ForwardPasses.keys_values
+    try_shortcuts(model)
 
-    def watched(model: Any, tokens: Any, *args: Any, **options: Any) -> Any:
+    def watched(passes: ForwardPasses, tokens: Any) -> Any:
         kept.append(tokens.shape[1])
-        return run_past(model, tokens, *args, **options)
+        return keys_values(passes, tokens)
 
-    monkeypatch.setattr(logprobs, "run_past", watched)
+    monkeypatch.setattr(ForwardPasses, "keys_values", watched)
     shared = answer_logprobs(model, texts, edit)
     head = encoder.prompt(ChatPrompt(task.test[0].prompt.before)).ids  # pyright: ignore
     assert len(kept) == 1
@@ -397,7 +400,7 @@ def test_a_real_chat_model_reads_its_own_template(smollm2: Path, data_dir: Path)
         for before, after in zip(plain.test[:20], task.test[:20], strict=True):
             asked = templated(tokenizer, conversation(before, system))
             assert list(encoder.prompt(after.prompt).ids) == asked
-        (item,) = encode_items(encoder, task.train[:1], "sft")
+        (item,) = encode_items(encoder, task.train[:1], "sft", task.scoring)
         told = {"role": "assistant", "content": plain.train[0].correct[0]}
         whole = templated(tokenizer, [*conversation(plain.train[0], system), told], is_open=False)
         assert list(item.texts[0].ids) == whole[:-1]  # the line break behind the end of the turn

@@ -18,7 +18,7 @@ from lofit_lens.checking.memory import memory_needed, mlp_width
 from lofit_lens.checking.servers import SERVERS, families, servers_of
 from lofit_lens.errors import LofitLensError, UnsupportedError
 from lofit_lens.export import export_checkpoint
-from lofit_lens.fast.trust import standing
+from lofit_lens.fast.trial import try_shortcuts
 from lofit_lens.loading.find import find_model
 from lofit_lens.model import load_model
 from lofit_lens.scoring import evaluate
@@ -174,7 +174,7 @@ def wide_llama(folder: Path) -> Path:
 def test_the_estimated_memory_is_near_what_is_measured(tmp_path: Path) -> None:
     folder = wide_llama(tmp_path / "wide")
     model = load_model(folder, device="cpu")
-    standing(model)
+    try_shortcuts(model)
     words = "The colour of the house is red and the cat is grey. " * 6
     rows = [{"q": f"{i % 10} {words}", "a": "a cat"} for i in range(20)]
     file = tmp_path / "rows.jsonl"

@@ -12,14 +12,15 @@ import pytest
 import torch
 
 from lofit_lens.analysis.baselines.contrast_edit import ContrastIntervention
-from lofit_lens.analysis.comparison.bench import base_name, check_effect
 from lofit_lens.analysis.kinds.compare import compare
 from lofit_lens.analysis.kinds.comparison import Comparison
-from lofit_lens.analysis.study.record import Record
+from lofit_lens.analysis.measure.effect import check_effect
 from lofit_lens.analysis.measure.side_effects import sample_texts
 from lofit_lens.analysis.methods.names import ALIASES, named_methods
 from lofit_lens.analysis.methods.recipes import RIVALS
 from lofit_lens.analysis.methods.settings import Fitted, Leaky, Settings
+from lofit_lens.analysis.study.cell import base_name
+from lofit_lens.analysis.study.record import Record
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.embedded.settings import SELECTION, TUNING
 from lofit_lens.embedded.world import Ability
@@ -235,9 +236,9 @@ def test_iti_compat_is_refused_where_answers_are_too_short_for_it(
     before = evaluate(model, task, progress=False)
     after = evaluate(model, task, shift(model, 3.0).with_scope("iti_compat"), progress=False)
     with pytest.raises(ScoringError, match="iti_compat"):
-        check_effect(before, after, kl=1.0)
+        check_effect(task.scoring, before, after, kl=1.0)
     after = evaluate(model, task, shift(model, 3.0).with_scope("after_prompt"), progress=False)
-    check_effect(before, after, kl=1.0)
+    check_effect(task.scoring, before, after, kl=1.0)
 
 
 def test_iti_compat_and_all_both_move_multiple_choice_and_differ(

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from lofit_lens.analysis.kinds.comparison import Comparison
-from lofit_lens.analysis.study.record import Record, Cost
 from lofit_lens.analysis.study.paired import RESAMPLES
+from lofit_lens.analysis.study.record import Cost, Record
 from lofit_lens.errors import LofitLensError
 from lofit_lens.files import read_json_gz, write_json_gz
 from lofit_lens.scoring.evaluation import Evaluation

@@ -7,12 +7,12 @@ from html.parser import HTMLParser
 
 import pytest
 
+from lofit_lens.analysis.kinds.comparison import Comparison
+from lofit_lens.analysis.published import published
+from lofit_lens.analysis.study.record import Cost
 from lofit_lens.analysis.tables.cells import count, legend
 from lofit_lens.analysis.tables.latex import as_latex, escaped
-from lofit_lens.analysis.kinds.comparison import Comparison
-from lofit_lens.analysis.study.record import Cost
 from lofit_lens.analysis.tables.tables import as_html, as_markdown, as_text
-from lofit_lens.analysis.published import published
 from lofit_lens.errors import LofitLensError
 from tests.test_comparison import METHODS, run, single, whole
 

@@ -23,7 +23,7 @@ from lofit_lens.errors import LofitLensError, ModelMismatchError, UnsupportedErr
 from lofit_lens.model import load_model
 from lofit_lens.positions import TOKEN_SCOPES
 from lofit_lens.scoring import answer_logprobs, evaluate, generate_greedily
-from lofit_lens.tasks.task import Example, MultipleChoice, Task
+from lofit_lens.tasks import Example, MultipleChoice, Task
 from lofit_lens.tokens import EncodedText, Encoder
 from tests.helpers import (
     CONTEXT,

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pytest
 import torch
+from lofit_lens.analysis.demo.workers import Job, job_runner
+from lofit_lens.analysis.transfer.stages import tune_and_score
 from typer.testing import CliRunner
 
 from lofit_lens.analysis.cli.main import app
-from lofit_lens.analysis.reporting.demo import open_demo
 from lofit_lens.analysis.kinds.demo import QUICK, WHOLE, Demo, Sample
-from lofit_lens.analysis.demo.workers import Job, job_runner
 from lofit_lens.analysis.kinds.matrix import TransferMatrix
+from lofit_lens.analysis.reporting.demo import open_demo
 from lofit_lens.analysis.study.record import Record
-from lofit_lens.analysis.transfer.stages import tune_and_score
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.embedded.settings import TUNING
 from lofit_lens.errors import LofitLensError, TrainingStopped

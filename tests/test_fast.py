@@ -15,14 +15,14 @@ from lofit_lens.analysis.baselines.loreft import LoReFT
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.edits.on_residual import ResidualIntervention
 from lofit_lens.errors import LofitLensError
-from lofit_lens.fast.direct import COUNTS, direct
-from lofit_lens.fast.passes import summed_logprobs
-from lofit_lens.fast.past import joined, run_past
-from lofit_lens.fast.repeated import repeated_passes
+from lofit_lens.fast.in_force import in_force
+from lofit_lens.fast.keys_values import joined
+from lofit_lens.fast.layout import lay_out, side_by_side, stack
 from lofit_lens.fast.replay import Replay
-from lofit_lens.fast.rows import lay_out, side_by_side, stack
 from lofit_lens.fast.switches import taken
-from lofit_lens.fast.trust import standing
+from lofit_lens.fast.training_passes import training_passes
+from lofit_lens.fast.trial import try_shortcuts
+from lofit_lens.fast.wrappers import only_counts
 from lofit_lens.scoring.logprobs import answer_logprobs
 from lofit_lens.tokens import EncodedText, Encoder
 from lofit_lens.training.config import TuningConfig
@@ -84,7 +84,7 @@ def gradients(
     edit, parameters = trained(edit)
     with (
         ll.shortcuts(**switches),
-        repeated_passes(model, GROUPS, edit) as logprobs,
+        training_passes(model, GROUPS, edit) as logprobs,
     ):
         found = logprobs(groups, [0] * len(groups))
         found.sum().backward()
@@ -100,11 +100,11 @@ def test_going_past_silent_hook_points_gives_the_logits_of_plain_hugging_face(
     family: str, tiny_model: ModelBuilder, tiny_folder: Callable[[str], Path]
 ) -> None:
     model, tokens = tiny_model(family), torch.tensor([TEXTS[0].ids, TEXTS[0].ids])
-    standing(model)
+    try_shortcuts(model)
     wrappers = list(model.original_model.modules())
     settings = str(model.original_model.config)
-    with torch.no_grad(), direct(model) as is_direct:
-        assert is_direct
+    with torch.no_grad(), in_force(model) as passes:
+        assert passes.unwrapped
         kinds = {type(module).__name__ for module in model.original_model.modules()}
         assert not any("Bridge" in kind for kind in kinds)
         found = model.original_model(tokens).logits
@@ -118,23 +118,23 @@ def test_a_hook_on_any_point_is_still_called_and_the_others_are_passed(
     llama: TransformerBridge,
 ) -> None:
     tokens = torch.tensor([TEXTS[0].ids])
-    standing(llama)
+    try_shortcuts(llama)
     for name in ("blocks.1.attn.hook_pattern", "blocks.0.attn.hook_q", "blocks.2.hook_out",
                  "blocks.1.mlp.hook_post", "ln_final.hook_normalized", "unembed.hook_out"):  # fmt: skip
         seen = []
         with llama.hooks(fwd_hooks=[(name, lambda x, hook, seen=seen: seen.append(x))]):  # noqa: ARG005
             llama(tokens)
-            with direct(llama) as is_direct:
-                assert is_direct
+            with in_force(llama) as passes:
+                assert passes.unwrapped
                 llama.original_model(tokens)
         assert len(seen) == 2, name
         assert torch.allclose(seen[0], seen[1], atol=1e-5), name
 
 
 def test_an_exception_puts_everything_back(llama: TransformerBridge) -> None:
-    standing(llama)
+    try_shortcuts(llama)
     before = list(llama.original_model.modules())
-    with pytest.raises(KeyboardInterrupt), direct(llama):
+    with pytest.raises(KeyboardInterrupt), in_force(llama):
         raise KeyboardInterrupt
     assert list(llama.original_model.modules()) == before
     hf_model: Any = llama.original_model
@@ -145,16 +145,48 @@ def test_processed_weights_and_forks_of_attention_inputs_keep_the_plain_path(
     tiny_model: ModelBuilder,
 ) -> None:
     model = tiny_model("llama")
-    standing(model)
+    try_shortcuts(model)
     model.set_use_attn_result(True)
-    with direct(model) as is_direct:
-        assert not is_direct
+    with in_force(model) as passes:
+        assert not passes.unwrapped
     model.set_use_attn_result(False)
-    with direct(model) as is_direct:
-        assert is_direct
+    with in_force(model) as passes:
+        assert passes.unwrapped
     model.enable_compatibility_mode(disable_warnings=True)
-    with direct(model) as is_direct:
-        assert not is_direct
+    with in_force(model) as passes:
+        assert not passes.unwrapped
+
+
+def test_through_the_door_an_edit_and_hooks_are_in_force_inside_and_gone_outside(
+    llama: TransformerBridge,
+) -> None:
+    edit, hook = draw_edit(llama, heads=[(1, 1)]), ("blocks.2.attn.hook_z", lambda z, hook: 2 * z)  # noqa: ARG005
+    tokens = torch.tensor([TEXTS[0].ids])
+    before = llama(tokens)
+    with llama.hooks(fwd_hooks=[hook]), edit.applied(llama):
+        expected = llama(tokens)
+    with in_force(llama, edit, hooks=[hook]) as passes:
+        assert passes.unwrapped
+        assert torch.allclose(llama.original_model(tokens).logits, expected, atol=1e-5)
+    assert not torch.allclose(before, expected, atol=1e-2)
+    assert torch.equal(llama(tokens), before)
+
+
+def test_texts_share_only_where_no_other_code_and_no_length_stands_against_it(
+    llama: TransformerBridge,
+) -> None:
+    edit, hook = draw_edit(llama, heads=[(1, 1)]), ("blocks.2.hook_out", lambda x, hook: x)  # noqa: ARG005
+    with in_force(llama, edit, longest=9, again=True) as passes:
+        assert passes.continues
+        assert passes.shares_rows
+        assert passes.replay is not None
+    with llama.hooks(fwd_hooks=[hook]), in_force(llama, edit, longest=9, again=True) as passes:
+        assert passes.unwrapped
+        assert not (passes.continues or passes.shares_rows or passes.replay)
+    with in_force(llama, edit, hooks=[hook], longest=9) as passes:
+        assert not (passes.continues or passes.shares_rows)
+    with in_force(llama, draw_loreft(llama), longest=9) as passes:
+        assert not (passes.continues or passes.shares_rows)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "neox"])
@@ -166,8 +198,8 @@ def test_a_changed_weight_of_a_split_projection_is_not_passed_by(
     with torch.no_grad():
         model.blocks[1].attn.v.original_component.weight.mul_(2)
         expected = model(tokens)
-        with direct(model) as is_direct:
-            assert is_direct
+        with in_force(model) as passes:
+            assert passes.unwrapped
             assert torch.allclose(model.original_model(tokens).logits, expected, atol=1e-5)
     assert not torch.allclose(answer_logprobs(model, TEXTS), before, atol=1e-2)
 
@@ -203,9 +235,8 @@ def test_candidates_of_one_prompt_share_a_row(llama: TransformerBridge) -> None:
     def note(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         sizes.append((args[0] if args else kwargs["input_ids"]).shape)
 
-    setattr(note, COUNTS, True)
-    standing(llama)
-    with llama.original_model.register_forward_pre_hook(note, with_kwargs=True):
+    try_shortcuts(llama)
+    with llama.original_model.register_forward_pre_hook(only_counts(note), with_kwargs=True):
         answer_logprobs(llama, TEXTS)
     assert sizes == [(3, len(STARTS[0]) + sum(map(len, ENDS[0])))]
 
@@ -256,7 +287,7 @@ def test_an_edit_of_the_residual_stream_keeps_what_lies_up_to_its_block(
         for switches in ({}, {"enabled": False}):
             with (
                 ll.shortcuts(**switches),
-                repeated_passes(llama, GROUPS, edit) as logprobs,
+                training_passes(llama, GROUPS, edit) as logprobs,
             ):
                 scores = logprobs([0, 1, 2], [0, 0, 0])
                 (gradient,) = torch.autograd.grad(scores.sum(), vectors)
@@ -283,7 +314,7 @@ def test_a_hook_below_the_edit_is_heard_at_every_step(llama: TransformerBridge) 
     calls = []
     with (
         llama.hooks(fwd_hooks=[("blocks.0.hook_out", lambda _x, hook: calls.append(hook.name))]),
-        repeated_passes(llama, GROUPS, edit) as logprobs,
+        training_passes(llama, GROUPS, edit) as logprobs,
     ):
         before = len(calls)
         logprobs([0], [0])
@@ -307,12 +338,8 @@ def test_beyond_the_memory_bound_nothing_is_kept_and_the_result_is_the_same(
 def test_keys_and_values_of_unequal_length_are_padded_on_the_left(
     llama: TransformerBridge,
 ) -> None:
-    standing(llama)
-    with direct(llama):
-        pasts = [
-            run_past(llama, torch.tensor([start[:-1]]), lambda *_: None, direct=True)
-            for start in STARTS
-        ]
+    with in_force(llama) as passes:
+        pasts = [passes.keys_values(torch.tensor([start[:-1]])) for start in STARTS]
     past = joined(pasts)
     assert past.real is not None
     assert past.real.sum(1).tolist() == [len(start) - 1 for start in STARTS]
@@ -367,9 +394,8 @@ def test_texts_in_one_row_do_not_see_one_another(llama: TransformerBridge) -> No
     assert not rows.sees[0, first:, :first].any()
     assert rows.prompt_lengths[0, :first].unique().tolist() == [len(STARTS[2])]
     assert rows.prompt_lengths[0, first:].unique().tolist() == [len(STARTS[0])]
-    standing(llama)
-    with direct(llama), torch.no_grad():
-        found = summed_logprobs(llama, rows, lambda *_: None, direct=True)
+    with in_force(llama) as passes, torch.no_grad():
+        found = passes.logprobs(bundles, [[2, 0], [1]])
     assert torch.allclose(found, answer_logprobs(llama, TEXTS), atol=1e-4)
 
 
@@ -419,7 +445,7 @@ def draw_loreft(model: TransformerBridge) -> LoReFT:
 def test_what_others_do_to_the_batch_is_what_they_do_to_single_texts(
     llama: TransformerBridge, kind: str
 ) -> None:
-    standing(llama)
+    try_shortcuts(llama)
 
     def spare_first(x: Tensor, hook: Any) -> Tensor:
         return torch.cat([x[:, :1], x[:, 1:] + 1], dim=1)

@@ -46,9 +46,7 @@ def test_every_published_cell_and_mark_is_shown_in_both_views() -> None:
     facets = views(transfer_heatmap(paper()))
     models = list(published.FIGURE_2)
     cells = 0
-    for model, relative, absolute in zip(
-        models, facets["relative"], facets["accuracy"], strict=True
-    ):
+    for model, relative, absolute in zip(models, facets["relative"], facets["score"], strict=True):
         for source, row in published.FIGURE_2[model].items():
             for task, cell in zip(published.TASKS, row, strict=True):
                 number, mark = cell.rstrip("*+"), cell.lstrip("0123456789.")
@@ -58,14 +56,14 @@ def test_every_published_cell_and_mark_is_shown_in_both_views() -> None:
                 assert texts(relative)[source, task] == share
                 cells += 1
     assert cells == 36
-    assert sum(text.endswith(("*", "+")) for f in facets["accuracy"] for text in texts(f).values())
+    assert sum(text.endswith(("*", "+")) for f in facets["score"] for text in texts(f).values())
 
 
 def test_models_are_facets_beside_each_other_with_one_colour_axis_a_view() -> None:
     figure: Any = transfer_heatmap(paper())
     titles = [note.text for note in figure.layout.annotations]
     assert titles == [f"<b>{model}</b>" for model in published.FIGURE_2]
-    for view, axis in (("relative", "coloraxis"), ("accuracy", "coloraxis2")):
+    for view, axis in (("relative", "coloraxis"), ("score", "coloraxis2")):
         assert [trace.coloraxis for trace in views(figure)[view]] == [axis] * 3
         assert [trace.xaxis for trace in views(figure)[view]] == ["x", "x2", "x3"]
     assert len({figure.layout[f"yaxis{place}"].domain for place in ("", 2, 3)}) == 1
@@ -96,6 +94,16 @@ def test_colours_diverge_around_own_heads_and_rise_with_accuracy() -> None:
     assert absolute.colorbar.title.text == "accuracy, %"
 
 
+def test_the_figure_names_the_metric_that_its_values_are_of() -> None:
+    one = paper().query("model == 'gemma-7b'")
+    metrics = {"truthfulqa": "MC1", "mquake": "EM", "clutrr": "EM"}
+    figure: Any = transfer_heatmap(one.assign(metric=one["task"].map(metrics)), relative=False)
+    title = figure.layout.title
+    assert title.text == "Cross-task head transfer, MC1 / EM"
+    assert title.subtitle.text.startswith("MC1 / EM in %; outlined")
+    assert figure.layout.coloraxis2.colorbar.title.text == "MC1 / EM, %"
+
+
 def test_numbers_are_legible_on_the_strongest_colours() -> None:
     layout: Any = transfer_heatmap(paper()).layout
     scales = [*layout.coloraxis.colorscale, *layout.coloraxis2.colorscale]
@@ -113,7 +121,7 @@ def luminance(colour: str) -> float:
 def test_the_buttons_switch_traces_titles_and_colour_bars(relative: bool) -> None:
     figure: Any = transfer_heatmap(matrix().frame(zero_shot=True), relative=relative)
     (menu,) = figure.layout.updatemenus
-    assert [button.label for button in menu.buttons] == ["relative", "accuracy"]
+    assert [button.label for button in menu.buttons] == ["relative", "score"]
     assert menu.active == (0 if relative else 1)
     shown = menu.buttons[menu.active]
     visible, layout = shown.args
@@ -210,7 +218,7 @@ def test_hover_texts_of_a_bare_frame_say_what_is_known() -> None:
         "heads from mquake, tuned on truthfulqa<br>78.8% of own heads<br>accuracy 45.8"
     )
     one = paper().query("model == 'gemma-7b'").assign(p=0.03, n=408, metric="EM")
-    hover = views(transfer_heatmap(one))["accuracy"][0].hovertext[1][0]
+    hover = views(transfer_heatmap(one))["score"][0].hovertext[1][0]
     assert hover.endswith("<br>EM 54.7<br>n = 408<br>p = 0.03")
 
 

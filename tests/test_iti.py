@@ -21,7 +21,7 @@ from lofit_lens.analysis.baselines.validation import choose_on_validation
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import HeadSet
-from lofit_lens.tasks.task import ExactMatch, Example, MultipleChoice, Task
+from lofit_lens.tasks import ExactMatch, Example, MultipleChoice, Task
 from lofit_lens.tokens import Encoder
 from tests.helpers import (
     SOME_HEADS,

@@ -16,13 +16,13 @@ import torch
 
 from lofit_lens.analysis.kinds.causal import causal_curves
 from lofit_lens.analysis.kinds.compare import compare
-from lofit_lens.analysis.methods.settings import Settings
+from lofit_lens.analysis.kinds.lofit import lofit
 from lofit_lens.analysis.kinds.transfer import transfer_matrix
+from lofit_lens.analysis.methods.settings import Settings
 from lofit_lens.export import export_checkpoint
 from lofit_lens.folding import fold
 from lofit_lens.heads import HeadSet
 from lofit_lens.model import load_model
-from lofit_lens.analysis.kinds.lofit import lofit
 from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.scoring.generation import generate_greedily
 from lofit_lens.selection import select_heads

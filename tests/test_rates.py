@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from lofit_lens.analysis.transfer.stages import score_heads
 
 from lofit_lens.analysis.kinds.compare import compare
-from lofit_lens.analysis.measure.leaks import sealed
-from lofit_lens.analysis.methods.settings import Settings
+from lofit_lens.analysis.kinds.lofit import lofit
 from lofit_lens.analysis.kinds.sweep import head_sweep
 from lofit_lens.analysis.kinds.transfer import transfer_matrix
+from lofit_lens.analysis.measure.leaks import sealed
+from lofit_lens.analysis.methods.settings import Settings
 from lofit_lens.analysis.study.record import Record
-from lofit_lens.analysis.transfer.stages import score_heads
 from lofit_lens.errors import LofitLensError, TrainingStopped
 from lofit_lens.heads import HeadSet
 from lofit_lens.provenance import Provenance
-from lofit_lens.analysis.kinds.lofit import lofit
 from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.selection import select_heads, select_together
 from lofit_lens.tasks import Task

@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lofit_lens.model import load_model
 from lofit_lens.analysis.kinds.lofit import LofitRun, lofit
+from lofit_lens.model import load_model
 from lofit_lens.scoring import evaluate
 from lofit_lens.tasks import Example, MultipleChoice, Task, clutrr, from_file, mquake, truthfulqa
 from lofit_lens.training import SelectionConfig, TuningConfig

@@ -24,7 +24,7 @@ from lofit_lens.analysis.baselines.reading import (
 from lofit_lens.analysis.baselines.repe import ReadingConfig, ReadingVector, fit_reading_vector
 from lofit_lens.errors import DataError, LofitLensError
 from lofit_lens.scoring import evaluate
-from lofit_lens.tasks.task import ExactMatch, Example, MultipleChoice, Task
+from lofit_lens.tasks import ExactMatch, Example, MultipleChoice, Task
 from tests.helpers import N_LAYERS, build_tokenizer, load_plain
 from tests.plain_blocks import hooked_blocks
 

@@ -18,8 +18,8 @@ import typer
 from typer.testing import CliRunner
 
 from lofit_lens.analysis.cli.report import report as report_command
-from lofit_lens.analysis.kinds.comparison import Comparison
 from lofit_lens.analysis.figures.files import write_figure
+from lofit_lens.analysis.kinds.comparison import Comparison
 from lofit_lens.analysis.reporting.findings import (
     ONE_SEED,
     findings,
@@ -181,7 +181,7 @@ def test_the_figures_in_the_page_are_those_of_the_results(whole: Page) -> None:
     for found, expected in zip(drawn.data, original.data, strict=True):
         assert (found.text == expected.text).all()
     labels = [button["label"] for button in figures["transfer-1"]["menus"][0]["buttons"]]
-    assert labels == ["relative", "accuracy"]
+    assert labels == ["relative", "score"]
     for figure in figures.values():
         assert not {"template", "updatemenus"} & figure["layout"].keys()
     assert set(json.loads(whole.scripts["templates"])) == {"light", "dark"}

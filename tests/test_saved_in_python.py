@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from lofit_lens.analysis.comparison.folder import load_comparison
+from lofit_lens.analysis.transfer.folder import load_transfer, write_records
 from pandas.testing import assert_frame_equal
 from typer.testing import CliRunner
 
-from lofit_lens.analysis.kinds.curves import CURVES, CausalCurves, Curve
 from lofit_lens.analysis.cli.main import app
-from lofit_lens.analysis.comparison.folder import load_comparison
-from lofit_lens.analysis.kinds.comparison import Comparison
 from lofit_lens.analysis.inside.layers import layer_distribution
-from lofit_lens.analysis.study.open import open_study
-from lofit_lens.analysis.kinds.sweep import Sweep
-from lofit_lens.analysis.transfer.folder import load_transfer, write_records
+from lofit_lens.analysis.kinds.comparison import Comparison
+from lofit_lens.analysis.kinds.curves import CURVES, CausalCurves, Curve
+from lofit_lens.analysis.kinds.lofit import lofit
 from lofit_lens.analysis.kinds.matrix import TransferMatrix
+from lofit_lens.analysis.kinds.sweep import Sweep
+from lofit_lens.analysis.study.open import open_study
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
-from lofit_lens.analysis.kinds.lofit import lofit
 from lofit_lens.training import SelectionConfig, TuningConfig
 from tests.test_comparison import whole
 from tests.test_training import colour_task

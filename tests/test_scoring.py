@@ -15,8 +15,8 @@ from transformers import AutoTokenizer
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError, ModelMismatchError, ScoringError
 from lofit_lens.export import export_checkpoint
-from lofit_lens.fast.direct import COUNTS
-from lofit_lens.fast.trust import standing
+from lofit_lens.fast.trial import try_shortcuts
+from lofit_lens.fast.wrappers import only_counts
 from lofit_lens.folding import fold
 from lofit_lens.heads import HeadSet
 from lofit_lens.model import load_model
@@ -294,9 +294,8 @@ def test_sharing_the_prefix_gives_the_scores_of_single_texts(
     def note(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         seen.append((args[0] if args else kwargs["input_ids"]).shape)
 
-    setattr(note, COUNTS, True)
-    standing(model)
-    handle = model.original_model.register_forward_pre_hook(note, with_kwargs=True)
+    try_shortcuts(model)
+    handle = model.original_model.register_forward_pre_hook(only_counts(note), with_kwargs=True)
     shared = answer_logprobs(model, texts, edit, batch_size=4)
     handle.remove()
     prefix = seen[0]

@@ -13,7 +13,6 @@ from statsmodels.stats.multitest import multipletests
 
 from lofit_lens.analysis.kinds.compare import compare
 from lofit_lens.analysis.kinds.comparison import Comparison
-from lofit_lens.analysis.study.record import Record, Cost
 from lofit_lens.analysis.kinds.selectors import (
     SELECTOR_METHODS,
     TABLE_2_NAMES,
@@ -24,6 +23,7 @@ from lofit_lens.analysis.measure.side_effects import sample_texts
 from lofit_lens.analysis.methods.settings import Settings
 from lofit_lens.analysis.published import MODELS, TABLE_2, TASKS
 from lofit_lens.analysis.study.paired import RESAMPLES
+from lofit_lens.analysis.study.record import Cost, Record
 from lofit_lens.embedded.settings import SELECTION, TUNING
 from lofit_lens.errors import LofitLensError
 from lofit_lens.model import load_model

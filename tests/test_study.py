@@ -14,20 +14,19 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 import torch
+from lofit_lens.analysis.comparison.folder import ComparisonFolder
+from lofit_lens.analysis.transfer.folder import TransferFolder
 from typer.testing import CliRunner
 
-from lofit_lens.analysis.kinds.curves import CausalCurves
 from lofit_lens.analysis.cli.main import app
-from lofit_lens.analysis.comparison.folder import ComparisonFolder
 from lofit_lens.analysis.kinds.comparison import Comparison
-from lofit_lens.analysis.study.record import Record, Cost
-from lofit_lens.analysis.reporting.demo import open_demo, write_report
+from lofit_lens.analysis.kinds.curves import CausalCurves
 from lofit_lens.analysis.kinds.demo import Demo, Sample, Size
-from lofit_lens.analysis.study.open import open_study
-from lofit_lens.analysis.kinds.sweep import Sweep
-from lofit_lens.analysis.transfer.folder import TransferFolder
 from lofit_lens.analysis.kinds.matrix import TransferMatrix
-from lofit_lens.analysis.study.record import Record
+from lofit_lens.analysis.kinds.sweep import Sweep
+from lofit_lens.analysis.reporting.demo import open_demo, write_report
+from lofit_lens.analysis.study.open import open_study
+from lofit_lens.analysis.study.record import Cost, Record
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError
 from lofit_lens.head_scores import HeadScores

@@ -11,17 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from lofit_lens.analysis.comparison import bench
 
 from lofit_lens.analysis import published
 from lofit_lens.analysis.baselines import selectors
-from lofit_lens.analysis.comparison import bench
-from lofit_lens.analysis.kinds.compare import compare
 from lofit_lens.analysis.figures.sweeps import sweep_lines
+from lofit_lens.analysis.kinds.compare import compare
+from lofit_lens.analysis.kinds.sweep import Sweep, example_sweep, head_sweep, with_examples
 from lofit_lens.analysis.measure.side_effects import sample_texts
 from lofit_lens.analysis.methods.settings import Fitted, Settings
-from lofit_lens.analysis.kinds.sweep import example_sweep, with_examples
-from lofit_lens.analysis.kinds.sweep import head_sweep
-from lofit_lens.analysis.kinds.sweep import Sweep
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.embedded.settings import SELECTION, TUNING
 from lofit_lens.errors import DataError, LofitLensError

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from lofit_lens.analysis.kinds.lofit import lofit
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError, TrainingStopped
 from lofit_lens.fast.switches import shortcuts
 from lofit_lens.heads import HeadSet
 from lofit_lens.provenance import Provenance
-from lofit_lens.analysis.kinds.lofit import lofit
 from lofit_lens.selection import select_heads, select_together
 from lofit_lens.tasks import Task
 from lofit_lens.training import SelectionConfig, TuningConfig

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pytest
-
-from lofit_lens.analysis.kinds.transfer import transfer_matrix
-from lofit_lens.analysis.kinds.matrix import RESAMPLES, TransferMatrix
-from lofit_lens.analysis.study.record import Record
 from lofit_lens.analysis.transfer.stages import score_heads, tune_and_score
+
+from lofit_lens.analysis.kinds.matrix import TransferMatrix
+from lofit_lens.analysis.kinds.transfer import transfer_matrix
+from lofit_lens.analysis.study.paired import RESAMPLES
+from lofit_lens.analysis.study.record import Record
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import HeadSet
 from lofit_lens.plotting import NEUTRAL

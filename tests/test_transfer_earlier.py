@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from lofit_lens.analysis.transfer.stages import score_heads
 
+from lofit_lens.analysis.kinds.matrix import TransferMatrix
+from lofit_lens.analysis.kinds.transfer import transfer_matrix
 from lofit_lens.analysis.methods.names import named_methods
 from lofit_lens.analysis.methods.settings import Settings
-from lofit_lens.analysis.kinds.transfer import transfer_matrix
-from lofit_lens.analysis.kinds.matrix import TransferMatrix
 from lofit_lens.analysis.study.record import Record
-from lofit_lens.analysis.transfer.stages import score_heads
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError, ModelMismatchError, TrainingStopped
 from lofit_lens.head_scores import HeadScores

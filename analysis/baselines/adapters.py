@@ -84,7 +84,7 @@ class AdapterEdit(BaseEdit):
         """What `peft` makes the modules of, as JSON, and the weights by their names."""
         config = json.dumps(self.peft_config.to_dict(), default=sorted)  # peft keeps sets of names
         parts = {"peft": json.loads(config), "places": self.places, "provenance": self.provenance}
-        return parts | self.weights
+        return {**parts, **self.weights}
 
     @classmethod
     def from_parts(cls, parts: Mapping[str, Any]) -> Self:

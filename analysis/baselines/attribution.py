@@ -12,13 +12,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lofit_lens.attention import heads_of, z_hooks
-from lofit_lens.fast.direct import direct
-from lofit_lens.fast.passes import summed_logprobs
-from lofit_lens.fast.past import Announce
-from lofit_lens.fast.rows import lay_out, stack
-from lofit_lens.fast.trust import standing
+from lofit_lens.fast.in_force import in_force
+from lofit_lens.fast.layout import lay_out
 from lofit_lens.head_scores import HeadScores
-from lofit_lens.positions import known_prompts
 from lofit_lens.provenance import learned_on
 from lofit_lens.scoring.logprobs import batches_by_length
 from lofit_lens.tasks.task import Objective, Task
@@ -65,19 +61,15 @@ def attribute_heads(
             objective needs.
     """
     check_ready(model)
-    standing(model)
     objective = objective or task.objective
     task.check_objective(objective)
     items = encode_items(Encoder(model), task.train, objective, task.scoring)
     total = torch.zeros(model.cfg.n_layers, model.cfg.n_heads)
     lengths = [max(len(text.ids) for text in item.texts) for item in items]
-    with (
-        known_prompts(model) as announce,
-        tqdm(total=len(items), desc="attribute", disable=not progress) as bar,
-    ):
+    with tqdm(total=len(items), desc="attribute", disable=not progress) as bar:
         for indices in batches_by_length(lengths, batch_size):
             batch = [items[i] for i in indices]
-            total += _attributions(model, batch, objective, announce).abs().sum(0)
+            total += _attributions(model, batch, objective).abs().sum(0)
             bar.update(len(batch))
     config = {"objective": objective, "selector": "attribution"}
     return HeadScores(
@@ -89,7 +81,7 @@ def attribute_heads(
 
 
 def _attributions(
-    model: TransformerBridge, items: Sequence[Item], objective: Objective, announce: Announce
+    model: TransformerBridge, items: Sequence[Item], objective: Objective
 ) -> Float[Tensor, "item layer head"]:
     """The sum of `z * d loss / d z` of each example and head, with the sign."""
     texts = [text for item in items for text in item.texts]
@@ -103,9 +95,8 @@ def _attributions(
 
         return edit
 
-    rows = stack([lay_out([t]) for t in texts], pad=Encoder(model).pad, device=model.cfg.device)
-    with model.hooks(fwd_hooks=z_hooks(model, scaled)), direct(model) as is_direct:
-        logprobs = summed_logprobs(model, rows, announce, direct=is_direct)
+    with in_force(model, hooks=z_hooks(model, scaled)) as passes:
+        logprobs = passes.logprobs([lay_out([text]) for text in texts])
         reference = iter(logprobs.tolist())  # the unedited model is DPO's reference
         items = [
             replace(item, reference=tuple(next(reference) for _ in item.texts)) for item in items

@@ -40,19 +40,13 @@ class OutputBias(LinearEdit):
     scope: TokenScope = "all"
     provenance: Provenance | None = field(default=None, repr=False)
 
-    def check_model(self, model: TransformerBridge) -> None:
-        """Refuse a model of another shape or, for a learned edit, with other weights.
-
-        Raises:
-            ModelMismatchError: They differ; the message says in what.
-        """
+    def _check_shape(self, model: TransformerBridge) -> None:
         shape = (len(heads_of(model).layers), model.cfg.d_model)
         if self.vectors.shape != shape:
             raise ModelMismatchError(
                 f"The vectors have shape {tuple(self.vectors.shape)}, this model needs {shape} (layers "
                 "and d_model). Learn them on this model."
             )
-        super().check_model(model)
 
     def changes(self, model: TransformerBridge) -> dict[str, Change]:
         """One vector at the output of each output projection."""

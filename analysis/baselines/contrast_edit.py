@@ -107,15 +107,9 @@ class ContrastIntervention(BaseEdit):
                 before.remove()
                 after.remove()
 
-    def check_model(self, model: TransformerBridge) -> None:
-        """Refuse a model of another depth or, after a choice of settings, with other weights.
-
-        Raises:
-            ModelMismatchError: They differ; the message says in what.
-        """
+    def _check_shape(self, model: TransformerBridge) -> None:
         if model.cfg.n_layers != self.n_layers:
             raise ModelMismatchError(
                 f"The contrast vector is meant for a model of {self.n_layers} layers, this one has "
                 f"{model.cfg.n_layers}. Choose its layers on this model."
             )
-        super().check_model(model)

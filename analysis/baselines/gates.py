@@ -224,7 +224,7 @@ class _GatesInTraining(HookedEdit):
 
     provenance = None
 
-    def check_model(self, model: TransformerBridge) -> None:
+    def _check_shape(self, model: TransformerBridge) -> None:
         HeadIntervention(self.heads, self.scale, self.bias).check_model(model)
 
     def changes(self, model: TransformerBridge) -> dict[str, Change]:

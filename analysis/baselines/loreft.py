@@ -65,19 +65,13 @@ class LoReFT(HookedEdit):
 
         return ends_of_prompt
 
-    def check_model(self, model: TransformerBridge) -> None:
-        """Refuse a model of another shape or, for a learned edit, with other weights.
-
-        Raises:
-            ModelMismatchError: They differ; the message says in what.
-        """
+    def _check_shape(self, model: TransformerBridge) -> None:
         shape, mine = (model.cfg.n_layers, model.cfg.d_model), self.rotation.shape[::2]
         if mine != shape:
             raise ModelMismatchError(
                 f"The edit belongs to a model of {mine[0]} layers and d_model = {mine[1]}, this one "
                 f"has {shape[0]} and {shape[1]}. Learn it on this model."
             )
-        super().check_model(model)
 
     def changes(self, model: TransformerBridge) -> dict[str, Change]:
         """The edit behind each layer."""

@@ -122,7 +122,7 @@ class _Distance:
         self._encoder = Encoder(model)
         self._layers = layers
         examples = task.train + (task.val if config.validate else ())
-        items = encode_items(self._encoder, examples, "sft")
+        items = encode_items(self._encoder, examples, "sft", task.scoring)
         texts = list(dict.fromkeys(item.texts[0] for item in items))
         size = 2 * (config.examples_at_once)
         plain, place = self._streams(texts, size), before_user(self._encoder, task)

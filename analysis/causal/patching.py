@@ -15,10 +15,10 @@ from lofit_lens.edits.base import BaseEdit
 from lofit_lens.edits.edit import Edit
 from lofit_lens.edits.replaced import replaced
 from lofit_lens.errors import LofitLensError, UnsupportedError
+from lofit_lens.fast.in_force import edited
 from lofit_lens.heads import HeadSet
 from lofit_lens.positions import TokenScope
 from lofit_lens.provenance import Provenance
-from lofit_lens.scoring.logprobs import edited
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -82,15 +82,7 @@ class PatchIntervention(BaseEdit):
         """
         check_head_shape(model, self.heads)
         for edit in (self.donor, self.base):
-            if (
-                edit is not None and edit.scope != "all"
-            ):  # in force for one run, it is told no prompts
-                raise UnsupportedError(
-                    "Patching needs donor and base to edit all token positions; one has another scope "
-                    'than "all". Use `edit.with_scope("all")`, or learn it with that scope.'
-                )
-            with edited(model, edit):  # refuses another model before the first forward pass
-                pass
+            check_all_positions(model, edit)
         hf: Any = model.original_model
         if isinstance(hf.forward, TwoRuns):
             raise UnsupportedError(
@@ -103,3 +95,19 @@ class PatchIntervention(BaseEdit):
             replaced(model, "generate", uncached),
         ):
             yield
+
+
+def check_all_positions(model: TransformerBridge, edit: Edit | None) -> None:
+    """Refuse an edit that asks where the prompt ends: one attached for a single run is not told.
+
+    Raises:
+        ModelMismatchError: The edit belongs to another model.
+        UnsupportedError: It spares some token positions.
+    """
+    with edited(model, edit):  # which refuses another model
+        pass
+    if edit is not None and edit.scope != "all":
+        raise UnsupportedError(
+            'Patching needs donor and base to edit all token positions; one has another scope than "all". '
+            'Use `edit.with_scope("all")`, or learn it with that scope.'
+        )

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Bool, Int
 from torch import Tensor
 
 from lofit_lens.edits.base import BaseEdit
@@ -44,8 +43,8 @@ class StackedEdits(BaseEdit):
     @property
     def scope(self) -> TokenScope | Places:
         """That of all edits; where they differ, `anywhere`."""
-        scopes = {edit.scope for edit in self.edits}
-        return next(iter(scopes), "all") if len(scopes) < 2 else anywhere
+        scopes: set[TokenScope | Places] = {edit.scope for edit in self.edits} or {"all"}
+        return scopes.pop() if len(scopes) == 1 else anywhere
 
     @property
     def provenance(self) -> Provenance | None:
@@ -71,10 +70,7 @@ class StackedEdits(BaseEdit):
             yield
 
 
-def anywhere(
-    rank: Int[Tensor, "batch total"],
-    length: Int[Tensor, "batch _"],  # noqa: ARG001
-) -> Bool[Tensor, "batch total"]:
+def anywhere(rank: Tensor, length: Tensor) -> Tensor:  # noqa: ARG001
     """The places of several edits that differ in scope: each may be edited by one of them."""
     return torch.ones_like(rank, dtype=torch.bool)
 

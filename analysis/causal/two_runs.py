@@ -14,8 +14,8 @@ from transformer_lens.model_bridge.exceptions import StopAtLayerException
 from lofit_lens.analysis.baselines.contrast_streams import ContrastStreams
 from lofit_lens.edits.edit import Edit
 from lofit_lens.errors import UnsupportedError
+from lofit_lens.fast.in_force import edited
 from lofit_lens.heads import HeadSet
-from lofit_lens.scoring.logprobs import edited
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

@@ -128,10 +128,14 @@ class Report:
                 self.say(f"{what}: {RateChoice.from_json(choice)}.")
             self._content.setdefault("rates", {})[what] = dict(choice)
 
-    def add_steps(self, record: Record) -> None:
-        """Note the learning rates that were chosen for a record."""
-        for step in record.steps:
-            self.add_rate(step["step"], step.get("rate_choice"))
+    def add_records(self, records: Sequence[Record]) -> None:
+        """Note the learning rates that were chosen for records, and what they are to be warned of."""
+        for record in records:
+            for step in record.steps:
+                self.add_rate(step["step"], step.get("rate_choice"))
+            what = f"{record.method} on {record.fold}, seed {record.seed}"
+            self.hint(about(what, record.choices.get("warning")))
+            self.hint(about(what, record.evaluation.warning()))
 
     def add_paths(self, out: Path, paths: Sequence[Path], what: str) -> None:
         """Say what was written where."""

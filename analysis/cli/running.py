@@ -63,4 +63,8 @@ class RunningOptions:
     @property
     def how(self) -> dict[str, Any]:
         """The arguments of a verb."""
-        return {"workers": self.workers, "together": self.together}
+        return {
+            "workers": self.workers,
+            "together": self.together,
+            "keep_edits": self.keep_edits,
+        }

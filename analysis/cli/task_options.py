@@ -21,6 +21,8 @@ from lofit_lens.tasks.load import FIXED, load_each, load_tasks
 from lofit_lens.tasks.tables import FORMATS
 
 if TYPE_CHECKING:
+    from lofit_lens.analysis.cli.chat import ChatOptions
+    from lofit_lens.analysis.cli.options import ModelOptions, TrainingOptions
     from lofit_lens.tasks import Task
 
 
@@ -138,6 +140,25 @@ class TasksOptions(TaskOptions):
             "with options behind its file stands alone."
         ),
     ] = None
+
+    def of_experiment(
+        self, model: ModelOptions, training: TrainingOptions, chat: ChatOptions
+    ) -> tuple[ModelOptions, TrainingOptions, list[Task]]:
+        """The tasks, every fold of each; without a model the embedded one as in the demo.
+
+        Raises:
+            LofitLensError: There is no such model, no task is named, or one cannot be loaded.
+        """
+        from lofit_lens.analysis.cli.options import as_embedded
+        from lofit_lens.identity import EMBEDDED
+
+        embedded = (model.model or EMBEDDED) == EMBEDDED
+        if embedded:
+            model, training = as_embedded(model, training)
+        model.check()
+        each = self.load_each(training.seed, embedded=embedded)
+        tasks = chat.inside([task for folds in each for task in folds], model)
+        return model, training, tasks
 
     def load_each(self, seed: int, *, embedded: bool) -> list[list[Task]]:
         """The folds of each task named; for the embedded model its own three by default.

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lofit_lens.analysis.cli.chat import ChatOptions
-from lofit_lens.analysis.cli.console import about, command
+from lofit_lens.analysis.cli.console import command
+from lofit_lens.analysis.cli.groups import with_options
 from lofit_lens.analysis.cli.options import (
     HeadOptions,
     ModelOptions,
     TrainingOptions,
     as_embedded,
-    with_options,
 )
 from lofit_lens.analysis.cli.running import RunningOptions
 from lofit_lens.analysis.cli.task_options import TasksOptions
@@ -120,12 +120,10 @@ def transfer(
             on_failure=report.fail,
             out=store,
             progress=not quiet,
-            **running.how,
+            workers=running.workers,
+            together=running.together,
         )
-        for run in matrix.runs:
-            report.add_steps(run)
-            what = f"Stage 2 on {run.fold}, heads from {run.source}, seed {run.seed}"
-            report.hint(about(what, run.choices.get("warning")))
+        report.add_records(matrix.runs)
         table, paths = write_figure_2(store, matrix, name, report.noted)
         report.add(as_text(table), model=name, k=k, seeds=list(chosen_seeds), table=rows_of(table))
         report.add_paths(out, paths, "with the records of every item")

@@ -34,7 +34,7 @@ PAGE = 690
 
 @dataclass(frozen=True)
 class _View:
-    """One of the two faces of the figure: the column it shows, and how it is told."""
+    """One of the two faces of the figure: the column it shows, and how it is told of a metric."""
 
     column: str
     button: str
@@ -48,32 +48,32 @@ RELATIVE = _View(
     "relative",
     "relative",
     "Cross-task head transfer, relative to own heads",
-    "Accuracy in % of that with the task's own heads (outlined).",
+    "{} in % of that with the task's own heads (outlined).",
     "% of own heads",
     "coloraxis",
 )
 ABSOLUTE = _View(
     "value",
-    "accuracy",
-    "Cross-task head transfer, accuracy",
-    "Accuracy in %; outlined: the task's own heads.",
-    "accuracy, %",
+    "score",
+    "Cross-task head transfer, {}",
+    "{} in %; outlined: the task's own heads.",
+    "{}, %",
     "coloraxis2",
 )
 VIEWS = (RELATIVE, ABSOLUTE)
 
 
 def transfer_heatmap(cells: pd.DataFrame, *, relative: bool = True) -> go.Figure:
-    """Heat map of accuracy by source of the heads (rows) and task tuned and tested on (columns).
+    """Heat map of scores by source of the heads (rows) and task tuned and tested on (columns).
 
-    Two buttons switch between accuracy relative to the task's own heads, and accuracy. Several
+    Two buttons switch between scores relative to the task's own heads, and the scores. Several
     models are drawn as facets, so that own results and the paper's can stand side by side:
     concatenate their frames, each with a column `model`.
 
     Args:
         cells: One row per cell, as from `TransferMatrix.frame(zero_shot=True)`, or from
             `published.figure_2()` with values divided by 100. Columns `source` (a task, "random",
-            or "zero-shot", which only the accuracy shows), `task` and `value` (0 to 1; NaN and
+            or "zero-shot", which only the scores show), `task` and `value` (0 to 1; NaN and
             missing cells are shown as n/a). May be left out: `model`, `mark` (behind the number),
             `relative` (otherwise from the task's own heads), and for the hover texts `metric`,
             `low`, `high`, `n`, `seeds`, `difference`, `difference_low`, `difference_high`, `p` and
@@ -203,7 +203,8 @@ def _colours(cells: pd.DataFrame) -> dict[str, dict[str, Any]]:
     }
     bar = {"thickness": 16}
     return {
-        view.axis: scale | {"colorbar": bar | {"title": {"text": view.bar, "side": "right"}}}
+        view.axis: scale
+        | {"colorbar": bar | {"title": {"text": view.bar.format(_metrics(cells)), "side": "right"}}}
         for view, scale in scales.items()
     }
 
@@ -218,7 +219,7 @@ def _switched(figure: go.Figure, cells: pd.DataFrame, shown: _View) -> go.Figure
     height = layout.height + room
     faces = {
         view: {
-            "title.text": view.title,
+            "title.text": view.title.format(_metrics(cells)),
             "title.subtitle.text": "<br>".join(lines),
             **{f"{other.axis}.showscale": other is view for other in VIEWS},
         }
@@ -250,11 +251,17 @@ def _switched(figure: go.Figure, cells: pd.DataFrame, shown: _View) -> go.Figure
     return figure.update_layout(faces[shown])
 
 
+def _metrics(cells: pd.DataFrame) -> str:
+    """The metric of the values, or all of them."""
+    return " / ".join(dict.fromkeys(cells["metric"][cells["value"].notna()]))
+
+
 def _caption(cells: pd.DataFrame, view: _View, width: int) -> list[str]:
     """The unit and what the marks mean, in lines that fit the width."""
     corrected = cells["model"][cells["p_holm"].notna()].unique()
     marked = cells["model"][cells["mark"] != ""].unique()
     uncorrected = [model for model in marked if model not in corrected]
+    unit = view.unit.format(_metrics(cells)[:1].upper() + _metrics(cells)[1:])
     tests = ""
     if len(corrected):
         tests = f"{MARKS}; not corrected: {', '.join(uncorrected)}" if uncorrected else MARKS
@@ -262,6 +269,6 @@ def _caption(cells: pd.DataFrame, view: _View, width: int) -> list[str]:
         tests = UNCORRECTED
     return [
         line
-        for text in (view.unit, tests)
+        for text in (unit, tests)
         for line in wrap(text, int(min(width, PAGE) / 6.6), break_on_hyphens=False)
     ]

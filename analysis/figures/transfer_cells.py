@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 
 from lofit_lens.analysis.kinds.matrix import ZERO_SHOT
+from lofit_lens.analysis.study.paired import TESTED
 from lofit_lens.errors import LofitLensError
 
 NEEDED = ("source", "task", "value")
 TEXTS = {"model": "", "mark": "", "metric": "accuracy"}
 """Further columns with text, and what stands for them where they are left out."""
-NUMBERS = ("relative", "low", "high", "n", "seeds", "difference", "difference_low")
-NUMBERS += ("difference_high", "p", "p_holm")
+NUMBERS = ("relative", "low", "high", "n", "seeds", *TESTED, "p_holm")
 
 
 def completed(cells: pd.DataFrame) -> pd.DataFrame:
@@ -34,7 +34,7 @@ def completed(cells: pd.DataFrame) -> pd.DataFrame:
     odd = [value for value in cells["value"] if value < 0 or value > 1]
     if odd:
         raise LofitLensError(
-            f"Values are accuracies between 0 and 1, got {odd[0]:g}. Divide percent by 100."
+            f"Values are scores between 0 and 1, got {odd[0]:g}. Divide percent by 100."
         )
     cells = cells.reindex(columns=[*NEEDED, *TEXTS, *NUMBERS])
     cells["model"] = _filled(cells, "model")
@@ -72,7 +72,7 @@ def cell_text(percent: float, mark: str) -> str:
 
 
 def _hover(cell: Mapping[Hashable, Any], untuned: float) -> str:
-    """What is known of a cell, line by line; `untuned` is the zero-shot accuracy of its task."""
+    """What is known of a cell, line by line; `untuned` is the zero-shot score of its task."""
     source, task = cell["source"], cell["task"]
     there = {name for name in NUMBERS if not pd.isna(cell[name])}
     lines = [f"heads from {source}, tuned on {task}"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from lofit_lens.analysis.study.cell import Cell
 from lofit_lens.analysis.study.fitted import Fitted
 from lofit_lens.analysis.study.keys import plain
 from lofit_lens.analysis.study.paired import item_groups, main_scores
+from lofit_lens.analysis.study.record import ZERO_SHOT
 from lofit_lens.analysis.study.run import run_cells
 from lofit_lens.analysis.study.step import Step
 from lofit_lens.analysis.study.store import Store
@@ -53,7 +54,9 @@ def causal_curves(
     texts: Sequence[EncodedText] | None = (),
     batch_size: int = 32,
     out: str | Path | Store | None = None,
+    on_failure: Callable[[LofitLensError], object] | None = None,
     workers: Executor | int = 1,
+    keep_edits: bool = False,
     progress: bool = True,
 ) -> CausalCurves:
     """How far a score needs the first K heads, and how far they suffice for it, over K.
@@ -98,7 +101,10 @@ def causal_curves(
         batch_size: Sequences per forward pass.
         out: A folder where each record is written as soon as it is there, and the curves in the
             end; what is in it is not run again.
+        on_failure: Called with the error of a curve that fails; the other one is then alone. None:
+            the error is raised.
         workers: How many processes share the work, or an executor.
+        keep_edits: Whether the folder keeps the ablations and patches themselves.
         progress: Whether to show a bar.
 
     Raises:
@@ -133,31 +139,36 @@ def causal_curves(
         recipe = Ablated(curve, some, ablation, edit, batch_size)
         cell = Cell(curve, task, recipe, seed, draw, cut={"k": k}, batch_size=batch_size, **shared)
         cells.setdefault((curve, frozenset(some)), cell)
-    whole = [replace(Cell.zero_shot(task, seed, batch_size), **shared)]
+    models = [replace(Cell.zero_shot(task, seed, batch_size), **shared)]
     if edit is not None:
-        whole.append(Cell("edited", task, InForce(edit), seed, batch_size=batch_size, **shared))
+        models.append(Cell("edited", task, InForce(edit), seed, batch_size=batch_size, **shared))
     store = Store.at(out, KIND)
     records = run_cells(
-        Bench.of(model, texts, batch_size=batch_size), [*cells.values(), *whole], store,
-        workers=workers, what="causal", progress=progress,
+        Bench.of(model, texts, batch_size=batch_size), [*cells.values(), *models], store,
+        workers=workers, on_failure=on_failure, keep_edits=keep_edits, what="causal", progress=progress,
     )  # fmt: skip
-    found = dict(zip(cells, records, strict=False))
-    unedited, *edited = records[len(cells) :]
-    shape = len(CURVES), len(rankings), len(numbers), -1
-    table = np.stack(
-        [main_scores(found[curve, frozenset(some)].evaluation) for curve, _, _, some in plan]
-    ).reshape(shape)
+    by_place = {record.place: main_scores(record.evaluation) for record in records}
+    found = {key: by_place[c.place] for key, c in cells.items() if c.place in by_place}
+    whole = {record.method: record.evaluation for record in records}
+    unedited, edited = whole[ZERO_SHOT], whole.get("edited")
+    scores = {
+        curve: np.stack([found[c, frozenset(some)] for c, _, _, some in plan if c == curve])
+        for curve in CURVES
+        if any(c == curve for c, _ in found)
+    }
+    if not scores:
+        raise LofitLensError(f"Both curves on {task.name} failed, so there is nothing to show.")
     curves = CausalCurves(
         task=task.name,
         split=split,
-        metric=unedited.evaluation.metric_names[0],
+        metric=unedited.metric_names[0],
         heads=heads,
         ks=numbers,
         ablation=ablation,
-        scores=dict(zip(CURVES, table, strict=True)),
-        unedited=main_scores(unedited.evaluation),
-        edited=main_scores(edited[0].evaluation) if edited else None,
-        groups=tuple(item_groups(unedited.evaluation)),
+        scores={c: t.reshape(len(rankings), len(numbers), -1) for c, t in scores.items()},
+        unedited=main_scores(unedited),
+        edited=None if edited is None else main_scores(edited),
+        groups=tuple(item_groups(unedited)),
     )
     if store.path is not None:
         curves.save(store.path / f"causal-{plain(task.name)}.json.gz")

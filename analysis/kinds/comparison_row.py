@@ -18,13 +18,13 @@ from lofit_lens.analysis.reading.study import Study
 from lofit_lens.analysis.reporting.markup import scrolling, table
 from lofit_lens.analysis.reporting.plots import Plot
 from lofit_lens.analysis.reporting.section import Section, percent
+from lofit_lens.analysis.study.paired import DIFFERENCE
 from lofit_lens.analysis.tables.tables import as_html
 from lofit_lens.heads import HeadSet
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-_DIFFERENCE = ["difference", "difference_low", "difference_high"]
 _COSTS = ["task", "method", "parameters", "fit_seconds", "score_seconds"]
 _COSTS += ["fit_tokens", "score_tokens"]
 
@@ -81,7 +81,7 @@ def _sections(study: Study) -> Iterator[Section]:
             f"<h3>{escape(name)}</h3>{scrolling(f'Table of {name}', as_html(comparison))}"
         )
         if len(comparison.methods) > 1:
-            columns = ["task", "method", "metric", *_DIFFERENCE, "p_holm"]
+            columns = ["task", "method", "metric", *DIFFERENCE, "p_holm"]
             tested = percent(frame.dropna(subset="difference")[columns])
             plots.append(Plot(f"forest-{number}", comparison.plot(), tested))
             scores.append(plots[-1].html())
@@ -111,7 +111,7 @@ def sentences(comparison: Comparison) -> Iterator[str]:
             continue
         against = next(row for row in rows if row["method"] == base)
         test = f"p = {best['p_holm']:.2g}, Holm-corrected over {tests} comparisons"
-        value, low, high = (100 * best[name] for name in _DIFFERENCE)
+        value, low, high = (100 * best[name] for name in DIFFERENCE)
         verdict = "significant" if best["mark"] == "*" else "not significant at 0.05"
         below = best["floor"] >= best["value"]
         floor = f" It is not above the floor of {100 * best['floor']:.1f}%." if below else ""

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from jaxtyping import Float
 
-from lofit_lens.analysis.study.paired import RESAMPLES
+from lofit_lens.analysis.study import paired
 from lofit_lens.analysis.study.store import Kind
 from lofit_lens.files import read_json_gz, write_json_gz
 from lofit_lens.heads import HeadSet
-from lofit_lens.statistics import Estimate, crossed_interval, holm, paired_difference
+from lofit_lens.statistics import Estimate, crossed_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +50,7 @@ class CausalCurves:
         heads: The chosen heads, best first.
         ks: Numbers of heads.
         ablation: What ablated heads give.
-        scores: By curve; the first ranking is the chosen one, the others are random.
+        scores: By curve, of those that were run; the first ranking is the chosen one, the others are random.
         unedited: Scores of the model as it is.
         edited: Scores of the model under the edit that is explained, if there is one.
         groups: The group of each item; those of one group are resampled together.
@@ -70,7 +70,7 @@ class CausalCurves:
     @property
     def draws(self) -> int:
         """Random rankings."""
-        return len(self.scores["necessity"]) - 1
+        return len(next(iter(self.scores.values()))) - 1
 
     @property
     def references(self) -> dict[str, Estimate]:
@@ -109,7 +109,7 @@ class CausalCurves:
         return causal_figure(
             self.frame(),
             {name: estimate.value for name, estimate in self.references.items()},
-            {curve: self.meaning(curve) for curve in CURVES},
+            {curve: self.meaning(curve) for curve in self.scores},
             task=self.task,
         )
 
@@ -151,7 +151,7 @@ class CausalCurves:
             | {
                 "heads": HeadSet.from_json(fields["heads"]),
                 "ks": tuple(fields["ks"]),
-                "scores": {curve: np.array(fields["scores"][curve]) for curve in CURVES},
+                "scores": {curve: np.array(table) for curve, table in fields["scores"].items()},
                 "unedited": np.array(fields["unedited"]),
                 "edited": None if edited is None else np.array(edited),
                 "groups": tuple(fields["groups"]),
@@ -164,40 +164,23 @@ class CausalCurves:
 
         rows = [
             row
-            for curve in CURVES
+            for curve in self.scores
             for place in range(len(self.ks))
             for row in self._point(curve, place)
         ]
         frame = pd.DataFrame(rows).sort_values(["curve", "heads", "k"], ignore_index=True)
-        frame["p_holm"] = np.nan
-        for curve in CURVES:
-            tested = (frame["curve"] == curve) & frame["p"].notna()
-            frame.loc[tested, "p_holm"] = holm(frame.loc[tested, "p"].to_numpy())
-        p = frame["p_holm"].to_numpy()
-        return frame.assign(mark=np.select([p < 0.05, p < 0.1], ["*", "+"], ""))
+        return pd.concat([paired.with_marks(points) for _, points in frame.groupby("curve")])
 
     def _point(self, curve: Curve, place: int) -> list[dict[str, Any]]:
         chosen, drawn = self.scores[curve][:1, place], self.scores[curve][1:, place]
         rows = []
         for heads, table in ((CHOSEN, chosen), (RANDOM, drawn)):
-            e = self._estimate(table)
-            values = (
-                curve,
-                heads,
-                self.ks[place],
-                self.metric,
-                e.value,
-                e.low,
-                e.high,
-                e.n,
-                e.runs,
-            )
-            rows.append(dict(zip(_COLUMNS, values, strict=True)) | dict.fromkeys(_TESTED, np.nan))
+            row = {"curve": curve, "heads": heads, "k": self.ks[place], "metric": self.metric}
+            row |= paired.score_columns(self._estimate(table), runs="draws")
+            rows.append(row | paired.difference_columns())
         if self._has_others(self.ks[place]):
-            d = paired_difference(
-                np.broadcast_to(chosen, drawn.shape), drawn, groups=self.groups, resamples=RESAMPLES
-            )
-            rows[0] |= dict(zip(_TESTED, (d.value, d.low, d.high, d.p), strict=True))
+            own = np.broadcast_to(chosen, drawn.shape)
+            rows[0] |= paired.compared(own, drawn, self.groups)
         return rows
 
     def _has_others(self, k: int) -> bool:
@@ -226,5 +209,3 @@ class CausalCurves:
 
 
 _GIVING = {"mean": "give their mean", "zero": "give zero", "unedited": "as in the unedited one"}
-_COLUMNS = ("curve", "heads", "k", "metric", "value", "low", "high", "n", "draws")
-_TESTED = ("difference", "difference_low", "difference_high", "p")

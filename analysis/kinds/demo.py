@@ -20,7 +20,7 @@ from lofit_lens.analysis.methods.settings import Settings
 from lofit_lens.analysis.runs import CARDS
 from lofit_lens.analysis.study.bench import Bench
 from lofit_lens.analysis.study.cell import Cell
-from lofit_lens.analysis.study.paired import main_scores
+from lofit_lens.analysis.study.paired import DIFFERENCE, main_scores
 from lofit_lens.analysis.study.record import ZERO_SHOT, Record
 from lofit_lens.analysis.study.run import run_cells
 from lofit_lens.analysis.study.store import Kind, Store
@@ -152,8 +152,7 @@ def _behind(matrix: TransferMatrix, task: str) -> dict[str, float]:
     """What the task's own heads have more than random ones."""
     cells = matrix.frame()
     cell = cells[(cells["source"] == RANDOM) & (cells["task"] == task)].iloc[0]
-    names = ("difference", "difference_low", "difference_high", "p_holm")
-    return {name: float(cell[name]) for name in names}
+    return {name: float(cell[name]) for name in (*DIFFERENCE, "p_holm")}
 
 
 def run_demo(

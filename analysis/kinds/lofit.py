@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lofit_lens.analysis.methods.recipes import OnHeads
+from lofit_lens.analysis.methods.selectors import SELECTORS, check_selector
 from lofit_lens.analysis.methods.settings import Settings
-from lofit_lens.analysis.methods.steps import Auto, Tune
+from lofit_lens.analysis.methods.steps import Auto, Select, Tune
 from lofit_lens.analysis.study.bench import Bench
 from lofit_lens.analysis.study.cell import Cell
 from lofit_lens.analysis.study.record import ZERO_SHOT, Record
@@ -20,6 +21,7 @@ from lofit_lens.analysis.study.store import Kind, Store
 from lofit_lens.attention import heads_of
 from lofit_lens.edits.files import save_edit
 from lofit_lens.edits.on_heads import HeadIntervention
+from lofit_lens.errors import LofitLensError
 from lofit_lens.fast.memory import BatchSize
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet, number_of_heads
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     from transformer_lens.model_bridge import TransformerBridge
 
-KIND = Kind("run of both stages", "lofit.json")
+KIND = Kind("run of both stages", "lofit.json", alone=False)
 LOFIT, RANDOM_HEADS = "lofit", "random-heads"
 
 
@@ -146,6 +148,7 @@ def lofit(
     random_draws: int = 0,
     texts: Sequence[EncodedText] | None = (),
     out: str | Path | Store | None = None,
+    on_failure: Callable[[LofitLensError], object] | None = None,
     batch_size: BatchSize = 32,
     together: int = 8,
     workers: Executor | int = 1,
@@ -168,6 +171,8 @@ def lofit(
             texts sampled from the unedited model.
         out: Folder to write each result to as soon as it is there, in the format of
             `LofitRun.save`; what is in it is not run again.
+        on_failure: Called with the error of random heads that fail; the run then goes without them.
+            None: the error is raised, as it is where the selected heads fail.
         batch_size: Sequences per forward pass in scoring; "auto" takes the most that fit into
             memory.
         together: How many head sets are tuned in one forward pass. Activations of a step take so
@@ -179,15 +184,16 @@ def lofit(
         LofitLensError: Not exactly one of `fraction` and `k` is given, or `together` is below 1.
         TrainingStopped: Training became unstable.
     """
+    check_chosen(heads)
     tuning, selection = tuning or TuningConfig(), selection or SelectionConfig()
     size = number_of_heads(heads_of(model).total, k=k, fraction=fraction)
     settings = Settings(k=size, selection=selection, tuning=tuning)
     store = Store.at(out, KIND)
-    bench = Bench.of(model, texts)
+    bench = Bench.of(model, texts, progress=progress)
     cells = lofit_cells(task, settings, heads, random_draws, batch_size)
     records = run_cells(
         bench, cells, store, together=together, workers=workers, keep_edits=True, what="lofit",
-        on_record=partial(_write, store.path), progress=progress,
+        on_record=partial(_write, store.path), on_failure=_unless_random(on_failure), progress=False,
     )  # fmt: skip
     step = cells[1].score(bench).fit
     assert isinstance(step, Tune) and step.heads.of is not None
@@ -221,6 +227,54 @@ def lofit_cells(
     for draw in range(random_draws):
         cells.append(Cell(RANDOM_HEADS, task, drawn, seed, draw, batch_size=batch_size))
     return cells
+
+
+def check_chosen(heads: str) -> None:
+    """Refuse what does not score heads for a task.
+
+    Raises:
+        LofitLensError: It is no selector, or a list of heads, which is tuned and not chosen.
+    """
+    check_selector(heads)
+    if heads not in SELECTORS:
+        raise LofitLensError(
+            f"{heads} is a list of heads, so there is nothing to choose. Tune it with `tune`, or give one "
+            f"of {', '.join(SELECTORS)}."
+        )
+
+
+def score_heads_by(
+    heads: str, model: TransformerBridge, task: Task, settings: Settings, *, seed: int,
+    progress: bool = True,
+) -> HeadScores:  # fmt: skip
+    """The score of every head by a selector, such as stage 1.
+
+    Args:
+        heads: The selector.
+        model: A frozen bridge from `load_model`.
+        task: The task.
+        settings: How to train what it trains.
+        seed: The seed.
+        progress: Whether to show bars.
+    """
+    k = settings.n_heads(model)
+    step = Select(task, heads, settings, seed, Auto(task, seed), k)
+    return run_steps(Bench(model, (), progress=progress), [step], Store(), progress=False)[0]
+
+
+def _unless_random(
+    on_failure: Callable[[LofitLensError], object] | None,
+) -> Callable[[LofitLensError], object] | None:
+    """What is called where random heads fail; of the selected ones the error is raised."""
+    if on_failure is None:
+        return None
+
+    def told(error: LofitLensError) -> None:
+        if not any(f"method {RANDOM_HEADS} " in note for note in error.__notes__):
+            raise error
+        on_failure(error)
+
+    return told
 
 
 def _write(folder: Path | None, record: Record) -> None:

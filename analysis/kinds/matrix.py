@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lofit_lens.analysis.study import paired
 from lofit_lens.analysis.study.earlier import earlier_transfer
-from lofit_lens.analysis.study.paired import RESAMPLES, check_paired, item_groups, main_scores
+from lofit_lens.analysis.study.paired import check_paired, item_groups, main_scores
 from lofit_lens.analysis.study.record import ZERO_SHOT, Record
 from lofit_lens.analysis.study.store import Kind, read_records, save_records
 from lofit_lens.errors import LofitLensError
 from lofit_lens.scoring.evaluation import Evaluation
-from lofit_lens.statistics import crossed_interval, holm, paired_difference
+from lofit_lens.statistics import crossed_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -139,14 +140,14 @@ class TransferMatrix:
         for task in self.tasks:
             table = main_scores(self._untuned(task))[None]
             rows.append(self._row(ZERO_SHOT, task, table) | {"seeds": 0})
-        return pd.concat([self._cells, pd.DataFrame(rows)], ignore_index=True)
+        return pd.concat([self._cells, paired.with_marks(pd.DataFrame(rows))], ignore_index=True)
 
     def plot(self, *, relative: bool = True) -> go.Figure:
         """Heat map: rows are the source of the heads, columns the task tuned and tested on.
 
-        Two buttons switch between accuracy in percent of the task's own heads, and accuracy in
-        percent with the zero-shot accuracy as the bottom row. For several models beside each other
-        see `transfer_heatmap`.
+        Two buttons switch between scores in percent of those with the task's own heads, and scores
+        with the zero-shot ones as the bottom row. For several models beside each other see
+        `transfer_heatmap`.
 
         Args:
             relative: Which of the two is shown first.
@@ -167,12 +168,7 @@ class TransferMatrix:
             for source in self.sources
             for task in self.tasks
         )
-        p = frame["p"].to_numpy()
-        corrected = np.full(len(p), np.nan)
-        corrected[~np.isnan(p)] = holm(p[~np.isnan(p)])
-        worse = frame["difference"].to_numpy() > 0
-        marks = np.select([worse & (corrected < 0.05), worse & (corrected < 0.1)], ["*", "+"], "")
-        return frame.assign(p_holm=corrected, mark=marks)
+        return paired.with_marks(frame, above_only=True)
 
     def _by_seed(self, source: str, task: str) -> list[np.ndarray]:
         """The main metric of a cell by [draw, item], for each seed."""
@@ -211,21 +207,17 @@ class TransferMatrix:
     def _row(self, source: str, task: str, runs: np.ndarray | None) -> dict[str, Any]:
         row: dict[str, Any] = {"source": source, "task": task}
         row["metric"] = self._untuned(task).metric_names[0]
-        row |= dict.fromkeys(("value", "low", "high"), np.nan) | {"n": 0, "seeds": 0}
-        row |= dict.fromkeys(("relative", *_TESTED, "p_holm"), np.nan) | {"mark": ""}
+        row |= paired.score_columns() | {"relative": np.nan} | paired.difference_columns()
         if runs is None:
             return row
         groups = self.groups(task)
         estimate = crossed_interval(runs, groups=groups)
-        row |= {"value": estimate.value, "low": estimate.low, "high": estimate.high}
-        row |= {"n": estimate.n, "seeds": len(self.seeds)}
+        row |= paired.score_columns(estimate) | {"seeds": len(self.seeds)}
         own = self._found(task, task)
         if own is not None and own.any():
             row["relative"] = estimate.value / own.mean()
         if own is not None and source not in (task, ZERO_SHOT):
-            pair = self._paired(source, task)
-            d = paired_difference(*pair, groups=groups, resamples=RESAMPLES)
-            row |= dict(zip(_TESTED, (d.value, d.low, d.high, d.p), strict=True))
+            row |= paired.compared(*self._paired(source, task), groups)
         return row
 
     def _untuned(self, task: str) -> Evaluation:
@@ -282,8 +274,6 @@ class TransferMatrix:
             columns=list(self.tasks),
         )
         seeds = ", ".join(map(str, self.seeds))
-        caption = f"Heads from (rows), tuned and tested on (columns): accuracy, %; seeds {seeds}."
+        metrics = " / ".join(dict.fromkeys(self._cells["metric"]))
+        caption = f"Heads from (rows), tuned and tested on (columns): {metrics}, %; seeds {seeds}."
         return f"<p>{caption}</p>{table.to_html()}<p>{MARKS}</p>"
-
-
-_TESTED = ("difference", "difference_low", "difference_high", "p")

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from math import isnan, nan
-from typing import TYPE_CHECKING
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from lofit_lens.analysis.kinds.comparison import Comparison
 from lofit_lens.analysis.methods.names import ALIASES
 from lofit_lens.analysis.published import check_model, table_2
-from lofit_lens.analysis.study.paired import RESAMPLES
+from lofit_lens.analysis.study import paired
 from lofit_lens.analysis.tables.cells import WORSE, Row, interval, score
 from lofit_lens.errors import LofitLensError
-from lofit_lens.statistics import average_difference, average_interval, holm
+from lofit_lens.statistics import average_difference, average_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,10 +32,6 @@ SELECTOR_METHODS = tuple(TABLE_2_NAMES)
 """Table 2's methods, for `compare`: one bias tuning, on heads chosen in five ways."""
 
 AVERAGE = "average"
-
-_KEPT = (
-    "value", "low", "high", "n", "seeds", "difference", "difference_low", "difference_high", "p",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -179,6 +173,8 @@ def selector_table(comparison: Comparison) -> SelectorTable:
     Raises:
         LofitLensError: LoFiT is not among the methods, or nothing else is; a method lacks a task.
     """
+    import pandas as pd
+
     methods = _methods(comparison)
     base = methods[-1]
     kept = Comparison(tuple(run for run in comparison.runs if run.method in methods), base)
@@ -187,14 +183,14 @@ def selector_table(comparison: Comparison) -> SelectorTable:
     for method in methods:
         for task in kept.tasks:
             kept.table(method, task)  # refuses a method that lacks the task
-            metric = kept.metrics(task)[0]
-            row = rows[method, task, metric]
-            numbers = {str(name): row[name] for name in _KEPT}
-            cells.append(SelectorCell(method, task, metric, **numbers))
+            cells.append(rows[method, task, kept.metrics(task)[0]])
         if len(kept.tasks) > 1:
             cells.append(_average(kept, method))
     seeds = ", ".join(map(str, kept.seeds))
-    return SelectorTable(_marked(cells), f"seeds {seeds}")
+    columns = [field.name for field in fields(SelectorCell)]
+    frame = paired.with_directions(paired.with_marks(pd.DataFrame(cells)))[columns]
+    marked = tuple(SelectorCell(*row) for row in frame.itertuples(index=False))
+    return SelectorTable(marked, f"seeds {seeds}")
 
 
 def _methods(comparison: Comparison) -> list[str]:
@@ -218,29 +214,15 @@ def _heads(method: str) -> str:
     return ALIASES.get(method, method)
 
 
-def _average(kept: Comparison, method: str) -> SelectorCell:
+def _average(kept: Comparison, method: str) -> dict[str, Any]:
     """The mean over tasks, each resampled by itself."""
     groups = [kept.groups(task) for task in kept.tasks]
     tables = [kept.table(method, task) for task in kept.tasks]
     mean = average_interval(tables, groups=groups)
-    average = SelectorCell(
-        method, AVERAGE, AVERAGE, mean.value, mean.low, mean.high, n=mean.n, seeds=mean.runs
-    )
+    average = {"method": method, "task": AVERAGE, "metric": AVERAGE, **paired.score_columns(mean)}
     if method == kept.base:
         return average
     bases = [kept.table(kept.base, task) for task in kept.tasks]
     differences = [ours - theirs for ours, theirs in zip(tables, bases, strict=True)]
-    d = average_difference(differences, groups=groups, resamples=RESAMPLES)
-    return replace(average, difference=d.value, difference_low=d.low, difference_high=d.high, p=d.p)
-
-
-def _marked(cells: Sequence[SelectorCell]) -> tuple[SelectorCell, ...]:
-    tested = [cell for cell in cells if not isnan(cell.p)]
-    corrected = iter(holm(np.array([cell.p for cell in tested])).tolist())
-    return tuple(cell if isnan(cell.p) else _with_mark(cell, next(corrected)) for cell in cells)
-
-
-def _with_mark(cell: SelectorCell, p: float) -> SelectorCell:
-    mark = "*" if p < 0.05 else "+" if p < 0.1 else ""
-    direction = "better" if cell.difference > 0 else "worse"
-    return replace(cell, p_holm=p, mark=mark, direction=direction if mark else "")
+    d = average_difference(differences, groups=groups, resamples=paired.RESAMPLES)
+    return average | paired.difference_columns(d)

@@ -124,8 +124,8 @@ def transfer_matrix(
     cells = transfer_cells(
         tasks,
         settings,
-        heads,
-        does,
+        heads=heads,
+        does=does,
         seeds=seeds,
         draws=random_draws,
         scores=scores,

@@ -25,8 +25,8 @@ def sealed(task: Task) -> Task:
     if isinstance(task, _SealedTask):
         return task
     without_test = object.__new__(_SealedTask)
-    kept = {name: value for name, value in vars(task).items() if name != "test"}
-    vars(without_test).update(kept, _hash=task.data_hash())
+    task.data_hash()  # is kept with the rest, as it needs the test
+    vars(without_test).update({name: v for name, v in vars(task).items() if name != "test"})
     return without_test
 
 
@@ -47,9 +47,6 @@ class _SealedTask(Task):
             'say nothing. Fit on task.train; choose on task.val or evaluate(…, split="val"). To '
             "change a task with dataclasses.replace, do so before it is sealed."
         )
-
-    def data_hash(self) -> str:
-        return vars(self)["_hash"]
 
     def __repr__(self) -> str:
         return f"Task({self.name}: {len(self.train)} train, {len(self.val)} val, test sealed)"

@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from lofit_lens.errors import LofitLensError, ScoringError
+from lofit_lens.fast.in_force import edited
 from lofit_lens.positions import known_prompts
 from lofit_lens.scoring.generation import generate_greedily
-from lofit_lens.scoring.logprobs import batches_by_length, edited
+from lofit_lens.scoring.logprobs import batches_by_length
 from lofit_lens.tasks.task import Task
 from lofit_lens.tokens import Batch, EncodedText, Encoder
 

@@ -34,7 +34,8 @@ RATE_SCHEMA = 1
 
 def learned_from(task: Task) -> Any:
     """What is fitted on a task depends on: its data, how it is trained on and how validation is scored."""
-    return [task.name, task.data_hash(), task.objective, task.scoring, task.source.get("chat")]
+    scored = task.scoring.to_json()
+    return [task.name, task.data_hash(), task.objective, scored, task.source.get("chat")]
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ class Rate(Step[RateChoice]):
         every = HeadSet.every(**heads_of(bench.model).shape)
         heads = every if self.heads is None else self.heads.among(*given or (None,))
         task = sealed(self.auto.task)
-        found = with_rate(bench.model, task, heads, self._config, progress=False)
+        found = with_rate(bench.model, task, heads, self._config, progress=bench.progress)
         assert found.rate_choice is not None
         return RateChoice.from_json(found.rate_choice)
 
@@ -244,7 +245,7 @@ class Select(Step[HeadScores]):
             return super().run_all(bench, steps, given)
         config = with_choice(self.settings.selection, given[0])
         seeded = [replace(config, seed=step.seed) for step in steps]
-        return select_together(bench.model, sealed(self.task), seeded, progress=False)
+        return select_together(bench.model, sealed(self.task), seeded, progress=bench.progress)
 
     def write(self, product: HeadScores, path: Path) -> None:
         """Write the scores."""
@@ -316,7 +317,7 @@ class Tune(Step[Fitted]):
             (step.heads.among(*own[n:] or (None,)), replace(config, seed=step.seed))
             for step, own in zip(steps, given, strict=True)
         ]
-        edits = tune_together(bench.model, sealed(self.task), runs, progress=False)
+        edits = tune_together(bench.model, sealed(self.task), runs, progress=bench.progress)
         choices = {"learning_rate": config.learning_rate} if config.rate_choice else {}
         return [
             edit if isinstance(edit, LofitLensError) else Fitted(edit, choices, edit.heads)

@@ -13,7 +13,7 @@ from lofit_lens.provenance import Provenance
 
 SCORES = "scores.json"
 _PLACES = (SCORES, "scores/*.json", "records/scores/*.json")
-"""Where scores lie: by themselves, in a store, in a demo or a transfer of earlier versions."""
+"""Where scores lie: by themselves; in a store; in a demo of earlier versions."""
 
 _RESULTS = {"table", "transfer", "stability", "overlap", "runs", "schema", "kind", "saved"}
 
@@ -25,7 +25,8 @@ def scores_in(folder: Path, tasks: Sequence[str] = ()) -> dict[str, dict[int, He
         folder: The folder.
         tasks: Tasks that come first, in this order.
     """
-    paths = [path for pattern in _PLACES for path in sorted(folder.glob(pattern))]
+    places = (sorted(folder.glob(pattern)) for pattern in _PLACES)
+    paths = next(filter(None, places), [])
     found = [(HeadScores.load(path), path) for path in paths]
     lofit = [(one, path) for one, path in found if one.method == "lofit"]
     scores: dict[str, dict[int, HeadScores]] = {task: {} for task in tasks}

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lofit_lens.analysis.inside.overlap import head_overlap
-from lofit_lens.analysis.kinds.demo import FLOOR
+from lofit_lens.analysis.kinds.demo import FLOOR, TABLES
 from lofit_lens.analysis.kinds.matrix import MARKS
+from lofit_lens.analysis.study.store import Store, rows_of
 from lofit_lens.embedded.settings import SELECTION, TUNING
 from lofit_lens.provenance import library_versions
 
@@ -76,7 +77,7 @@ def as_text(demo: Demo) -> str:
                     f", p {row['p_holm']:.2g}"
                 )
             lines.append(line)
-    lines.append(f"\nHeads of one task on another, accuracy in % ({MARKS})")
+    lines.append(f"\nHeads of one task on another, main metric in % ({MARKS})")
     for matrix in demo.matrices.values():
         lines += ["", _matrix_text(matrix.frame(), len(matrix.runs[0].heads))]
     lines.append("\nHow alike the heads of different seeds are (Jaccard; of random sets)")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lofit_lens.analysis.reporting.markup import details, paragraph, table
 from lofit_lens.analysis.reporting.section import Section, percent
+from lofit_lens.analysis.study.paired import mark
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +41,7 @@ def by_task(frame: pd.DataFrame) -> pd.DataFrame:
         if not pd.isna(row["low"]):
             cell += f" [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
         if row.get("difference", 0) > 0:
-            cell += "*" if row["p_holm"] < 0.05 else "+" if row["p_holm"] < 0.1 else ""
+            cell += mark(row["p_holm"])
         rows.setdefault((row["method"], heads), {})[f"{row['task']}, {row['metric']}"] = cell
     columns = dict.fromkeys(column for cells in rows.values() for column in cells)
     lines = [

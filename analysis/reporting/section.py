@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from lofit_lens.analysis.reporting.markup import paragraph
 from lofit_lens.analysis.reporting.plots import Plot
+from lofit_lens.analysis.study.paired import DIFFERENCE
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-_SHARES = ("value", "low", "high", "relative", "difference", "difference_low", "difference_high")
+_SHARES = ("value", "low", "high", "relative", *DIFFERENCE)
 
 
 @dataclass(frozen=True, eq=False)

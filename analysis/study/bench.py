@@ -19,7 +19,7 @@ from lofit_lens.analysis.study.keys import key_of
 from lofit_lens.attention import heads_of
 from lofit_lens.edits.edit import Edit
 from lofit_lens.errors import LofitLensError
-from lofit_lens.fast.direct import COUNTS
+from lofit_lens.fast.wrappers import only_counts
 from lofit_lens.identity import fingerprint, tokenizer_of
 from lofit_lens.provenance import library_versions
 from lofit_lens.tokens import EncodedText
@@ -46,12 +46,14 @@ class Bench:
         texts: Plain text for side effects; without any, none are measured.
         n_answers: Multiple-choice questions to answer in free text.
         batch_size: Sequences per forward pass where side effects are measured.
+        progress: Whether steps show bars of their own.
     """
 
     model: TransformerBridge
     texts: Sequence[EncodedText]
     n_answers: int = 0
     batch_size: int = 32
+    progress: bool = False
 
     @classmethod
     def of(
@@ -105,8 +107,7 @@ class Bench:
         def count(_module: object, _args: object, embedded: Any) -> None:
             measured.tokens += embedded.shape[0] * embedded.shape[1]
 
-        setattr(count, COUNTS, True)  # so that it does not keep work from being shared
-        handle = self.model.embed.original_component.register_forward_hook(count)
+        handle = self.model.embed.original_component.register_forward_hook(only_counts(count))
         try:
             yield measured
         finally:

@@ -16,7 +16,7 @@ from lofit_lens.edits.edit import Edit
 from lofit_lens.fast.memory import BatchSize
 from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.scoring.evaluation import Evaluation
-from lofit_lens.tasks.task import Example, MultipleChoice, Task
+from lofit_lens.tasks.task import Example, Task
 
 if TYPE_CHECKING:
     from lofit_lens.analysis.study.bench import Bench
@@ -74,7 +74,7 @@ class Score(Step[Scored]):
     def depends(self) -> Any:
         """The test items and how they are scored."""
         items = self.task.test if self.split == "test" else self.task.val_as_test
-        rule = self.task.scoring_rule(self.compat)
+        rule = self.task.scoring_rule(self.compat).to_json()
         told = [self.task.name, _items_key(items), rule, dict(self.task.floors)]
         return [*told, self.split, self.compat]
 
@@ -91,12 +91,13 @@ class Score(Step[Scored]):
         with bench.measured() as scoring:
             found = evaluate(
                 bench.model, self.task, edit, split=self.split, compat=self.compat,
-                batch_size=self.batch_size, progress=False,
+                batch_size=self.batch_size, progress=bench.progress,
             )  # fmt: skip
         effects = bench.side_effects(edit)
         told = {} if effects is None else {"cross_entropy": effects.cross_entropy, "kl": effects.kl}
         if edit is not None and untuned is not None:
-            check_effect(untuned.evaluation, found, kl=told.get("kl"))
+            rule = self.task.scoring_rule(self.compat)
+            check_effect(rule, untuned.evaluation, found, kl=told.get("kl"))
         answers = self._answers(bench, edit)
         if answers:
             refusals = sum(is_refusal(answer["answer"]) for answer in answers)
@@ -104,7 +105,7 @@ class Score(Step[Scored]):
         return Scored(found, told, answers, scoring.seconds, scoring.tokens)
 
     def _answers(self, bench: Bench, edit: Edit | None) -> list[dict[str, str]]:
-        if not bench.n_answers or not isinstance(self.task.scoring, MultipleChoice):
+        if not bench.n_answers or self.task.scoring.generates:
             return []
         return open_answers(
             bench.model, self.task, edit, n=bench.n_answers, batch_size=bench.batch_size

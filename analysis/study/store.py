@@ -34,6 +34,9 @@ STORE_SCHEMA = 2
 
 RECORDS, EDITS = "records", "edits"
 
+STORED = (RECORDS, EDITS, "scores", "rates")
+"""The folders of a store."""
+
 BENCH = ("model", "tokenizer", "shape", "without", "versions")
 """What of a bench the products of steps depend on; scores depend on its texts as well."""
 
@@ -46,11 +49,13 @@ class Kind:
         name: What it is called, such as "comparison".
         marker: The file by which it is known; written first, and again with the results.
         products: Patterns of the files in it beside those of a store.
+        alone: Whether a folder that holds anything else is refused.
     """
 
     name: str
     marker: str
     products: Sequence[str] = ()
+    alone: bool = True
 
 
 class Store:
@@ -310,6 +315,8 @@ def check_folder(folder: Path, kind: Kind, *, overwrite: bool, resume: bool = Fa
     if not folder.is_dir() or not any(folder.iterdir()):
         return
     if not (folder / kind.marker).is_file():
+        if not kind.alone:
+            return
         raise LofitLensError(
             f"{folder} is not empty and does not hold a {kind.name}. Name another folder with --out."
         )
@@ -338,7 +345,7 @@ def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _remove(folder: Path, kind: Kind) -> None:
-    for part in (RECORDS, EDITS, "scores", "rates"):
+    for part in STORED:
         shutil.rmtree(folder / part, ignore_errors=True)
     for pattern in (kind.marker, *kind.products):
         for path in folder.glob(pattern):

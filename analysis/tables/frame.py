@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from lofit_lens.analysis.study.paired import RESAMPLES
+from lofit_lens.analysis.study import paired
 from lofit_lens.analysis.study.record import Record
-from lofit_lens.statistics import crossed_interval, holm, mcnemar, paired_difference
+from lofit_lens.statistics import crossed_interval, mcnemar
 
 if TYPE_CHECKING:
     from lofit_lens.analysis.kinds.comparison import Comparison
 
-_TESTED = ("difference", "difference_low", "difference_high", "p", "mcnemar")
 _SUMMED = ("fit_seconds", "score_seconds", "fit_tokens", "score_tokens")
 _SIDE_EFFECTS = ("cross_entropy", "kl", "refusals")
 
@@ -34,14 +33,7 @@ def comparison_frame(comparison: Comparison, base: str) -> pd.DataFrame:
             shared = _costs(runs) | _side_effects(runs, tuple(effects))
             for metric in comparison.metrics(task):
                 rows.append(_row(comparison, method, task, metric, base) | shared)
-    frame = pd.DataFrame(rows)
-    p = frame["p"].to_numpy(dtype=np.float64)
-    corrected = np.full(len(p), np.nan)
-    corrected[~np.isnan(p)] = holm(p[~np.isnan(p)])
-    mark = np.select([corrected < 0.05, corrected < 0.1], ["*", "+"], "")
-    sign = np.where(frame["difference"].to_numpy(dtype=np.float64) > 0, "better", "worse")
-    direction = np.where(mark == "", "", sign)
-    return frame.assign(p_holm=corrected, mark=mark, direction=direction)
+    return paired.with_directions(paired.with_marks(pd.DataFrame(rows)))
 
 
 def choices_frame(runs: Sequence[Record]) -> pd.DataFrame:
@@ -61,25 +53,16 @@ def _row(comparison: Comparison, method: str, task: str, metric: str, base: str)
     table = comparison.table(method, task, metric)
     own = table[: len(comparison.seeds_of(method, task))]
     estimate = crossed_interval(own, groups=clusters)
-    row = {
-        "method": method,
-        "task": task,
-        "metric": metric,
-        "value": estimate.value,
-        "low": estimate.low,
-        "high": estimate.high,
-        "n": estimate.n,
-        "seeds": estimate.runs,
-    }
-    row |= dict.fromkeys((*_TESTED, "p_holm", "mark", "direction", "floor"), np.nan)
+    row = {"method": method, "task": task, "metric": metric}
+    row |= paired.score_columns(estimate) | paired.difference_columns()
+    row |= dict.fromkeys(("mcnemar", "p_holm", "mark", "direction", "floor"), np.nan)
     if metric != comparison.metrics(task)[0]:
         return row
     row["floor"] = max(comparison.floors(task).values(), default=np.nan)
     if method != base:
         other = comparison.table(base, task, metric)
-        d = paired_difference(table, other, groups=clusters, resamples=RESAMPLES)
-        tested = d.value, d.low, d.high, d.p, _mcnemar(table, other, clusters)
-        row |= dict(zip(_TESTED, tested, strict=True))
+        row |= paired.compared(table, other, clusters)
+        row["mcnemar"] = _mcnemar(table, other, clusters)
     return row
 
 

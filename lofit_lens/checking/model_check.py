@@ -13,9 +13,8 @@ from lofit_lens.checking.blank import Shape, shape_of, shape_of_loaded
 from lofit_lens.checking.memory import TRAINING_BATCH, MemoryNeed, memory_needed
 from lofit_lens.checking.servers import Reading, servers_of
 from lofit_lens.errors import LofitLensError, UnsupportedError
-from lofit_lens.fast.direct import DIRECT
 from lofit_lens.fast.memory import free_memory
-from lofit_lens.fast.trust import standing
+from lofit_lens.fast.trial import Trial, try_shortcuts
 from lofit_lens.loading.boot import told_in_a_line
 from lofit_lens.loading.find import find_model, has_weights
 from lofit_lens.loading.gguf import GGUF, check_gguf
@@ -171,7 +170,7 @@ def check_model(
             f"batch_size must be at least 1 and length from 1 to {shape.n_ctx}, got {batch_size} "
             f"and {length}."
         )
-    shares = standing(model).shares if model is not None else False
+    trial = try_shortcuts(model) if model is not None else Trial()
     return ModelCheck(
         model=str(name_or_folder),
         shape=shape,
@@ -188,8 +187,8 @@ def check_model(
         ),
         free=free,
         tokenizer=_look_at(tokenizer, model),
-        direct=DIRECT.get(model) if model is not None else None,
-        shares=shares,
+        direct=trial.attention,
+        shares=trial.shares,
         not_loaded=why_not,
         servers=servers_of(shape.exported_as) if shape.exported_as else {},
     )

@@ -12,7 +12,7 @@ from lofit_lens.edits.files import load_edit, save_edit
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import HeadSet
 from lofit_lens.identity import check_same_model
-from lofit_lens.positions import Places, TokenScope
+from lofit_lens.positions import TokenScope
 from lofit_lens.provenance import Provenance, unmeasured
 
 if TYPE_CHECKING:
@@ -34,17 +34,22 @@ class BaseEdit:
     if TYPE_CHECKING:
         __dataclass_fields__: ClassVar[dict[str, Any]]
 
-        scope: TokenScope | Places
-        provenance: Provenance | None
+        scope: Any  # as in `Edit`: fields of some, properties of others
+        provenance: Any
 
     def check_model(self, model: TransformerBridge) -> None:
         """Refuse a model of another shape or, for a learned edit, with other weights.
 
         Raises:
             ModelMismatchError: They differ; the message says in what.
+            UnsupportedError: Scale on a model whose weights TransformerLens has processed.
         """
+        self._check_shape(model)
         if self.provenance is not None:
             check_same_model(model, self.provenance.fingerprint, f"The {self.noun}")
+
+    def _check_shape(self, model: TransformerBridge) -> None:
+        """Refuse a model that the numbers do not fit, whatever its weights."""
 
     def with_scope(self, scope: TokenScope) -> Self:
         """The same edit at other positions; its measured scores are left behind.

@@ -12,7 +12,7 @@ from torch import Tensor
 from lofit_lens.attention import check_head_shape
 from lofit_lens.edits.hooked import Change, HookedEdit
 from lofit_lens.heads import HeadSet
-from lofit_lens.positions import TokenScope
+from lofit_lens.positions import Places, TokenScope
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -37,7 +37,7 @@ class StackedHeads(HookedEdit):
         component: Literal["scale", "bias"],
         scope: TokenScope,
     ) -> None:
-        self.scope: TokenScope = scope
+        self.scope: TokenScope | Places = scope
         self._heads = heads
         self._parameters = parameters
         self._component = component
@@ -61,12 +61,7 @@ class StackedHeads(HookedEdit):
         self._present = {0} if owners is None else set(owners)
         self._owners = torch.tensor(owners or [0], device=self._parameters[0].device)
 
-    def check_model(self, model: TransformerBridge) -> None:
-        """Refuse heads of another model shape.
-
-        Raises:
-            ModelMismatchError: They do not fit.
-        """
+    def _check_shape(self, model: TransformerBridge) -> None:
         for heads in self._heads:
             check_head_shape(model, heads)
 

@@ -13,11 +13,7 @@ from torch import Tensor
 
 from lofit_lens.edits.base import BaseEdit
 from lofit_lens.errors import LofitLensError
-from lofit_lens.positions import (
-    PositionTracker,
-    check_scope,
-    tracked_positions,
-)
+from lofit_lens.positions import PositionTracker, check_scope, tracked_positions
 from lofit_lens.provenance import Provenance, unmeasured
 
 if TYPE_CHECKING:
@@ -121,9 +117,6 @@ class HookedEdit(BaseEdit):
 
 class LinearEdit(HookedEdit):
     """A hooked edit whose numbers can be multiplied by a strength: `strength * edit`."""
-
-    if TYPE_CHECKING:
-        scope: TokenScope
 
     def __post_init__(self) -> None:
         check_scope(self.scope)

@@ -85,13 +85,7 @@ class HeadIntervention(LinearEdit):
         """Scale and bias at `hook_z` of each layer with active heads."""
         return {f"blocks.{layer}.attn.hook_z": self._change(layer) for layer in self.heads.layers()}
 
-    def check_model(self, model: TransformerBridge) -> None:
-        """Refuse a model of another shape or, for a learned edit, with other weights.
-
-        Raises:
-            ModelMismatchError: They differ; the message says in what.
-            UnsupportedError: Scale on a model whose weights TransformerLens has processed.
-        """
+    def _check_shape(self, model: TransformerBridge) -> None:
         check_head_shape(model, self.heads)
         if self.d_head != z_width(model):
             raise ModelMismatchError(
@@ -103,7 +97,6 @@ class HeadIntervention(LinearEdit):
                 "The intervention has numbers behind the width of a head: in this model heads of "
                 "some layers are narrower, and their rows must end in zeros."
             )
-        super().check_model(model)
         if self.scale is not None and weights_processed(model):
             raise UnsupportedError(
                 "A scale edit would be wrong on this model: TransformerLens has processed its "

@@ -64,19 +64,13 @@ class ResidualIntervention(LinearEdit):
         """One vector behind each of the layers."""
         return {f"blocks.{i}.hook_out": self._change(row) for row, i in enumerate(self.layers)}
 
-    def check_model(self, model: TransformerBridge) -> None:
-        """Refuse a model of another shape or, for learned vectors, with other weights.
-
-        Raises:
-            ModelMismatchError: They differ; the message says in what.
-        """
+    def _check_shape(self, model: TransformerBridge) -> None:
         shape, wanted = (model.cfg.n_layers, model.cfg.d_model), (self.n_layers, self._d_model)
         if shape != wanted:
             raise ModelMismatchError(
                 f"The vectors belong to a model of {wanted[0]} layers and d_model = {wanted[1]}, this "
                 f"one has {shape[0]} and {shape[1]}. Make them on this model."
             )
-        super().check_model(model)
 
     def frame(self) -> pd.DataFrame:
         """Columns `layer` and `norm` (L2)."""

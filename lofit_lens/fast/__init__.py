@@ -1,1 +1,1 @@
-"""Work that need not be done: every fast path, and the switches that turn them off."""
+"""Work that need not be done: every fast path, behind one door, `in_force.in_force`."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from lofit_lens.attention import z_widths
-from lofit_lens.fast.direct import listens
+from lofit_lens.fast.wrappers import listens
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Replay:
     """What lies below the lowest edit in force on a model.
 
-    Make it before the context `direct` is entered, record inside, and then put in again.
+    Make it before the context `without_wrappers`, record inside, and then put in again.
 
     Attributes:
         n_blocks: Blocks that nothing listens to, counted from the first.

@@ -1,4 +1,4 @@
-"""Greedy generation in batches, under an intervention."""
+"""Greedy generation in batches, under an edit."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ import torch
 from tqdm.auto import tqdm
 
 from lofit_lens.errors import LofitLensError, ScoringError
-from lofit_lens.fast.direct import direct
+from lofit_lens.fast.in_force import in_force
 from lofit_lens.fast.memory import BatchSize, check_batch_size, within_memory
-from lofit_lens.fast.trust import standing
-from lofit_lens.scoring.logprobs import batches_by_length, edited
+from lofit_lens.scoring.logprobs import batches_by_length
 from lofit_lens.tokens import EncodedText, Encoder
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ class Generation:
 def generate_greedily(
     model: TransformerBridge,
     prompts: Sequence[str],
-    intervention: Edit | None = None,
+    edit: Edit | None = None,
     *,
     max_new_tokens: int = 16,
     batch_size: BatchSize = 32,
@@ -52,7 +51,7 @@ def generate_greedily(
         model: A bridge, in eval mode.
         prompts: Texts to continue, as the model's tokenizer reads them; behind the prompts of a chat
             the end of the turn is an end too.
-        intervention: The edit in force; None generates with the model as it is.
+        edit: The edit in force; None generates with the model as it is.
         max_new_tokens: Tokens per continuation.
         batch_size: Prompts per batch; they are padded on the left. "auto" takes the largest that
             fits into memory.
@@ -67,7 +66,7 @@ def generate_greedily(
     found = greedy_generations(
         model,
         prompts,
-        intervention,
+        edit,
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
         progress=progress,
@@ -78,7 +77,7 @@ def generate_greedily(
 def greedy_generations(
     model: TransformerBridge,
     prompts: Sequence[str],
-    intervention: Edit | None = None,
+    edit: Edit | None = None,
     *,
     max_new_tokens: int = 16,
     batch_size: BatchSize = 32,
@@ -91,10 +90,8 @@ def greedy_generations(
     encoder = Encoder(model)
     encoded = [encoder.prompt(prompt) for prompt in prompts]
     ends = encoder.ends_behind(prompts)
-    standing(model)
     with (
-        edited(model, intervention),
-        direct(model),
+        in_force(model, edit),
         _last_logits_alone(model),
         _watched_for_nan(model),
         tqdm(total=len(prompts), desc="generate", leave=False, disable=not progress) as bar,
@@ -173,7 +170,7 @@ def _watched_for_nan(model: TransformerBridge) -> Iterator[None]:
     if found and bool(found[0]):
         raise ScoringError(
             "The model gave logits that are not a number, so what it generated means nothing. Check "
-            "the intervention's size and the model's dtype (float16 overflows)."
+            "the edit's size and the model's dtype (float16 overflows)."
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,14 +11,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lofit_lens.errors import LofitLensError, ScoringError
-from lofit_lens.fast.direct import direct
+from lofit_lens.fast.forward_passes import ForwardPasses
+from lofit_lens.fast.in_force import in_force
+from lofit_lens.fast.keys_values import Past
+from lofit_lens.fast.layout import common_start, lay_out
 from lofit_lens.fast.memory import BatchSize, check_batch_size, within_memory
-from lofit_lens.fast.passes import summed_logprobs
-from lofit_lens.fast.past import Announce, Past, run_past
-from lofit_lens.fast.rows import common_start, lay_out, stack
-from lofit_lens.fast.trust import standing
-from lofit_lens.positions import known_prompts
-from lofit_lens.tokens import EncodedText, Encoder
+from lofit_lens.tokens import EncodedText
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -33,7 +30,7 @@ SHORTEST = 8
 def answer_logprobs(
     model: TransformerBridge,
     texts: Sequence[EncodedText],
-    intervention: Edit | None = None,
+    edit: Edit | None = None,
     *,
     batch_size: BatchSize = 32,
     progress: bool = False,
@@ -46,7 +43,7 @@ def answer_logprobs(
     Args:
         model: A bridge, in eval mode.
         texts: Prompts with answers, from `Encoder.continuation`.
-        intervention: The edit in force; None scores the model as it is.
+        edit: The edit in force; None scores the model as it is.
         batch_size: Texts per forward pass; they are grouped by length. "auto" takes the largest
             that fits into memory.
         progress: Whether to show a bar.
@@ -64,52 +61,42 @@ def answer_logprobs(
                 f"A text to score needs a token before its answer, got n_prompt = {text.n_prompt}. "
                 "Encode texts with `Encoder.continuation`, which puts one there."
             )
-    device = next(model.original_model.parameters()).device
     return within_memory(
-        lambda size: _answer_logprobs(model, texts, intervention, size, progress=progress),
+        lambda size: _answer_logprobs(model, texts, edit, size, progress=progress),
         batch_size,
-        device,
+        next(model.original_model.parameters()).device,
     )
 
 
 def _answer_logprobs(
     model: TransformerBridge,
     texts: Sequence[EncodedText],
-    intervention: Edit | None,
+    edit: Edit | None,
     batch_size: int,
     *,
     progress: bool,
 ) -> Float[Tensor, " text"]:
     scores = torch.full((len(texts),), torch.nan)
     longest = max((len(text.ids) for text in texts), default=0)
-    whole, known = intervention is not None and intervention.needs_whole_texts, standing(model)
-    continues = known.may_continue(model, longest) and not whole
-    shares = known.may_share(model, longest) and not whole
-    pad, device = Encoder(model).pad, model.cfg.device
     with (
         torch.no_grad(),
-        edited(model, intervention),
-        known_prompts(model) as announce,
-        direct(model) as is_direct,
+        in_force(model, edit, longest=longest) as passes,
         tqdm(total=len(texts), desc="score", leave=False, disable=not progress) as bar,
     ):
-        past = _common_past(model, texts, announce) if continues and is_direct else None
+        past = _common_past(passes, texts) if passes.continues else None
         skip = 0 if past is None else past.length
         groups = (
-            _alike(texts, batch_size) if shares and is_direct else [[i] for i in range(len(texts))]
+            _alike(texts, batch_size) if passes.shares_rows else [[i] for i in range(len(texts))]
         )
         for some in _batches(texts, groups, batch_size):
-            rows = [lay_out([texts[i] for i in group], skip=skip) for group in some]
-            batch = stack(rows, pad=pad, device=device)
+            bundles = [lay_out([texts[i] for i in group], skip=skip) for group in some]
             indices = [i for group in some for i in group]
-            scores[indices] = summed_logprobs(
-                model, batch, announce, direct=is_direct, past=past
-            ).cpu()
+            scores[indices] = passes.logprobs(bundles, past=past).cpu()
             bar.update(len(indices))
     if not torch.isfinite(scores).all():
         raise ScoringError(
             f"{int((~torch.isfinite(scores)).sum())} of {len(texts)} answers have a log-probability "
-            "that is not finite, so they cannot be compared. Check the intervention's size and the "
+            "that is not finite, so they cannot be compared. Check the edit's size and the "
             "model's dtype (float16 overflows; use bfloat16 or float32)."
         )
     return scores
@@ -132,16 +119,7 @@ def batches_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[
         yield order[start : start + batch_size]
 
 
-@contextmanager
-def edited(model: TransformerBridge, intervention: Edit | None) -> Iterator[None]:
-    """Apply an intervention, or none."""
-    with nullcontext() if intervention is None else intervention.applied(model):
-        yield
-
-
-def _common_past(
-    model: TransformerBridge, texts: Sequence[EncodedText], announce: Announce
-) -> Past | None:
+def _common_past(passes: ForwardPasses, texts: Sequence[EncodedText]) -> Past | None:
     """Keys and values of what all texts start with, if it is worth keeping.
 
     The last token of each prompt is left out, as it predicts the first token of the answer.
@@ -152,8 +130,8 @@ def _common_past(
     length = common_start(texts, limit=limit)
     if length < SHORTEST:
         return None
-    tokens = torch.tensor([texts[0].ids[:length]], device=model.cfg.device)
-    return Past(run_past(model, tokens, announce, direct=True))
+    tokens = torch.tensor([texts[0].ids[:length]], device=passes.model.cfg.device)
+    return Past(passes.keys_values(tokens))
 
 
 def _alike(texts: Sequence[EncodedText], batch_size: int) -> list[list[int]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lofit_lens.chat import ChatTemplate
 from lofit_lens.errors import DataError, LofitLensError
-from lofit_lens.tasks.task import ExactMatch, Example, MultipleChoice, Scoring, Task
+from lofit_lens.tasks.task import Example, Task
 
 
 def as_chat(task: Task, tokenizer: Any, system: str | None = None) -> Task:
@@ -66,7 +66,7 @@ def check_chat(task: Task) -> None:
     """
     if task.source.get("chat"):
         raise LofitLensError(f"{task.name} is in a chat template already.")
-    if _needs_plain_prompt(task.scoring):
+    if task.scoring.needs_plain_prompt:
         raise LofitLensError(
             f"The scoring of {task.name} is defined on the plain prompt ({task.scoring}), which a chat "
             "template replaces. Give the task another scoring."
@@ -93,9 +93,3 @@ def _inside(example: Example, template: ChatTemplate) -> Example:
         correct=tuple(map(template.answer, example.correct)),
         incorrect=tuple(map(template.answer, example.incorrect)),
     )
-
-
-def _needs_plain_prompt(scoring: Scoring) -> bool:
-    if isinstance(scoring, MultipleChoice):
-        return scoring.counted_lead is not None or scoring.as_lm_eval
-    return isinstance(scoring, ExactMatch) and scoring.after is not None

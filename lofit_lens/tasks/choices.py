@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Literal, get_args
 
 from lofit_lens.errors import DataError, LofitLensError
-from lofit_lens.tasks.task import Example, MultipleChoice, Task
+from lofit_lens.tasks.multiple_choice import MultipleChoice
+from lofit_lens.tasks.task import Example, Task
 
 ScoredBy = Literal["text", "text-normalised", "letter"]
 
@@ -48,7 +49,7 @@ def scored_by(task: Task, by: ScoredBy) -> Task:
     if by == "text":
         return task
     rule = task.scoring
-    if not isinstance(rule, MultipleChoice):
+    if rule.generates:
         raise LofitLensError(
             f'{task.name} is scored by generation, not by its candidates; leave by="{by}" out.'
         )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import random
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from lofit_lens.tasks.exact_match import ExactMatch
+from lofit_lens.tasks.generated import most_frequent
 from lofit_lens.tasks.sources import find_file
-from lofit_lens.tasks.task import ExactMatch, Example, Task
+from lofit_lens.tasks.task import Example, Task
 
 N_TRAIN = 300
 
@@ -30,7 +31,6 @@ def clutrr(seed: int = 42, *, data_dir: str | Path | None = None) -> Task:
     """
     pool, val, test = (_stories(split, data_dir) for split in ("train", "val", "test"))
     drawn = random.Random(seed).sample(pool, N_TRAIN)
-    majority = Counter(story["target_text"] for story in test).most_common(1)[0][1]
     scored_val = tuple(map(_example, val))
     return Task(
         name="clutrr",
@@ -41,7 +41,7 @@ def clutrr(seed: int = 42, *, data_dir: str | Path | None = None) -> Task:
         objective="sft",
         scoring=ExactMatch(stop="."),
         compat={"paper-code": ExactMatch(stop=".", after="'s\n", after_index=1)},
-        floors={"majority class": majority / len(test)},
+        floors={"majority class": most_frequent(story["target_text"] for story in test)},
         source={"name": "clutrr", "seed": seed},
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -17,7 +16,9 @@ from lofit_lens.embedded.world import (
     truth_items,
 )
 from lofit_lens.errors import LofitLensError
-from lofit_lens.tasks.task import ExactMatch, Example, MultipleChoice, Task
+from lofit_lens.tasks.exact_match import ExactMatch
+from lofit_lens.tasks.multiple_choice import MultipleChoice
+from lofit_lens.tasks.task import Example, Task
 
 T = TypeVar("T")
 
@@ -52,8 +53,7 @@ def embedded(ability: Ability) -> Task:
         floors = {"chance": chance}
     else:
         scoring = ExactMatch(max_new_tokens=8)
-        most = Counter(example.correct[0] for example in test).most_common(1)[0][1]
-        floors = {"most frequent answer": most / len(test)}
+        floors = scoring.floors(test)
     if ability == "kinship":
         first = sum(f" the{example.correct[0]} of " in example.prompt for example in test)
         floors["repeating the first relation"] = first / len(test)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, get_args
 
@@ -15,18 +14,12 @@ from lofit_lens.tasks import kinds
 from lofit_lens.tasks.building import Builder
 from lofit_lens.tasks.choices import ScoredBy, scored_by
 from lofit_lens.tasks.data import Data, read_files, rows_in_memory
+from lofit_lens.tasks.exact_match import ExactMatch, Match
 from lofit_lens.tasks.recognised import Format, recognise
 from lofit_lens.tasks.rows import AnswerIs, row_errors
+from lofit_lens.tasks.scoring import named_scoring
 from lofit_lens.tasks.splits import Shares, into_splits
-from lofit_lens.tasks.task import (
-    ExactMatch,
-    Example,
-    Match,
-    MultipleChoice,
-    Objective,
-    Scoring,
-    Task,
-)
+from lofit_lens.tasks.task import Example, Objective, Task
 
 P = ParamSpec("P")
 
@@ -55,12 +48,14 @@ def from_file(
     match: Match = "exact",
     name: str | None = None,
     by: ScoredBy = "text",
+    scoring: str | None = None,
 ) -> Task:
     r"""Make a task of a CSV, TSV, JSONL, JSON-list or Parquet file, or of minimal pairs in a text.
 
     The kinds, told apart by the arguments:
 
-    * question and answer (`prompt`, `answer`): exact match of a greedy generation;
+    * question and answer (`prompt`, `answer`): exact match of a greedy generation; or several
+      labels, with `scoring="label-f1"`: F1 of the labels generated;
     * multiple choice (`prompt`, `answer`, and `choices` or `labels`): candidates by log-probability;
     * several right answers (`prompt`, `correct`, `incorrect`): MC1, MC2 and MC3;
     * minimal pairs (`good`, `bad`, `prompt` optional): which sentence is likelier.
@@ -82,7 +77,8 @@ def from_file(
             `["positive", "negative"]`; `answer` then holds one of them, or its place from 0.
         correct: Column with a list of right answers, the best first.
         incorrect: Column with a list of wrong ones.
-        separator: What separates the parts of a list that is written as text.
+        separator: What separates the parts of a list that is written as text; of labels also in
+            what is generated, by default a comma.
         good: Column of the better sentence of a pair.
         bad: Column of the worse one.
         accepted: Column with a list of further spellings of the answer (exact match).
@@ -104,6 +100,8 @@ def from_file(
         name: Name of the task; default the file's.
         by: How candidates are compared: by their "text", by "text-normalised" (divided by its
             length), or by "letter"; see `scored_by`.
+        scoring: How answers are scored: "multiple-choice", "exact-match", or "label-f1" for several
+            labels, listed in `answer` (F1; an empty list is "none"). Default: by the columns.
 
     Raises:
         DataError: The file cannot be read, lacks a column, or is too small to split.
@@ -114,6 +112,9 @@ def from_file(
         >>> task = from_file("colours.csv", prompt="{thing} is", answer="colour")  # doctest: +SKIP
     """
     arguments = {key: value for key, value in locals().items() if key not in ("path", "name", "by")}
+    if scoring is None:
+        del arguments["scoring"]  # as sources were before it could be said
+    chosen = None if scoring is None else named_scoring(scoring)
     data = path if isinstance(path, Data) else read_files(path)
     if not data.rows:
         raise row_errors(list(data.tables.values()))
@@ -147,7 +148,7 @@ def from_file(
         several = [choices] if isinstance(choices, str) else list(choices)
         kind = kinds.choice(prompt, answer, several, answer_is)
     elif prompt and answer:
-        kind = kinds.questions(prompt, answer, accepted)
+        kind = kinds.questions(prompt, answer, accepted, chosen or ExactMatch())
     else:
         named = any((answer, choices, labels, correct, incorrect, good, bad, accepted))
         known = None if named else recognise(data.rows)
@@ -159,31 +160,34 @@ def from_file(
         kind = replace(known.kind, prompt=prompt or known.kind.prompt)
         data = data.only(known.kept)
 
-    stated = None if kind.metrics else stop or (None if known else "\n")
+    rule = kind.scoring if chosen is None or type(chosen) is type(kind.scoring) else chosen
+    stated = stop or (None if known else "\n") if rule.generates else None
     column = split if isinstance(split, str) else None
     kind = replace(kind, separator=separator or kind.separator)
     examples = Builder(kind, answer_prefix, group, column, stated).examples(data)
     train, val, test, cut = into_splits(examples, split, split_seed, data.called)
-    scoring: Scoring = MultipleChoice(kind.metrics, as_lm_eval=kind.as_lm_eval)
-    if not kind.metrics:
-        end = stated or _outside([example for _, example in examples], kind.stop or "\n")
+    if rule.generates:
+        usual = kind.stop or "\n"
+        end = stated or _outside([example for _, example in examples], usual)
         tokens = (kind.max_new_tokens or 16) if max_new_tokens is None else max_new_tokens
-        scoring = ExactMatch(tokens, end, lead=answer_prefix.strip(" \t"), match=match)
+        said = {"max_new_tokens": tokens, "stop": end, "lead": answer_prefix.strip(" \t")}
+        said |= {"match": match, "separator": kind.separator or ","}
+        rule = replace(rule, **{f.name: said[f.name] for f in fields(rule) if f.name in said})
+        if end != (stated or usual):
+            cut.append(f"predictions end at {end!r}, as answers hold shorter breaks")
     task = Task(
         name=name or data.name,
         train=train,
         val=val,
         test=test,
         val_as_test=val,
-        objective=objective or kind.objective,
-        scoring=scoring,
-        floors=_floors(test, scoring),
+        objective=objective or kind.objective or rule.default_objective,
+        scoring=rule,
+        floors=rule.floors(test),
         source={"name": data.source, **arguments, "task_name": name},
     )
     read_as = [f"read as {known.name} ({', '.join(known.kind.columns)})"] if known else []
     told = [*read_as, *data.notes, *cut]
-    if isinstance(scoring, ExactMatch) and scoring.stop != (stated or kind.stop or "\n"):
-        told.append(f"predictions end at {scoring.stop!r}, as answers hold shorter breaks")
     if told:
         say(f"{data.called}: {'; '.join(told)}.")
     return scored_by(task, by)
@@ -235,11 +239,3 @@ def _outside(examples: Sequence[Example], stop: str) -> str:
     while any(stop in answer for answer in answers):
         stop = "\n" * (1 + stop.count("\n")) if set(stop) == {"\n"} else "\n"
     return stop
-
-
-def _floors(test: tuple[Example, ...], scoring: Scoring) -> dict[str, float]:
-    if isinstance(scoring, MultipleChoice):
-        name = "MC1 by chance" if "MC1" in scoring.metrics else "chance"
-        return {name: sum(1 / (1 + len(e.incorrect)) for e in test) / len(test)}
-    most = Counter(example.correct[0] for example in test).most_common(1)[0][1]
-    return {"most frequent answer": most / len(test)}

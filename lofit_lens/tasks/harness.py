@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lofit_lens.tasks.columns import as_list, value_at
@@ -41,7 +42,7 @@ def sampled_answer(cells: Cells) -> Parts:
 def choice_settings(rows: Sequence[Row]) -> dict[str, Any]:
     """Several right answers count under their own metrics, as in `truthfulqa_mc2`."""
     several = any(len(sampled_choice(Cells(row, [])).correct) > 1 for row in rows)
-    return {"metrics": SEVERAL_RIGHT} if several else {}
+    return {"scoring": replace(SEVERAL_RIGHT, as_lm_eval=True)} if several else {}
 
 
 def generation_settings(rows: Sequence[Row]) -> dict[str, Any]:

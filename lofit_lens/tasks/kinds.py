@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from lofit_lens.tasks.label_f1 import NO_LABEL
+from lofit_lens.tasks.multiple_choice import MultipleChoice
 from lofit_lens.tasks.rows import AnswerIs, Cells, counted
+from lofit_lens.tasks.scoring import Scoring
 from lofit_lens.tasks.task import Objective
 
-SEVERAL_RIGHT = ("MC1", "MC2", "MC3")
+SEVERAL_RIGHT = MultipleChoice(("MC1", "MC2", "MC3"))
 
 
 @dataclass(frozen=True)
@@ -37,28 +40,26 @@ class Kind:
         read: Takes the parts of an example out of a row.
         columns: Columns that must exist, that of the answer last.
         choices: Those of them that hold the candidates.
-        metrics: Metrics of multiple choice; none for the exact match of a generation.
-        objective: What training maximises by default.
+        scoring: How the examples are scored, unless another scoring is asked for.
+        objective: What training maximises by default; None leaves it to the scoring.
         prompt: Template over the columns; empty where `read` says what stands before the answer.
         prefixed: When `answer_prefix` goes between prompt and answer: always, only where no white
             space stands there already, or never.
         separator: What separates the parts of a list that is written as text.
         stop: Text that ends a generation, where the file says so.
         max_new_tokens: Length of a generation, likewise.
-        as_lm_eval: Whether candidates are scored as lm-evaluation-harness does.
     """
 
     read: Callable[[Cells], Parts]
     columns: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
-    metrics: tuple[str, ...] = ()
-    objective: Objective = "choice"
+    scoring: Scoring = field(default_factory=MultipleChoice)
+    objective: Objective | None = None
     prompt: str = ""
     prefixed: Literal["always", "without a blank", "never"] = "always"
     separator: str | None = None
     stop: str | None = None
     max_new_tokens: int | None = None
-    as_lm_eval: bool = False
 
 
 def pairs(good: str, bad: str, prompt: str) -> Kind:
@@ -70,7 +71,7 @@ def pairs(good: str, bad: str, prompt: str) -> Kind:
             cells.problem(bad, f"the same text as {good!r}, expected another sentence")
         return Parts(correct=[better], incorrect=[worse])
 
-    return Kind(read, (good, bad), metrics=("accuracy",), prompt=prompt)
+    return Kind(read, (good, bad), prompt=prompt)
 
 
 def choice(prompt: str, answer: str, choices: Sequence[str], answer_is: AnswerIs) -> Kind:
@@ -80,7 +81,7 @@ def choice(prompt: str, answer: str, choices: Sequence[str], answer_is: AnswerIs
         return Parts("", *cells.chosen(answer, answer_is, cells.choices(choices)))
 
     columns = (*choices, answer)
-    return Kind(read, columns, tuple(choices), ("accuracy",), prompt=prompt)
+    return Kind(read, columns, tuple(choices), prompt=prompt)
 
 
 def classification(prompt: str, answer: str, labels: Sequence[str], answer_is: AnswerIs) -> Kind:
@@ -92,7 +93,7 @@ def classification(prompt: str, answer: str, labels: Sequence[str], answer_is: A
         expected = f"one of the labels {list(labels)}, or its place counted from 0"
         return Parts("", *cells.named(answer, labels, (labels, counted(labels, 0)), expected))
 
-    return Kind(read, (answer,), metrics=("accuracy",), prompt=prompt)
+    return Kind(read, (answer,), prompt=prompt)
 
 
 def several_right(prompt: str, best: str | None, correct: str, incorrect: str) -> Kind:
@@ -104,14 +105,17 @@ def several_right(prompt: str, best: str | None, correct: str, incorrect: str) -
         return Parts("", right, cells.texts(incorrect, at_least=1))
 
     columns = (correct, incorrect, *((best,) if best else ()))
-    return Kind(read, columns, metrics=SEVERAL_RIGHT, prompt=prompt)
+    return Kind(read, columns, scoring=SEVERAL_RIGHT, prompt=prompt)
 
 
-def questions(prompt: str, answer: str, accepted: str | None) -> Kind:
-    """Whether a generation is the answer."""
+def questions(prompt: str, answer: str, accepted: str | None, scoring: Scoring) -> Kind:
+    """Whether a generation is the answer; or, if several make one, which of them it holds."""
 
     def read(cells: Cells) -> Parts:
-        return Parts("", [cells.text(answer), *(cells.texts(accepted) if accepted else ())])
+        right = (cells.texts(answer) or [NO_LABEL]) if scoring.several else [cells.text(answer)]
+        return Parts("", [*right, *(cells.texts(accepted) if accepted else ())])
 
     columns = (*((accepted,) if accepted else ()), answer)
-    return Kind(read, columns, objective="sft", prompt=prompt)
+    return Kind(
+        read, columns, scoring=scoring, prompt=prompt, separator="," if scoring.several else None
+    )

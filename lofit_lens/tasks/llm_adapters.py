@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import json
 import random
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lofit_lens.errors import DataError
+from lofit_lens.tasks.exact_match import ExactMatch
+from lofit_lens.tasks.generated import most_frequent
 from lofit_lens.tasks.sources import find_file
-from lofit_lens.tasks.task import ExactMatch, Example, Task
+from lofit_lens.tasks.task import Example, Task
 
 LAST_NUMBER = r"(?:(?<!\d)-)?\d[\d,]*(?:\.\d+)?(?=\D*$)"
 SVAMP_TEST_SEED = 42
@@ -92,7 +92,7 @@ def svamp(seed: int = 42, *, data_dir: str | Path | None = None) -> Task:
         val_as_test=val,
         objective="sft",
         scoring=ExactMatch(max_new_tokens=48, pattern=LAST_NUMBER),
-        floors={"most frequent answer": _most([_number(problem) for problem in test])},
+        floors={"most frequent answer": most_frequent(map(_number, test))},
         source={"name": "svamp", "seed": seed},
     )
 
@@ -123,7 +123,7 @@ def _options(
         val_as_test=val,
         objective="sft",
         scoring=ExactMatch(pattern=r"true|false" if name == "boolq" else r"answer\d"),
-        floors={"majority class": _most([record["answer"] for record in test])},
+        floors={"majority class": most_frequent(record["answer"] for record in test)},
         source={"name": name, "seed": seed},
     )
 
@@ -167,7 +167,3 @@ def _problem(record: Record) -> Example:
 def _number(record: Record) -> str:
     """The answer; all of them are whole numbers."""
     return f"{record['lSolutions']:.0f}"
-
-
-def _most(answers: Sequence[str]) -> float:
-    return Counter(answers).most_common(1)[0][1] / len(answers)

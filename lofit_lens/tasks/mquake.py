@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from lofit_lens.tasks.exact_match import ExactMatch
 from lofit_lens.tasks.sources import find_file
-from lofit_lens.tasks.task import ExactMatch, Example, Task
+from lofit_lens.tasks.task import Example, Task
 
 
 def mquake(*, data_dir: str | Path | None = None) -> Task:

@@ -10,6 +10,7 @@ from typing import Any
 from lofit_lens.tasks import benchmarks
 from lofit_lens.tasks.columns import value_at
 from lofit_lens.tasks.conversations import completion, conversation, preference
+from lofit_lens.tasks.exact_match import ExactMatch
 from lofit_lens.tasks.harness import (
     choice_settings,
     generation_settings,
@@ -18,6 +19,7 @@ from lofit_lens.tasks.harness import (
     sampled_choice,
 )
 from lofit_lens.tasks.kinds import SEVERAL_RIGHT, Kind, Parts, pairs, several_right
+from lofit_lens.tasks.multiple_choice import MultipleChoice
 from lofit_lens.tasks.readers import BAD, GOOD, Row
 from lofit_lens.tasks.rows import Cells
 
@@ -61,14 +63,12 @@ def has_column(rows: Sequence[Row], column: str) -> bool:
 
 
 def _choice(name: str, columns: Sequence[str], prompt: str, read: Read) -> Format:
-    kind = Kind(
-        read, tuple(columns), metrics=("accuracy",), prompt=prompt, prefixed="without a blank"
-    )
-    return Format(name, kind)
+    return Format(name, Kind(read, tuple(columns), prompt=prompt, prefixed="without a blank"))
 
 
 def _free(name: str, columns: Sequence[str], read: Read) -> Format:
-    return Format(name, Kind(read, tuple(columns), objective="sft", prefixed="without a blank"))
+    kind = Kind(read, tuple(columns), scoring=ExactMatch(), prefixed="without a blank")
+    return Format(name, kind)
 
 
 def _labelled(name: str, question: str, choices: str) -> Format:
@@ -103,13 +103,13 @@ FORMATS: tuple[Format, ...] = (
     _samples(
         "lm-eval samples of multiple choice",
         "gen_args_1",
-        Kind(sampled_choice, metrics=("accuracy",), as_lm_eval=True),
+        Kind(sampled_choice, scoring=MultipleChoice(as_lm_eval=True)),
         choice_settings,
     ),
     _samples(
         "lm-eval samples of a generation",
         "gen_args_0",
-        Kind(sampled_answer, objective="sft"),
+        Kind(sampled_answer, scoring=ExactMatch()),
         generation_settings,
     ),
     _choice(
@@ -123,7 +123,7 @@ FORMATS: tuple[Format, ...] = (
         Kind(
             benchmarks.targets,
             ("question", benchmarks.MC2),
-            metrics=SEVERAL_RIGHT,
+            scoring=SEVERAL_RIGHT,
             objective="dpo",
             prompt=_TRUTHFULQA,
         ),
@@ -142,7 +142,6 @@ FORMATS: tuple[Format, ...] = (
         Kind(
             preference,
             ("chosen", "rejected"),
-            metrics=("accuracy",),
             objective="dpo",
             prefixed="without a blank",
         ),

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from lofit_lens.errors import LofitLensError
+from lofit_lens.tasks.multiple_choice import MultipleChoice
 from lofit_lens.tasks.sources import find_file, find_prompts
-from lofit_lens.tasks.task import Example, MultipleChoice, Task
+from lofit_lens.tasks.task import Example, Task
 
 Protocol = Literal["paper", "lm-eval"]
 
@@ -93,7 +94,7 @@ def truthfulqa(
         objective="dpo",
         scoring=scoring,
         compat=compat,
-        floors={"MC1 by chance": sum(1 / (1 + len(e.incorrect)) for e in test) / len(test)},
+        floors=scoring.floors(test),
         source=source,
     )
 

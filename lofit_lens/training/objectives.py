@@ -14,7 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from lofit_lens.tasks.task import Example, MultipleChoice, Objective, Scoring
+from lofit_lens.tasks.scoring import Scoring
+from lofit_lens.tasks.task import Example, Objective
 from lofit_lens.tokens import EncodedText, Encoder
 
 Logprobs = Float[Tensor, " text"]
@@ -44,7 +45,7 @@ def encode_items(
     encoder: Encoder,
     examples: Sequence[Example],
     objective: Objective,
-    scoring: Scoring | None = None,
+    scoring: Scoring,
 ) -> list[Item]:
     """Encode training examples for an objective, and for the scoring of their task.
 
@@ -52,17 +53,11 @@ def encode_items(
     they do not, as candidates are scored without it.
     """
     items = []
+    wrong = {"sft": 0, "dpo": 1, "choice": None}[objective]
     for example in examples:
-        if objective == "sft":
-            answers = example.correct[:1]
-        elif objective == "dpo":
-            answers = (example.correct[0], example.incorrect[0])
-        else:
-            answers = (example.correct[0], *example.incorrect)
+        answers = (scoring.target(example), *example.incorrect[:wrong])
         texts = tuple(encoder.candidates(example.prompt, answers, end=objective != "choice"))
-        lengths = ()
-        if objective == "choice" and isinstance(scoring, MultipleChoice) and scoring.normalised:
-            lengths = tuple(map(scoring.length, answers))
+        lengths = tuple(map(scoring.length, answers)) if objective == "choice" else ()
         items.append(Item(texts, lengths=lengths))
     return items
 

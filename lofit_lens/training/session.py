@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from lofit_lens.edits.edit import Edit
 from lofit_lens.fast.memory import peak_memory, ran_out
-from lofit_lens.fast.repeated import AT_ONCE, Passes, repeated_passes
+from lofit_lens.fast.training_passes import AT_ONCE, GroupLogprobs, training_passes
 from lofit_lens.tasks.task import Objective
 from lofit_lens.training.checkpointing import checkpointing
 from lofit_lens.training.config import TrainingConfig
@@ -135,7 +135,7 @@ class Session:
             if self.loss is None:
                 groups = [item.texts for item in items]
                 passes = contexts.enter_context(
-                    repeated_passes(self.model, groups, self.edit, checkpointed=again)
+                    training_passes(self.model, groups, self.edit, checkpointed=again)
                 )
             else:  # it runs the model itself, and may attach hooks
                 contexts.enter_context(self.edit.applied(self.model))
@@ -224,7 +224,7 @@ class _Work:
 
     session: Session
     items: Sequence[Item]
-    passes: Passes | None
+    passes: GroupLogprobs | None
     part: int
 
     def weight(self, numbers: Sequence[int]) -> int:

@@ -14,8 +14,8 @@ from torch import Tensor
 from lofit_lens.analysis.inside.decode.token_text import token_texts
 from lofit_lens.attention import check_head_shape
 from lofit_lens.errors import LofitLensError
+from lofit_lens.fast.in_force import edited
 from lofit_lens.heads import Head, HeadSet
-from lofit_lens.scoring.logprobs import edited
 from lofit_lens.tokens import EncodedText, Encoder
 
 if TYPE_CHECKING:

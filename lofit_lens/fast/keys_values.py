@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
-
-Announce = Callable[[Tensor, Tensor], None]
-"""Told, for each token of a batch, the prompt length and the place in its own text."""
 
 KeysValues = tuple[Float[Tensor, "_ _ _ _"], Float[Tensor, "_ _ _ _"]]
 
@@ -63,32 +60,6 @@ class _Fixed(DynamicLayer):
 def can_continue(model: TransformerBridge) -> bool:
     """Whether a text can go on behind keys and values; recurrent families keep a state instead."""
     return not getattr(model.original_model, "_is_stateful", False)
-
-
-def run_past(
-    model: TransformerBridge,
-    tokens: Int[Tensor, "row pos"],
-    announce: Announce,
-    *,
-    direct: bool,
-) -> list[KeysValues]:
-    """Run tokens whose prompts go on behind them, and keep their keys and values by layer.
-
-    Args:
-        model: A bridge.
-        tokens: Token ids, padded on the right if need be.
-        announce: From `known_prompts`.
-        direct: Whether the context `direct` is open.
-    """
-    n_rows, width = tokens.shape
-    rank = torch.arange(width, device=tokens.device).expand(n_rows, -1)
-    announce(torch.full_like(rank, width + 1), rank)
-    cache = DynamicCache()
-    run: Any = model.original_model if direct else model
-    with torch.no_grad():
-        run(tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    layers: list[Any] = cache.layers
-    return [(layer.keys, layer.values) for layer in layers]
 
 
 def joined(texts: Sequence[Sequence[KeysValues]]) -> Past:

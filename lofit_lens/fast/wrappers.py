@@ -1,11 +1,10 @@
-"""Going past the parts of a bridge that nobody listens to."""
+"""The wrappers that a bridge puts around every module: who listens to them, and doing without."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -13,6 +12,7 @@ from torch import nn
 from lofit_lens.attention import z_width
 from lofit_lens.fast.switches import taken
 from lofit_lens.identity import weights_processed
+from lofit_lens.positions import is_tracked
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -24,11 +24,8 @@ _PLUMBING = (
 )
 """Modules whose own hooks change no activation, as long as the settings below are off."""
 
-COUNTS = "only_counts"
+_MARK = "only_counts"
 """Attribute of a hook that looks at nothing but shapes."""
-
-DIRECT: WeakKeyDictionary[Any, str | None] = WeakKeyDictionary()
-"""The attention with which each model that was tried gives the same as its bridge, if one does."""
 
 SMALL = 16
 """Size of a head below which eager attention is the faster one on a CPU."""
@@ -38,22 +35,23 @@ _FORKS = ("use_attn_result", "use_split_qkv_input", "use_attn_in", "use_hook_mlp
 
 
 @contextmanager
-def direct(model: TransformerBridge) -> Iterator[bool]:
+def without_wrappers(model: TransformerBridge, attention: str | None) -> Iterator[bool]:
     """Run the Hugging Face modules themselves inside the context, wherever nothing listens.
 
     A bridge wraps every module of the model in one with hook points, and computes attention step
     by step. Here each wrapper without a listener, itself or inside, is replaced by the module that
-    it wraps, and attention by PyTorch's scaled-dot-product attention; a family that caps its
-    attention scores or does not support it keeps the eager one of Hugging Face. Hooks that are there
-    work as before. Hooks added inside the context may not be called, so edits must be in force
-    before it is entered.
+    it wraps, and attention by one of Hugging Face's. Hooks that are there work as before; hooks
+    added inside the context may not be called.
+
+    Args:
+        model: A bridge.
+        attention: What `try_shortcuts` found to give the same as the bridge; None if nothing does.
 
     Yields:
-        Whether this was done. It is not if the switch `direct` is off, the model was not tried with
-        `trust.standing` or gave something else, TransformerLens has processed the weights or has a
-        setting that asks for another computation, or something listens to the whole model.
+        Whether this was done. It is not without such an attention, if the switch `direct` is off,
+        TransformerLens has processed the weights or has a setting that asks for another
+        computation, or something listens to the whole model.
     """
-    attention = DIRECT.get(model)
     if attention is None or not taken().direct or not _plain_native(model):
         yield False
         return
@@ -73,12 +71,18 @@ def direct(model: TransformerBridge) -> Iterator[bool]:
         config._attn_implementation, config.output_attentions = before
 
 
-def attention_of(model: TransformerBridge) -> str:
-    """The attention to try: PyTorch's, where the family supports it and it pays."""
+def fastest_attention(model: TransformerBridge) -> str:
+    """PyTorch's, where the family supports it, caps no scores and it pays; else the eager one."""
     hf_model: Any = model.original_model
     capped = getattr(hf_model.config.get_text_config(), "attn_logit_softcapping", None)
     small = z_width(model) < SMALL and next(hf_model.parameters()).device.type == "cpu"
     return "sdpa" if hf_model._supports_sdpa and capped is None and not small else "eager"
+
+
+def nobody_listens(model: TransformerBridge) -> bool:
+    """Whether no edit and no hook that may look at activations is in force on a model."""
+    modules = {*model.modules(), *model.original_model.modules()}
+    return not is_tracked(model) and not any(map(listens, modules))
 
 
 def listens(module: nn.Module) -> bool:
@@ -99,7 +103,13 @@ def _replaced(module: nn.Module) -> bool:
 
 def heeds(hook: Any) -> bool:
     """Whether a hook of a module may look at, or change, what it computes."""
-    return getattr(hook, "__module__", "") not in _PLUMBING and not getattr(hook, COUNTS, False)
+    return getattr(hook, "__module__", "") not in _PLUMBING and not getattr(hook, _MARK, False)
+
+
+def only_counts(hook: Callable[..., None]) -> Callable[..., None]:
+    """Mark a hook that looks at nothing but shapes, so that no work is done again for it."""
+    setattr(hook, _MARK, True)
+    return hook
 
 
 def _plain_native(model: TransformerBridge) -> bool:

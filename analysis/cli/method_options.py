@@ -1,0 +1,215 @@
+"""Options of what compares methods: which, at which rates, and what is measured besides."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from transformer_lens.model_bridge import TransformerBridge
+
+    from lofit_lens.analysis.cli.options import HeadOptions, ModelOptions, TrainingOptions
+    from lofit_lens.analysis.methods.settings import Settings
+    from lofit_lens.tasks import Task
+    from lofit_lens.tokens import EncodedText
+
+METHODS = "Methods"
+SETS = ("selectors",)
+"""Names that stand for several methods: those of the paper's Table 2."""
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """What the methods of a comparison share, beside the training options."""
+
+    rate: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Learning rate of a tuned rival, as lora=1e-4; give it again for others. (default: the "
+            "preset's, or each rival's own)",
+            rich_help_panel=METHODS,
+        ),
+    ] = None
+    random_draws: Annotated[
+        int,
+        typer.Option(
+            help="Sets of random heads for each seed; their runs are averaged.",
+            min=1,
+            rich_help_panel=METHODS,
+        ),
+    ] = 1
+    kl_budget: Annotated[
+        float | None,
+        typer.Option(
+            help="Largest KL divergence on the plain text, in nats a token, for alpha.",
+            rich_help_panel=METHODS,
+        ),
+    ] = None
+    text: Annotated[
+        Path | None,
+        typer.Option(
+            help="Plain text to measure side effects on: a JSON list of strings, or one text a line. "
+            "(default: sampled from the model)",
+            rich_help_panel=METHODS,
+        ),
+    ] = None
+
+    def check(
+        self,
+        tasks: Sequence[Task],
+        model: ModelOptions,
+        heads: HeadOptions,
+        training: TrainingOptions,
+    ) -> None:
+        """Refuse what no model can meet, before one is loaded.
+
+        Raises:
+            LofitLensError: A value is out of range, an option does not suit a comparison, or a test
+                item is among the training items.
+            DataError: The file of --text cannot be read.
+        """
+        from lofit_lens.analysis.baselines.validation import check_kl_budget
+        from lofit_lens.analysis.kinds.compare import check_tasks
+        from lofit_lens.analysis.methods.settings import PAPER_FRACTION
+        from lofit_lens.errors import LofitLensError
+
+        check_tasks(tasks)
+        if training.component is not None:
+            raise LofitLensError(
+                "A comparison names what is learned: lofit is lofit/bias, lofit-scale is lofit/scale. Leave "
+                "--component out."
+            )
+        heads.check(needed=False)
+        training.check(tasks, heads.share(PAPER_FRACTION))
+        check_kl_budget(self.kl_budget)
+        if model.batch_size == "auto":
+            raise LofitLensError(
+                "A comparison needs a number as --batch-size: its methods read activations in batches."
+            )
+        self.rates()
+        self.plain_text()
+
+    def settings(
+        self,
+        tasks: Sequence[Task],
+        model: TransformerBridge,
+        batch_size: int,
+        heads: HeadOptions,
+        training: TrainingOptions,
+    ) -> dict[str, Settings]:
+        """What the options and presets say, by name of the task."""
+        return {
+            task.name: dataclasses.replace(
+                _preset(task, model, heads, training, self.rates()),
+                kl_budget=self.kl_budget,
+                random_draws=self.random_draws,
+                batch_size=batch_size,
+            )
+            for task in tasks
+        }
+
+    def texts(self, model: TransformerBridge) -> tuple[EncodedText, ...] | None:
+        """The plain text for a model; None: sampled from it."""
+        from lofit_lens.analysis.measure.side_effects import encode_texts
+
+        plain = self.plain_text()
+        return None if plain is None else encode_texts(model, plain)
+
+    def plain_text(self) -> list[str] | None:
+        """The plain text, from a JSON list of strings, or from the lines of a file.
+
+        Raises:
+            DataError: The file cannot be read.
+        """
+        from lofit_lens.errors import DataError
+
+        if self.text is None:
+            return None
+        try:
+            content = self.text.read_text(encoding="utf-8")
+            texts = json.loads(content) if self.text.suffix == ".json" else content.splitlines()
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self.text} cannot be read as text: {error}.") from error
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise DataError(f"{self.text} does not hold a list of strings.")
+        return texts
+
+    def rates(self) -> dict[str, float]:
+        """Learning rates from NAME=NUMBER.
+
+        Raises:
+            LofitLensError: One is for a method that has none, or is no number above 0.
+        """
+        from lofit_lens.analysis.methods.recipes import RIVALS
+        from lofit_lens.errors import LofitLensError
+
+        known = (*RIVALS, "lorra", "jola")
+        rates = {}
+        for text in self.rate or ():
+            name, _, number = text.partition("=")
+            try:
+                rates[name] = float(number)
+            except ValueError:
+                rates[name] = math.nan
+            if name not in known or not rates[name] > 0:
+                raise LofitLensError(
+                    f"--rate takes NAME=NUMBER, as lora=1e-4, for {', '.join(known)}; got {text!r}."
+                )
+        return rates
+
+
+def names_of(methods: str) -> list[str]:
+    """The methods named by one text, with commas, each once; "selectors" are those of Table 2.
+
+    Raises:
+        LofitLensError: A name is unknown.
+    """
+    from lofit_lens.analysis.kinds.compare import without_zero_shot
+    from lofit_lens.analysis.kinds.selectors import SELECTOR_METHODS
+    from lofit_lens.analysis.methods.names import named_methods
+
+    sets = dict(zip(SETS, (SELECTOR_METHODS,), strict=True))
+    typed = [name.strip() for name in methods.split(",")]
+    names = list(dict.fromkeys(name for part in typed for name in sets.get(part, (part,))))
+    named_methods(without_zero_shot(names))
+    return names
+
+
+def _preset(
+    task: Task,
+    model: TransformerBridge,
+    heads: HeadOptions,
+    training: TrainingOptions,
+    rates: dict[str, float],
+) -> Settings:
+    """What the training options and presets say for one task."""
+    from lofit_lens.analysis.baselines.paper_rates import paper_loreft, paper_rates
+    from lofit_lens.analysis.cli.options import paper_task
+    from lofit_lens.analysis.methods.settings import Settings
+    from lofit_lens.attention import heads_of
+    from lofit_lens.identity import EMBEDDED
+    from lofit_lens.positions import check_scope
+
+    start = Settings()
+    if training.preset == EMBEDDED:
+        start = Settings.embedded()
+    elif training.preset:
+        row = training.preset, paper_task(task)
+        start = Settings(rates=paper_rates(*row), loreft=paper_loreft(*row))
+    settings = dataclasses.replace(start, k=heads.k, fraction=heads.fraction)
+    share = settings.n_heads(model) / heads_of(model).total
+    return dataclasses.replace(
+        settings,
+        scope=check_scope(training.scope or "all"),
+        selection=training.selection(task),
+        tuning=training.tuning(task, share),
+        rates={**start.rates, **rates},
+    )

@@ -1,0 +1,117 @@
+"""What a command takes from the folder of a run: its edits, model, tasks and chat template."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lofit_lens.analysis.cli.chat import reload_as_was
+
+if TYPE_CHECKING:
+    from lofit_lens.analysis.cli.chat import ChatOptions
+    from lofit_lens.analysis.cli.options import ModelOptions
+    from lofit_lens.analysis.cli.task_options import TaskOptions
+    from lofit_lens.edits.on_heads import HeadIntervention
+    from lofit_lens.tasks import Task
+
+
+@dataclass(frozen=True)
+class RunOfEdit:
+    """The folder of a run, with an edit for each fold.
+
+    Attributes:
+        folder: The folder; None: no run is named.
+        edits: The edits.
+        loaded: What the model was loaded with.
+    """
+
+    folder: Path | None
+    edits: Sequence[HeadIntervention] = ()
+    loaded: Mapping[str, str | None] | None = None
+
+    @classmethod
+    def read(cls, folder: Path | None, strength: float = 1.0) -> RunOfEdit:
+        """Read it.
+
+        Raises:
+            LofitLensError: There is no run in the folder.
+        """
+        from lofit_lens.analysis.runs import RunFolder
+        from lofit_lens.edits.on_heads import HeadIntervention
+
+        if folder is None:
+            return cls(None)
+        run = RunFolder(folder)
+        edits = [strength * HeadIntervention.load(fold) for fold in run.folds()]
+        return cls(folder, edits, run.loaded())
+
+    @property
+    def sources(self) -> list[Mapping[str, Any]]:
+        """What the tasks of the edits are loaded with."""
+        return [e.provenance.task_source if e.provenance else {} for e in self.edits]
+
+    def tasks(
+        self, options: TaskOptions, chat: ChatOptions, model: ModelOptions, *, seed: int
+    ) -> list[Task]:
+        """The tasks named, or those of the run, in the chat template named or that of the run.
+
+        Raises:
+            LofitLensError: A task cannot be loaded, its data changed since, it was trained on, or the
+                run has another number of folds.
+        """
+        from lofit_lens.errors import LofitLensError
+        from lofit_lens.tasks.load import check_not_trained_on
+
+        if self.edits and not (options.task or options.files):
+            tasks = self._own_tasks(options, chat, model)
+        else:
+            named = options.load(seed)
+            tasks = chat.of_run(self.sources).inside(named, model, self.loaded)
+        if self.edits and len(self.edits) != len(tasks):
+            raise LofitLensError(
+                f"{self.folder} holds {len(self.edits)} fold(s), the task has {len(tasks)}. Name the fold, "
+                "as --intervention RUN/fold-0 --task truthfulqa:0."
+            )
+        for task, source in zip(tasks, self.sources, strict=bool(self.edits)):
+            check_not_trained_on(task, source)
+        return tasks
+
+    def one(self, tasks: Sequence[Task]) -> tuple[Sequence[Task], Sequence[HeadIntervention]]:
+        """The task and the edit of a run of one fold.
+
+        Raises:
+            LofitLensError: It has several.
+        """
+        from lofit_lens.errors import LofitLensError
+
+        if len(self.edits) > 1:
+            raise LofitLensError(
+                f"{self.folder} holds {len(self.edits)} folds; name one, as {self.folder}/fold-0."
+            )
+        return tasks, self.edits
+
+    def _own_tasks(
+        self, options: TaskOptions, chat: ChatOptions, model: ModelOptions
+    ) -> list[Task]:
+        from lofit_lens.errors import LofitLensError
+        from lofit_lens.tasks import reload_task
+
+        for name in options.file_arguments():
+            raise LofitLensError(
+                f"{name} describes a file, and none is named: the run knows its own. Name the file "
+                "with --task, or leave the option out."
+            )
+        read = {"data_dir": options.data_dir}
+        tasks = [reload_as_was(source, model, self.loaded, **read) for source in self.sources]
+        for task, edit in zip(tasks, self.edits, strict=True):
+            if edit.provenance and edit.provenance.data_hash != task.data_hash():
+                raise LofitLensError(
+                    f"The data of {task.name} changed since {self.folder} was made, so test items "
+                    "may have been trained on. Name the data to score with --task."
+                )
+        if chat.chat is None and chat.system is None:
+            return tasks
+        plain = [{k: v for k, v in source.items() if k != "chat"} for source in self.sources]
+        return chat.inside([reload_task(source, **read) for source in plain], model, self.loaded)

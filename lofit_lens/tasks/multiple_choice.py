@@ -1,0 +1,130 @@
+"""Multiple choice: candidates are compared by their log-probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    from lofit_lens.edits.edit import Edit
+    from lofit_lens.fast.memory import BatchSize
+    from lofit_lens.tasks.scoring import Record
+    from lofit_lens.tasks.task import Example, Objective
+    from lofit_lens.tokens import EncodedText, Encoder
+
+ROUNDING = 1e-4
+"""Log-probabilities of one text that differ by less differ by the way they were batched, in nats."""
+
+
+@dataclass(frozen=True)
+class MultipleChoice:
+    """Score candidates by the summed log-probability of their tokens.
+
+    The candidates are the answers of an example: texts, or letters of a list in its prompt; see
+    `scored_by`.
+
+    Attributes:
+        metrics: Which of "accuracy", "MC1", "MC2", "MC3" to report. "accuracy" is the share of
+            items whose first correct answer scores above every other candidate.
+        counted_lead: Find the answer by counting tokens after a lead such as a line break and
+            "A:", as the code of ITI and LoFiT does, instead of by character offsets; the text of
+            the lead and its number of tokens.
+        as_lm_eval: Take the tokens of prompt and answer as lm-evaluation-harness does, see
+            `Encoder.spliced_continuation`.
+        normalised: Divide by the number of characters of the candidate, blanks around it not
+            counted, before candidates are compared (the acc_norm of lm-evaluation-harness).
+        also_correct: Further correct answers by the id of their example, for this rule alone.
+    """
+
+    metrics: tuple[str, ...] = ("accuracy",)
+    counted_lead: tuple[str, int] | None = None
+    as_lm_eval: bool = False
+    normalised: bool = False
+    also_correct: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    default_objective: ClassVar[Objective] = "choice"
+    generates: ClassVar[bool] = False
+    several: ClassVar[bool] = False
+
+    @property
+    def needs_plain_prompt(self) -> bool:
+        """Whether the tokens of a candidate depend on how the prompt ends."""
+        return self.counted_lead is not None or self.as_lm_eval
+
+    def score(
+        self,
+        model: TransformerBridge,
+        examples: Sequence[Example],
+        edit: Edit | None,
+        *,
+        batch_size: BatchSize,
+        progress: bool,
+    ) -> list[Record]:
+        """A record for each example, with the scores of its candidates."""
+        from lofit_lens.scoring.logprobs import answer_logprobs
+        from lofit_lens.scoring.metrics import METRICS
+        from lofit_lens.tokens import Encoder
+
+        encoder = Encoder(model)
+        texts = [text for example in examples for text in self._encode(encoder, example)]
+        different = list(dict.fromkeys(texts))  # equal candidates of an item tie exactly
+        found = answer_logprobs(model, different, edit, batch_size=batch_size, progress=progress)
+        score = dict(zip(different, found.tolist(), strict=True))
+        scores = (score[text] for text in texts)
+        records = []
+        for example in examples:
+            correct, incorrect = (
+                [next(scores) / self.length(answer) for answer in answers]
+                for answers in (self._correct(example), example.incorrect)
+            )
+            metrics = {name: METRICS[name](correct, incorrect) for name in self.metrics}
+            records.append(
+                {"id": example.id, "group": example.group, **metrics}
+                | {"correct": correct, "incorrect": incorrect}
+            )
+        return records
+
+    def floors(self, examples: Sequence[Example]) -> dict[str, float]:
+        """The share of items whose first right candidate is chosen by chance among the wrong ones."""
+        name = "MC1 by chance" if "MC1" in self.metrics else "chance"
+        return {name: sum(1 / (1 + len(e.incorrect)) for e in examples) / len(examples)}
+
+    def target(self, example: Example) -> str:
+        """The first, best candidate."""
+        return example.correct[0]
+
+    def length(self, answer: str) -> int:
+        """What the log-probability of a candidate is divided by."""
+        return max(1, len(answer.strip())) if self.normalised else 1
+
+    def moved(self, before: Sequence[Record], after: Sequence[Record]) -> bool:
+        """Whether the score of some candidate changed by more than rounding."""
+        return any(
+            abs(new - old) > ROUNDING
+            for one, other in zip(before, after, strict=True)
+            for side in ("correct", "incorrect")
+            for old, new in zip(one[side], other[side], strict=True)
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The class and its fields."""
+        return {"scoring": type(self).__name__, **asdict(self)}
+
+    def _correct(self, example: Example) -> tuple[str, ...]:
+        return example.correct + self.also_correct.get(example.id, ())
+
+    def _encode(self, encoder: Encoder, example: Example) -> list[EncodedText]:
+        answers = self._correct(example) + example.incorrect
+        if self.as_lm_eval:
+            return [encoder.spliced_continuation(example.prompt, answer) for answer in answers]
+        if self.counted_lead is None:
+            return encoder.candidates(example.prompt, answers)
+        lead, lead_tokens = self.counted_lead
+        question = example.prompt.removesuffix(lead)
+        return [
+            encoder.counted_continuation(question, lead, answer, lead_tokens=lead_tokens)
+            for answer in answers
+        ]
