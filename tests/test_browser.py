@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lofit_lens.analysis.reporting.page import page as report_page
-from lofit_lens.analysis.study.results import Study
+from lofit_lens.analysis.reading.study import Study
 from tests.small_study import BOTH, N_HEADS, N_LAYERS, NASTY, TASKS, large_cards, matrix, study
 
 if TYPE_CHECKING:

@@ -33,7 +33,7 @@ from lofit_lens.analysis.reporting.page import page, report
 from lofit_lens.analysis.reporting.sections import by_task
 from lofit_lens.analysis.reporting.study_cards import cards_of, chosen_by
 from lofit_lens.analysis.study.lofit_table import lofit_table
-from lofit_lens.analysis.study.results import Study
+from lofit_lens.analysis.reading.study import Study
 from lofit_lens.errors import LofitLensError
 from lofit_lens.grid import HeadGrid
 from lofit_lens.heads import Head

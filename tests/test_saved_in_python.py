@@ -22,7 +22,7 @@ from lofit_lens.analysis.kinds.curves import CURVES, CausalCurves, Curve
 from lofit_lens.analysis.kinds.lofit import lofit
 from lofit_lens.analysis.kinds.matrix import TransferMatrix
 from lofit_lens.analysis.kinds.sweep import Sweep
-from lofit_lens.analysis.study.open import open_study
+from lofit_lens.analysis.reading.open import open_study
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
 from lofit_lens.training import SelectionConfig, TuningConfig

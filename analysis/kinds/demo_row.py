@@ -21,10 +21,12 @@ from lofit_lens.edits.on_heads import HeadIntervention
 def _read(folder: Path, marker: Marker) -> Study:
     import pandas as pd
 
-    _, parts = earlier_demo(folder) or _records(folder)
+    earlier = earlier_demo(folder)
+    _, parts = earlier or _records(folder)
     matrices = {f"{100 * f:g}% of heads": TransferMatrix.of(parts[f]) for f in sorted(parts)}
     last = list(matrices.values())[-1]
-    edits, name = _edits(folder, last), folder.resolve().name
+    edits = _earlier_edits(folder) if earlier else _edits(folder, last)
+    name = folder.resolve().name
     stages = {task: stage(edit.provenance) for task, edit in edits.items()}
     return Study(
         folder,
@@ -50,13 +52,16 @@ def _records(folder: Path) -> tuple[dict[str, Any], dict[float, list[Record]]]:
 
 def _edits(folder: Path, matrix: TransferMatrix) -> dict[str, HeadIntervention]:
     """The edit of each task on its own heads, with the first seed."""
-    earlier = folder / RECORDS / EDITS  # of earlier versions
-    if earlier.is_dir():
-        saved = {path: HeadIntervention.load(path) for path in sorted(earlier.iterdir())}
-        return {task_and_seed(edit.provenance, path)[0]: edit for path, edit in saved.items()}
     own = [run for run in matrix.runs if run.source == run.fold and run.seed == matrix.seeds[0]]
     places = {run.fold: folder / EDITS / run.name for run in own}
     return {task: HeadIntervention.load(path) for task, path in places.items() if path.is_dir()}
+
+
+def _earlier_edits(folder: Path) -> dict[str, HeadIntervention]:
+    """The same of earlier versions."""
+    paths = sorted((folder / RECORDS / EDITS).iterdir())
+    saved = {path: HeadIntervention.load(path) for path in paths}
+    return {task_and_seed(edit.provenance, path)[0]: edit for path, edit in saved.items()}
 
 
 DEMO = Row("`demo`", _read, KIND, sections=tables_section)
