@@ -105,32 +105,20 @@ def transfer_matrix(
         TrainingStopped: Training became unstable; the runs beside it have been given to `on_run`.
     """
     _check_request(tasks, seeds, random_draws, heads)
-    names, size = (
-        [t.name for t in tasks],
-        number_of_heads(heads_of(model).total, k=k, fraction=fraction),
-    )
-    check_scores(
-        model, scores or {}, needed=dict.fromkeys(names, seeds) if scores is not None else {}
-    )
-    first, second = (
-        by_task(selection or SelectionConfig(), names),
-        by_task(tuning or TuningConfig(), names),
-    )
+    names = [task.name for task in tasks]
+    size = number_of_heads(heads_of(model).total, k=k, fraction=fraction)
+    check_scores(model, scores or {}, needed=dict.fromkeys(() if scores is None else names, seeds))
+    first = by_task(selection or SelectionConfig(), names)
+    second = by_task(tuning or TuningConfig(), names)
     settings = {n: Settings(k=size, selection=first[n], tuning=second[n]) for n in names}
     bench = Bench.of(model, texts, batch_size=32 if batch_size == "auto" else batch_size)
     store = Store.at(out, KIND)
     store.take(done)
     _take_zero_shot(store, bench, tasks, zero_shot)
     cells = transfer_cells(
-        tasks,
-        settings,
-        heads=heads,
-        does=does,
-        seeds=seeds,
-        draws=random_draws,
-        scores=scores,
+        tasks, settings, seeds=seeds, draws=random_draws, heads=heads, does=does, scores=scores,
         batch_size=batch_size,
-    )
+    )  # fmt: skip
     records = run_cells(
         bench, cells, store, together=together, workers=workers, on_record=_fitted(on_run),
         on_failure=on_failure, keep_edits=True, what="transfer", progress=progress,
