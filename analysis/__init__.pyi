@@ -26,8 +26,10 @@ from .inside.ranks import rank_stability as rank_stability
 from .kinds.causal import causal_curves as causal_curves
 from .kinds.compare import compare as compare
 from .kinds.comparison import Comparison as Comparison
+from .kinds.comparison import load_comparison as load_comparison
 from .kinds.curves import CausalCurves as CausalCurves
 from .kinds.matrix import TransferMatrix as TransferMatrix
+from .kinds.matrix import load_transfer as load_transfer
 from .kinds.selectors import SELECTOR_METHODS as SELECTOR_METHODS
 from .kinds.selectors import SelectorTable as SelectorTable
 from .kinds.selectors import selector_table as selector_table

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import uuid4
 
 from lofit_lens.errors import LofitLensError
 
@@ -46,9 +47,14 @@ def write_whole(path: str | Path, content: bytes) -> Path:
     """Write a file, and its folder, so that a run cut short leaves the old one and no half file."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    return partial.replace(path)
+    partial = path.with_name(
+        f".{path.name}.{uuid4().hex}.partial"
+    )  # another process may write it too
+    try:
+        partial.write_bytes(content)
+        return partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read_json_gz(path: str | Path, build: Callable[[Any], T], *, what: str) -> T:

@@ -17,9 +17,10 @@ from lofit_lens.analysis.kinds.comparison import Comparison
 from lofit_lens.analysis.measure.effect import check_effect
 from lofit_lens.analysis.measure.side_effects import sample_texts
 from lofit_lens.analysis.methods.names import ALIASES, named_methods
-from lofit_lens.analysis.methods.recipes import RIVALS
-from lofit_lens.analysis.methods.settings import Fitted, Leaky, Settings
+from lofit_lens.analysis.methods.recipes import WHOLE
+from lofit_lens.analysis.methods.settings import Leaky, Settings
 from lofit_lens.analysis.study.cell import base_name
+from lofit_lens.analysis.study.fitted import Fitted
 from lofit_lens.analysis.study.record import Record
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.embedded.settings import SELECTION, TUNING
@@ -44,10 +45,7 @@ SETTINGS = Settings(
     batch_size=256,
 )
 CROSSED = ("lofit/mass-mean", "lofit/probe@last", "probes/bias", "attribution/scale@after_prompt")
-NAMES = (
-    *ALIASES, *RIVALS, *CROSSED,
-    "repe-reading", "repe-mean", "repe-random", "repe-contrast", "lorra", "jola", "iti-legacy",
-)  # fmt: skip
+NAMES = (*ALIASES, *WHOLE, *CROSSED)
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +218,7 @@ def test_a_file_of_heads_gives_just_its_heads(
 ) -> None:
     heads = HeadSet([(3, 1), (0, 2)], n_layers=4, n_heads=16)
     table = run(methods=[f"{heads.save(tmp_path / 'mine.json')}/bias"])
-    assert table.runs[-1].heads == [[3, 1], [0, 2]]
+    assert table.runs[-1].heads == heads
 
 
 def test_iti_compat_is_refused_where_answers_are_too_short_for_it(
@@ -236,9 +234,9 @@ def test_iti_compat_is_refused_where_answers_are_too_short_for_it(
     before = evaluate(model, task, progress=False)
     after = evaluate(model, task, shift(model, 3.0).with_scope("iti_compat"), progress=False)
     with pytest.raises(ScoringError, match="iti_compat"):
-        check_effect(task.scoring, before, after, kl=1.0)
+        check_effect(before, after, kl=1.0)
     after = evaluate(model, task, shift(model, 3.0).with_scope("after_prompt"), progress=False)
-    check_effect(task.scoring, before, after, kl=1.0)
+    check_effect(before, after, kl=1.0)
 
 
 def test_iti_compat_and_all_both_move_multiple_choice_and_differ(
@@ -261,30 +259,45 @@ def test_finished_runs_are_not_run_again_and_must_be_of_the_same_protocol(
     for parameter in other_model.parameters():
         parameter.data *= 1.01
     new: list[Record] = []
-    first = run(methods={"shift": shifting}, on_run=new.append)
+    first = run(methods=["random-heads"], on_run=new.append)
     assert len(new) == 2
-    done = [Record.load(r.save(tmp_path / r.file_name(i))) for i, r in enumerate(new)]
+    done = [Record.load(r.save(tmp_path / f"{r.name}.json.gz")) for r in new]
     new.clear()
-    again = run(methods={"shift": shifting, "other": shifting}, done=done, on_run=new.append)
-    assert [r.method for r in new] == ["other"]
+    again = run(methods=["random-heads", "random/scale"], done=done, on_run=new.append)
+    assert [r.method for r in new] == ["random/scale"]
     values = [
-        table.frame().query("method == 'shift'")["value"].tolist() for table in (first, again)
+        table.frame().query("method == 'random-heads'")["value"].tolist()
+        for table in (first, again)
     ]
     assert values[0] == values[1]
+    faster = replace(SETTINGS, tuning=replace(SETTINGS.tuning, learning_rate=0.5))
     for change, what in (
-        ({"settings": replace(SETTINGS, k=2)}, "settings"),
-        ({"texts": ()}, "texts"),
-        ({"n_answers": 2}, "n_answers"),
+        ({"settings": replace(SETTINGS, k=2)}, r"random-heads on .* other recipe\.k\."),
+        ({"settings": faster}, r"random-heads on .* other recipe\.tuning\.learning_rate\."),
+        ({"texts": ()}, "with other texts"),
+        ({"n_answers": 2}, "with other n_answers"),
     ):
         with pytest.raises(LofitLensError, match=what):
-            run(methods={"shift": shifting}, done=done, **change)
-    with pytest.raises(LofitLensError, match="model"):
+            run(methods=["random-heads"], done=done, **change)
+    with pytest.raises(LofitLensError, match="with other model"):
         compare(
-            other_model, [small()], {"shift": shifting}, settings=SETTINGS, done=done,
+            other_model, [small()], ["random-heads"], settings=SETTINGS, done=done,
             texts=texts, progress=False,
         )  # fmt: skip
-    more = run(methods={"shift": shifting}, seeds=(7,), done=done)
-    assert [(r.method, r.seed) for r in more.runs] == [("zero-shot", 42), ("shift", 7)]
+    more = run(methods=["random-heads"], seeds=(7,), done=done)
+    assert [(r.method, r.seed) for r in more.runs] == [("zero-shot", 42), ("random-heads", 7)]
+
+
+def test_a_finished_function_of_ones_own_does_not_depend_on_the_settings(
+    run: Callable[..., Comparison],
+) -> None:
+    done = run(methods={"shift": shifting}).runs
+    new: list[Record] = []
+    other = replace(SETTINGS, k=2, tuning=replace(SETTINGS.tuning, learning_rate=0.5))
+    again = run(methods={"shift": shifting}, settings=other, done=done, on_run=new.append)
+    assert again.runs == done and not new
+    with pytest.raises(LofitLensError, match="with other texts"):
+        run(methods={"shift": shifting}, texts=(), done=done)
 
 
 def test_tokens_are_counted_as_they_enter_the_model(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
@@ -15,6 +16,7 @@ from lofit_lens.analysis.study.paired import RESAMPLES
 from lofit_lens.analysis.study.record import Cost, Record
 from lofit_lens.errors import LofitLensError
 from lofit_lens.files import read_json_gz, write_json_gz
+from lofit_lens.heads import HeadSet
 from lofit_lens.scoring.evaluation import Evaluation
 from lofit_lens.statistics import crossed_interval, holm, mcnemar, paired_difference
 
@@ -24,6 +26,7 @@ METRICS = {"truthfulqa": ("MC1", "MC2"), "mquake": ("EM",)}
 METHODS, SEEDS = ("zero-shot", "iti", "lofit", "random-heads"), (7, 42)
 RATES = {"zero-shot": 0.3, "iti": 0.33, "lofit": 0.85, "random-heads": 0.05}
 NO_COST = Cost()
+HEADS = HeadSet([(0, 1)], n_layers=3, n_heads=4)
 
 
 def evaluation(
@@ -317,7 +320,7 @@ def test_choices_have_a_row_per_run() -> None:
     result = Comparison(
         (
             run("zero-shot", [0.0]),
-            replace(run("iti", [1.0]), choices={"alpha": 15, "method": "mass"}, heads=[[0, 1]]),
+            replace(run("iti", [1.0]), choices={"alpha": 15, "method": "mass"}, heads=HEADS),
             replace(run("repe", [1.0]), choices={"layer": 4}),
         )
     )
@@ -416,17 +419,33 @@ def full_run() -> Record:
         run("iti@last", [1.0, 0.0], task="truthfulqa", fold="truthfulqa:0"),
         side_effects={"kl": 0.1234567890123456, "cross_entropy": 2.5},
         choices={"alpha": 15.0, "grid": [{"k": 3, "MC1": 0.5}]},
-        heads=[[0, 1], [2, 3]],
+        heads=HeadSet([(0, 1), (2, 3)], n_layers=3, n_heads=4),
         answers=[{"question": "Who?", "answer": "Nöbody"}],
         protocol={"scope": "last", "data_hash": "ab"},
+        draw=1,
+        cut={"heads": 2},
+        config={"learning_rate": 0.5},
+        steps=[{"step": "tuning", "key": "k", "seconds": 1.5, "tokens": 7}],
     )
 
 
 def test_a_run_survives_saving(tmp_path: Path) -> None:
     before = full_run()
-    after = Record.load(before.save(tmp_path / before.file_name(3)))
-    assert (tmp_path / "0003-iti-last-on-truthfulqa-0-7.json.gz").is_file()
-    for name in ("method", "task", "fold", "seed", "cost", "choices", "heads", "protocol"):
+    assert re.fullmatch(r"iti-last-on-truthfulqa-0-7-1-[0-9a-f]{12}", before.name)
+    after = Record.load(before.save(tmp_path / f"{before.name}.json.gz"))
+    names = (
+        "task",
+        "fold",
+        "seed",
+        "draw",
+        "cut",
+        "source",
+        "cost",
+        "choices",
+        "heads",
+        "protocol",
+    )
+    for name in ("method", *names, "config", "steps", "key", "name", "place"):
         assert getattr(after, name) == getattr(before, name)
     assert (after.side_effects, after.answers) == (before.side_effects, before.answers)
     assert after.evaluation.to_json() == before.evaluation.to_json()
@@ -466,18 +485,18 @@ def test_damaged_runs_are_refused(tmp_path: Path, damage: Callable[[dict[str, An
     content: dict[str, Any] = read_json_gz(path, dict, what="JSON")
     damage(content)
     write_json_gz(path, content)
-    with pytest.raises(LofitLensError, match="does not hold a run of a comparison"):
+    with pytest.raises(LofitLensError, match="does not hold a record of a run"):
         Record.load(path)
 
 
 def test_empty_and_foreign_folders_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(LofitLensError, match="holds no finished comparison"):
+    with pytest.raises(LofitLensError, match="No comparison at"):
         Comparison.load(tmp_path)
     whole().save(tmp_path)
     with pytest.raises(LofitLensError, match="holds other runs"):
         Comparison(whole().runs[:3]).save(tmp_path)
     next((tmp_path / "records").iterdir()).write_bytes(b"nothing")
-    with pytest.raises(LofitLensError, match="does not hold a run of a comparison"):
+    with pytest.raises(LofitLensError, match="does not hold a record of a run"):
         Comparison.load(tmp_path)
 
 

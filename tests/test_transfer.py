@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pytest
-from lofit_lens.analysis.transfer.stages import score_heads, tune_and_score
+import torch
 
-from lofit_lens.analysis.kinds.matrix import TransferMatrix
-from lofit_lens.analysis.kinds.transfer import transfer_matrix
+from lofit_lens.analysis.kinds.matrix import RANDOM, TransferMatrix
+from lofit_lens.analysis.kinds.transfer import score_heads, transfer_matrix
 from lofit_lens.analysis.study.paired import RESAMPLES
 from lofit_lens.analysis.study.record import Record
+from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError
+from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
 from lofit_lens.plotting import NEUTRAL
 from lofit_lens.scoring.evaluate import evaluate
@@ -51,7 +53,9 @@ def evaluation(task: str, values: Sequence[float] | np.ndarray) -> Evaluation:
 
 
 def run(source: str, task: str, seed: int, values: Sequence[float] | np.ndarray) -> Record:
-    return Record(source, task, seed, HEADS, evaluation(task, values))
+    method = "random-heads" if source == RANDOM else f"heads of {source}"
+    scored = evaluation(task, values)
+    return Record(method, task, task, seed, scored, heads=HEADS, source=source)
 
 
 @cache
@@ -72,7 +76,7 @@ def matrix() -> TransferMatrix:
 def single(values: dict[tuple[str, str], list[float]]) -> TransferMatrix:
     """One run a cell."""
     runs = tuple(run(source, task, 0, v) for (source, task), v in values.items())
-    zero_shot = {r.task: evaluation(r.task, [0.0] * len(r.evaluation.records)) for r in runs}
+    zero_shot = {r.fold: evaluation(r.fold, [0.0] * len(r.evaluation.records)) for r in runs}
     return TransferMatrix(runs, zero_shot)
 
 
@@ -96,7 +100,7 @@ def test_a_table_has_seeds_in_order_and_the_main_metric_by_item() -> None:
     table = result.table("kin", "truth")
     assert table.shape == (len(SEEDS), ITEMS)
     for row, seed in zip(table, SEEDS, strict=True):
-        (found,) = [r for r in result.runs if (r.source, r.task, r.seed) == ("kin", "truth", seed)]
+        (found,) = [r for r in result.runs if (r.source, r.fold, r.seed) == ("kin", "truth", seed)]
         assert row.tolist() == [record["MC1"] for record in found.evaluation.records]
 
 
@@ -306,7 +310,7 @@ def test_no_runs_are_refused() -> None:
 
 def test_a_cell_without_one_of_the_seeds_is_refused() -> None:
     whole = matrix()
-    missing = next(r for r in whole.runs if (r.source, r.task, r.seed) == ("kin", "truth", 42))
+    missing = next(r for r in whole.runs if (r.source, r.fold, r.seed) == ("kin", "truth", 42))
     result = replace(whole, runs=tuple(r for r in whole.runs if r is not missing))
     with pytest.raises(LofitLensError, match=r"'kin' tuned on 'truth' with seed 42.*7, 42"):
         result.table("kin", "truth")
@@ -372,7 +376,7 @@ def test_runs_that_were_scored_differently_are_refused(
     changes: dict[str, object], what: str
 ) -> None:
     whole = matrix()
-    odd = next(r for r in whole.runs if (r.source, r.task, r.seed) == ("kin", "truth", 42))
+    odd = next(r for r in whole.runs if (r.source, r.fold, r.seed) == ("kin", "truth", 42))
     changed = replace(odd, evaluation=replace(odd.evaluation, **changes))
     result = replace(whole, runs=tuple(changed if r is odd else r for r in whole.runs))
     with pytest.raises(LofitLensError, match=f"'kin', seed 42, was scored with other {what}"):
@@ -395,12 +399,19 @@ def test_a_matrix_survives_saving_with_the_order_of_its_tasks(tmp_path: Path) ->
 def test_a_run_keeps_how_it_was_tuned_and_leaves_the_edit_in_memory(
     llama: TransformerBridge, tmp_path: Path
 ) -> None:
-    (task,) = tiny_tasks("a")
-    heads = HeadSet([(0, 1)], n_layers=llama.cfg.n_layers, n_heads=llama.cfg.n_heads)
+    task, other = tiny_tasks("a", "b")
+    shape = (llama.cfg.n_layers, llama.cfg.n_heads)
+    heads = HeadSet([(0, 1)], n_layers=shape[0], n_heads=shape[1])
+    by_task = {"a": HeadScores(torch.ones(shape)), "b": HeadScores(1.0 * heads.mask())}
     tuning = TuningConfig(learning_rate=0.5, epochs=2, scope="last", validate=False)
-    (found,) = tune_and_score(llama, [("b", task, 3, heads)], tuning)
-    assert found.edit is not None and found.edit.provenance is not None
-    assert found.edit.heads == heads
+    whole = transfer_matrix(
+        llama, [task, other], seeds=(3,), k=1, random_draws=0, tuning=tuning,
+        scores={name: {3: scores} for name, scores in by_task.items()}, progress=False,
+    )  # fmt: skip
+    (found,) = [r for r in whole.runs if (r.source, r.fold) == ("b", "a")]
+    assert isinstance(found.edit, HeadIntervention)
+    assert found.edit.provenance is not None
+    assert found.edit.heads == found.heads == heads
     assert found.config == found.edit.provenance.config
     assert found.config is not None
     assert (found.config["learning_rate"], found.config["seed"]) == (0.5, 3)
@@ -416,15 +427,19 @@ def test_a_run_keeps_how_it_was_tuned_and_leaves_the_edit_in_memory(
 def test_a_run_of_the_earlier_format_is_read_and_one_of_a_later_format_refused(
     tmp_path: Path,
 ) -> None:
-    path = run("a", "a", 0, [1.0]).save(tmp_path / "run.json.gz")
-    content = json.loads(gzip.decompress(path.read_bytes()))
-    assert content["config"] is None
-    for schema, keep in ((1, False), (3, True)):
-        changed = {k: v for k, v in content.items() if keep or k != "config"} | {"schema": schema}
-        path.write_bytes(gzip.compress(json.dumps(changed).encode()))
-        if schema == 1:
-            assert Record.load(path).config is None
-    with pytest.raises(LofitLensError, match="schema 3, expected 1 or 2"):
+    scored = evaluation("a", [1.0])
+    first = {"source": "b", "task": "a", "seed": 0, "heads": HEADS.to_json()}
+    first["evaluation"] = scored.to_json()
+    path = tmp_path / "run.json.gz"
+    for schema, content in ((1, first), (2, first | {"config": {"seed": 0}})):
+        path.write_bytes(gzip.compress(json.dumps(content | {"schema": schema}).encode()))
+        read = Record.load(path)
+        assert (read.method, read.source, read.fold, read.task) == ("heads of b", "b", "a", "a")
+        assert (read.heads, read.config, read.key) == (HEADS, content.get("config"), "")
+        assert read.evaluation.to_json() == scored.to_json()
+    later = run("a", "a", 0, [1.0]).to_json() | {"schema": 4}
+    path.write_bytes(gzip.compress(json.dumps(later).encode()))
+    with pytest.raises(LofitLensError, match="schema 4, expected 1 to 3"):
         Record.load(path)
 
 
@@ -438,14 +453,14 @@ def test_every_task_is_trained_with_its_own_settings(llama: TransformerBridge) -
         llama, tasks, k=1, selection=selection, tuning=tuning, on_run=seen.append, progress=False
     )
     assert tuple(seen) == result.runs
-    assert [(r.task, r.config and r.config["learning_rate"]) for r in result.runs] == [
+    assert [(r.fold, r.config and r.config["learning_rate"]) for r in result.runs] == [
         (task, rates[task]) for task in ("a", "a", "a", "b", "b", "b")
     ]
     scores = score_heads(llama, tasks, seeds=(42,), selection=selection, progress=False)
     for name, rate in rates.items():
         origin = scores[name][42].provenance
         assert origin is not None and origin.config["learning_rate"] == rate
-        own = next(r for r in result.runs if r.source == r.task == name)
+        own = next(r for r in result.runs if r.source == r.fold == name)
         assert own.heads == scores[name][42].top(k=1)
     with pytest.raises(LofitLensError, match="no configuration for b, only for a"):
         transfer_matrix(llama, tasks, k=1, tuning={"a": tuning["a"]}, progress=False)
@@ -468,7 +483,7 @@ def test_an_empty_folder_and_a_damaged_run_are_refused(tmp_path: Path) -> None:
     with pytest.raises(LofitLensError, match="No transfer of heads"):
         TransferMatrix.load(tmp_path)
     (tmp_path / "000-a.json.gz").write_bytes(b"nothing")
-    with pytest.raises(LofitLensError, match="does not hold a transfer run"):
+    with pytest.raises(LofitLensError, match="does not hold a record of a run"):
         TransferMatrix.load(tmp_path)
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from lofit_lens.analysis.transfer.stages import score_heads
 
 from lofit_lens.analysis.kinds.matrix import TransferMatrix
-from lofit_lens.analysis.kinds.transfer import transfer_matrix
+from lofit_lens.analysis.kinds.transfer import score_heads, transfer_matrix
 from lofit_lens.analysis.methods.names import named_methods
 from lofit_lens.analysis.methods.settings import Settings
 from lofit_lens.analysis.study.record import Record
@@ -54,10 +53,10 @@ def test_random_heads_are_those_of_compare_and_depend_on_seed_and_draw_alone(
 
     (task,) = tiny_tasks("a")
     methods = named_methods(["random-heads"], Settings(k=3, random_draws=2, tuning=TUNING))
-    draws = methods["random-heads"]
-    assert isinstance(draws, Sequence)
+    recipe = methods["random-heads"]
+    assert recipe.draws == 2
     for seed, by_draw in found.items():
-        assert by_draw == [fit(llama, task, seed).heads for fit in draws]
+        assert by_draw == [recipe(llama, task, seed, draw).heads for draw in range(recipe.draws)]
 
 
 @pytest.mark.parametrize(
@@ -83,8 +82,12 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("work was done")
 
-    for name in ("stages.select_together", "stages.tune_together", "matrix.evaluate"):
-        monkeypatch.setattr(f"lofit_lens.analysis.transfer.{name}", refuse)
+    for name in (
+        "methods.steps.select_together",
+        "methods.steps.tune_together",
+        "study.score.evaluate",
+    ):
+        monkeypatch.setattr(f"lofit_lens.analysis.{name}", refuse)
 
 
 def test_scores_of_another_model_task_or_seed_are_refused(
@@ -139,9 +142,11 @@ def test_finished_runs_and_scores_are_taken_and_only_the_others_are_made(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tuning": replace(TUNING, learning_rate=0.5)}, "tuned with other learning_rate"),
-        ({"k": 2}, "has other heads than are to be tuned now"),
-        ({"random_draws": 1}, "has other heads than are to be tuned now, or there are more"),
+        ({"tuning": replace(TUNING, learning_rate=0.5)}, r"other recipe\.tuning\.learning_rate\."),
+        ({"selection": replace(SELECTION, l1=0.5)}, r"other recipe\.ranked_by\.l1\."),
+        ({"k": 2}, r"other recipe\.k\."),
+        ({"heads": "probes"}, r"other recipe\.heads, recipe\.ranked_by\."),
+        ({"does": "scale"}, r"other recipe\.does\."),
     ],
 )
 def test_runs_made_otherwise_are_not_gone_on_with(
@@ -151,11 +156,21 @@ def test_runs_made_otherwise_are_not_gone_on_with(
     with pytest.raises(LofitLensError, match=message):
         transferred(llama, **{"random_draws": 2, "done": whole.runs, **options})
     (cut,) = (replace(task, test=task.test[1:]) for task in tiny_tasks("a"))
-    with pytest.raises(LofitLensError, match="scored with other items"):
+    with pytest.raises(LofitLensError, match="made with other scoring"):
         transfer_matrix(
             llama, [cut], k=3, tuning=TUNING, selection=SELECTION, random_draws=2,
             done=whole.runs, progress=False,
         )  # fmt: skip
+
+
+def test_fewer_draws_and_seeds_of_what_is_there_need_no_work(
+    llama: TransformerBridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = transferred(llama, seeds=(1, 2), random_draws=2)
+    for stage in ("select_together", "tune_together"):
+        monkeypatch.setattr(f"lofit_lens.analysis.methods.steps.{stage}", None)
+    less = transferred(llama, seeds=(2,), done=whole.runs)
+    assert less.runs == tuple(r for r in whole.runs if (r.seed, r.draw) == (2, 0))
 
 
 @pytest.mark.parametrize("together", [2, 5])
@@ -191,7 +206,7 @@ def test_an_unstable_run_ends_a_transfer_when_the_runs_beside_it_are_kept(
         assert isinstance(found[2], HeadIntervention)
         return [*found[:2], TrainingStopped("It did.", found[2]), *found[3:]]
 
-    monkeypatch.setattr("lofit_lens.analysis.transfer.stages.tune_together", third_stops)
+    monkeypatch.setattr("lofit_lens.analysis.methods.steps.tune_together", third_stops)
     asked: dict[str, Any] = {"seeds": (1, 2), "random_draws": 2}
     seen: list[Record] = []
     with pytest.raises(TrainingStopped, match=r"It did\."):
@@ -212,7 +227,7 @@ def test_scores_beside_an_unstable_seed_are_kept(
         edit = HeadIntervention(HeadSet([(0, 0)], n_layers=3, n_heads=4), bias=torch.ones(1, 24))
         return [TrainingStopped("It did.", edit), *others]
 
-    monkeypatch.setattr("lofit_lens.analysis.transfer.stages.select_together", first_stops)
+    monkeypatch.setattr("lofit_lens.analysis.methods.steps.select_together", first_stops)
     kept: list[Any] = []
     with pytest.raises(TrainingStopped, match=r"It did\."):
         score_heads(

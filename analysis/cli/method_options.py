@@ -148,10 +148,9 @@ class MethodOptions:
         Raises:
             LofitLensError: One is for a method that has none, or is no number above 0.
         """
-        from lofit_lens.analysis.methods.recipes import RIVALS
+        from lofit_lens.analysis.methods.recipes import TRAINED
         from lofit_lens.errors import LofitLensError
 
-        known = (*RIVALS, "lorra", "jola")
         rates = {}
         for text in self.rate or ():
             name, _, number = text.partition("=")
@@ -159,9 +158,9 @@ class MethodOptions:
                 rates[name] = float(number)
             except ValueError:
                 rates[name] = math.nan
-            if name not in known or not rates[name] > 0:
+            if name not in TRAINED or not rates[name] > 0:
                 raise LofitLensError(
-                    f"--rate takes NAME=NUMBER, as lora=1e-4, for {', '.join(known)}; got {text!r}."
+                    f"--rate takes NAME=NUMBER, as lora=1e-4, for {', '.join(TRAINED)}; got {text!r}."
                 )
         return rates
 

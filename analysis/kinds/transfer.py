@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -12,7 +12,7 @@ from lofit_lens.analysis.kinds.matrix import KIND, RANDOM, TransferMatrix
 from lofit_lens.analysis.methods.recipes import OnHeads
 from lofit_lens.analysis.methods.selectors import check_selector
 from lofit_lens.analysis.methods.settings import Settings
-from lofit_lens.analysis.methods.steps import Auto, Select
+from lofit_lens.analysis.methods.steps import Auto, Rate, Select
 from lofit_lens.analysis.study.bench import Bench
 from lofit_lens.analysis.study.cell import Cell
 from lofit_lens.analysis.study.record import ZERO_SHOT, Record
@@ -29,6 +29,7 @@ from lofit_lens.scoring.evaluation import Evaluation
 from lofit_lens.tasks.task import Task
 from lofit_lens.tokens import EncodedText
 from lofit_lens.training.config import SelectionConfig, TrainingConfig, TuningConfig
+from lofit_lens.training.rates import RateChoice
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -105,32 +106,20 @@ def transfer_matrix(
         TrainingStopped: Training became unstable; the runs beside it have been given to `on_run`.
     """
     _check_request(tasks, seeds, random_draws, heads)
-    names, size = (
-        [t.name for t in tasks],
-        number_of_heads(heads_of(model).total, k=k, fraction=fraction),
-    )
-    check_scores(
-        model, scores or {}, needed=dict.fromkeys(names, seeds) if scores is not None else {}
-    )
-    first, second = (
-        by_task(selection or SelectionConfig(), names),
-        by_task(tuning or TuningConfig(), names),
-    )
+    names = [task.name for task in tasks]
+    size = number_of_heads(heads_of(model).total, k=k, fraction=fraction)
+    check_scores(model, scores or {}, needed=dict.fromkeys(() if scores is None else names, seeds))
+    first = by_task(selection or SelectionConfig(), names)
+    second = by_task(tuning or TuningConfig(), names)
     settings = {n: Settings(k=size, selection=first[n], tuning=second[n]) for n in names}
     bench = Bench.of(model, texts, batch_size=32 if batch_size == "auto" else batch_size)
     store = Store.at(out, KIND)
     store.take(done)
     _take_zero_shot(store, bench, tasks, zero_shot)
     cells = transfer_cells(
-        tasks,
-        settings,
-        heads=heads,
-        does=does,
-        seeds=seeds,
-        draws=random_draws,
-        scores=scores,
+        tasks, settings, seeds=seeds, draws=random_draws, heads=heads, does=does, scores=scores,
         batch_size=batch_size,
-    )
+    )  # fmt: skip
     records = run_cells(
         bench, cells, store, together=together, workers=workers, on_record=_fitted(on_run),
         on_failure=on_failure, keep_edits=True, what="transfer", progress=progress,
@@ -240,8 +229,11 @@ def score_heads(
         if on_scores is not None:
             on_scores({task: {seed: scores}})
 
+    bench, store = Bench(model, ()), Store.at(out, KIND)
+    for step in steps.values():
+        _take_rate(store, bench, step, done.get(step.task.name, {}).values())
     found = run_steps(
-        Bench(model, ()), list(steps.values()), Store.at(out, KIND),
+        bench, list(steps.values()), store,
         together=together, workers=workers, on_done=tell, what="select", progress=progress,
     )  # fmt: skip
     new = dict(zip(steps, found, strict=True))
@@ -330,6 +322,15 @@ def _take_zero_shot(
         effects = bench.side_effects(None)
         told = {} if effects is None else {"cross_entropy": effects.cross_entropy, "kl": 0.0}
         store.give(bench, Score(task), Scored(zero_shot[task.name], told))
+
+
+def _take_rate(store: Store, bench: Bench, step: Select, made: Iterable[HeadScores]) -> None:
+    """Put the learning rate of given scores where the run of other seeds looks for it."""
+    told = [found.provenance.config.get("rate_choice") for found in made if found.provenance]
+    for choice in filter(None, told):
+        for need in step.needs:
+            if isinstance(need, Rate):
+                store.give(bench, need, RateChoice.from_json(choice))
 
 
 def _fitted(on_run: Callable[[Record], object] | None) -> Callable[[Record], object] | None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import get_args
 
 from lofit_lens.analysis.baselines.iti_config import Direction
-from lofit_lens.analysis.methods import recipes
-from lofit_lens.analysis.methods.recipes import Named, OnHeads, Own
+from lofit_lens.analysis.methods.recipes import WHOLE, InOnePiece, Learned, Named, OnHeads, Own
 from lofit_lens.analysis.methods.selectors import check_selector
 from lofit_lens.analysis.methods.settings import Method, Settings
 from lofit_lens.errors import LofitLensError
@@ -24,22 +22,7 @@ ALIASES = {
 }
 """Short names of heads and what is done to them."""
 
-OTHERS: Mapping[str, Callable[..., Named]] = {
-    "repe-reading": partial(recipes.Reading, direction="pca"),
-    "repe-mean": partial(recipes.Reading, direction="mean"),
-    "repe-random": partial(recipes.Reading, direction="random"),
-    "repe-contrast": recipes.ContrastVector,
-    "lorra": recipes.LoRRA,
-    "jola": recipes.JoLA,
-    "iti-legacy": recipes.ITILegacy,
-    **{name: partial(recipes.Tuned, rival=name) for name in recipes.RIVALS},
-}
-"""Methods that have a name of their own."""
-
-WITHOUT_SCOPE = ("lorra", *(name for name, row in recipes.RIVALS.items() if not row.has_scope))
-"""Those that act at positions of their own."""
-
-DIRECTIONS = get_args(recipes.Learned) + get_args(Direction)
+DIRECTIONS = get_args(Learned) + get_args(Direction)
 
 Methods = Sequence[str] | Mapping[str, Method | Sequence[Method]]
 """Names, or functions of one's own by name; several under one name are draws for each seed."""
@@ -106,11 +89,15 @@ def _named(name: str, settings: Settings) -> Named:
     if chosen and direction in DIRECTIONS:
         check_selector(chosen)
         return OnHeads(heads=chosen, does=direction, settings=settings)
-    if kind in WITHOUT_SCOPE:
-        recipes.check_scope_of(kind, settings)
-    if kind in OTHERS:
-        return OTHERS[kind](settings=settings)
-    known = ", ".join([*ALIASES, *OTHERS])
+    if kind in WHOLE:
+        if settings.scope != "all" and not WHOLE[kind].has_scope:
+            raise LofitLensError(
+                f"{kind} acts at positions of its own and cannot follow the token scope "
+                f'"{settings.scope}". Leave it out, or name it "{kind}@all" to set it beside methods of '
+                "another scope."
+            )
+        return InOnePiece(name=kind, settings=settings)
+    known = ", ".join([*ALIASES, *WHOLE])
     raise LofitLensError(
         f"There is no method {name!r}. Known: {known}, and "
         f"HEADS/DIRECTION with the directions {', '.join(DIRECTIONS)}."

@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from lofit_lens.analysis.baselines.bitfit import train_bitfit
 from lofit_lens.analysis.baselines.contrast import ContrastConfig, fit_contrast
-from lofit_lens.analysis.baselines.gates import train_gates
+from lofit_lens.analysis.baselines.gates import GateConfig, train_gates
 from lofit_lens.analysis.baselines.iti import fit_iti
 from lofit_lens.analysis.baselines.iti_config import ITIConfig
 from lofit_lens.analysis.baselines.loreft import train_loreft
@@ -25,7 +26,6 @@ from lofit_lens.analysis.study.fitted import Fitted
 from lofit_lens.analysis.study.step import Step, product_of
 from lofit_lens.attention import heads_of
 from lofit_lens.edits.edit import Edit
-from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import HeadSet
 from lofit_lens.tasks.task import Task
 
@@ -69,7 +69,7 @@ class Named(ABC):
 
     def told(self) -> Mapping[str, Any]:
         """What it is, for the record: all that its edit depends on beside task, seed and heads."""
-        return {"method": type(self).__name__, **self.depends()}
+        return self.depends()
 
     @abstractmethod
     def depends(self) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class Named(ABC):
         """The last step of making its edit."""
         return Fit(task, self, seed)
 
-    def fit(self, bench: Bench, task: Task, seed: int, heads: HeadSet | None) -> Fitted:
+    def fit(self, bench: Bench, task: Task, seed: int, *given: Any) -> Fitted:
         """Fit it on a bench, from the training and validation split of a task."""
         raise NotImplementedError
 
@@ -88,13 +88,6 @@ class Named(ABC):
         texts = None if self.settings.kl_budget is not None else ()
         bench = Bench.of(model, texts, batch_size=self.settings.batch_size)
         return product_of(bench, self.step(bench, task, seed, draw))
-
-    def _kl(self, bench: Bench) -> Callable[[Edit], float] | None:
-        return None if self.settings.kl_budget is None else bench.kl
-
-    def _budget(self) -> dict[str, Any]:
-        budget = self.settings.kl_budget
-        return {} if budget is None else {"kl_budget": budget}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,12 +139,13 @@ class OnHeads(Named):
         settings = replace(self.settings, tuning=tuning)
         return Tune(task, chosen, settings, seed, self.auto or Auto(task, seed))
 
-    def fit(self, bench: Bench, task: Task, seed: int, heads: HeadSet | None) -> Fitted:
+    def fit(self, bench: Bench, task: Task, seed: int, *given: Any) -> Fitted:
         """Look for directions and a strength, as ITI does."""
         assert self._iti is not None
+        heads: HeadSet | None = given[0] if given else None
         ks = (self.settings.n_heads(bench.model) if heads is None else len(heads),)
         found = fit_iti(
-            bench.model, task, replace(self._iti, ks=ks), seed=seed, heads=heads, kl=self._kl(bench),
+            bench.model, task, replace(self._iti, ks=ks), seed=seed, heads=heads, kl=bench.kl_for(self.settings),
             batch_size=self.settings.batch_size,
         )  # fmt: skip
         edit = found.edit()
@@ -193,180 +187,191 @@ class OnHeads(Named):
         return Chosen(Select(of, self.heads, ranked, seed, auto, n, draw), k)
 
 
+@dataclass(frozen=True)
+class Whole:
+    """A method that is fitted in one piece.
+
+    Attributes:
+        fit: Fits it, from the settings, a bench, a task and a seed.
+        depends: What of the settings its edit depends on.
+        has_scope: Whether it follows a token scope.
+        leaky: Whether it may read the test split, because that is what it is there to show.
+        rate: Its default learning rate, if it is trained.
+        embedded: That on the embedded model, chosen as its settings say.
+    """
+
+    fit: Callable[[Settings, Bench, Task, int], Fitted]
+    depends: Callable[[Settings], dict[str, Any]]
+    has_scope: bool = True
+    leaky: bool = False
+    rate: float | None = None
+    embedded: float | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
-class ITILegacy(Named):
-    """ITI at alpha 15 with the leak of its released code: sigma from the questions of the test too."""
+class InOnePiece(Named):
+    """A method of the table `WHOLE`.
+
+    Attributes:
+        name: Its name there.
+    """
+
+    name: str
 
     @property
     def leaky(self) -> bool:
-        """It does."""
-        return True
+        """Whether it may read the test split."""
+        return WHOLE[self.name].leaky
 
     def depends(self) -> dict[str, Any]:
-        """How many heads."""
-        return {"k": self.settings.k, "fraction": self.settings.fraction}
+        """Its name, and what of the settings its edit depends on."""
+        return {"method": self.name, **WHOLE[self.name].depends(self.settings)}
 
-    def fit(self, bench: Bench, task: Task, seed: int, heads: HeadSet | None) -> Fitted:  # noqa: ARG002
-        """Fit it with the test split in sight."""
-        found = fit_iti(
-            bench.model, task, ITIConfig.legacy(k=self.settings.n_heads(bench.model)), seed=seed,
-            kl=self._kl(bench), batch_size=self.settings.batch_size,
-        )  # fmt: skip
-        edit = found.edit()
-        return Fitted(edit, {"alpha": found.alpha, "k": found.k, "trials": []}, edit.heads)
+    def fit(self, bench: Bench, task: Task, seed: int, *given: Any) -> Fitted:  # noqa: ARG002
+        """Fit it."""
+        return WHOLE[self.name].fit(self.settings, bench, task, seed)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Reading(Named):
-    """The reading vector of RepE.
-
-    Attributes:
-        direction: How it is found.
-    """
-
-    direction: DirectionKind
-
-    def depends(self) -> dict[str, Any]:
-        """Direction, token scope and budget."""
-        return {"direction": self.direction, "scope": self.settings.scope, **self._budget()}
-
-    def fit(self, bench: Bench, task: Task, seed: int, heads: HeadSet | None) -> Fitted:  # noqa: ARG002
-        """Find the vector; layer and strength are chosen on validation."""
-        config = ReadingConfig(
-            direction=self.direction,
-            scope=self.settings.scope,
-            kl_budget=self.settings.kl_budget,
-            batch_size=self.settings.batch_size,
-        )
-        found = fit_reading_vector(bench.model, task, config, seed=seed, kl=self._kl(bench))
-        trials = [] if found.by_alpha is None else found.by_alpha.to_json()
-        chosen = {"layer": found.layer, "alpha": found.alpha, "trials": trials}
-        return Fitted(found.edit(), chosen)
+def _iti_legacy(settings: Settings, bench: Bench, task: Task, seed: int) -> Fitted:
+    """ITI at alpha 15 with the leak of its released code: sigma from the test's questions too."""
+    config = ITIConfig.legacy(k=settings.n_heads(bench.model))
+    found = fit_iti(
+        bench.model,
+        task,
+        config,
+        seed=seed,
+        kl=bench.kl_for(settings),
+        batch_size=settings.batch_size,
+    )
+    edit = found.edit()
+    return Fitted(edit, {"alpha": found.alpha, "k": found.k, "trials": []}, edit.heads)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ContrastVector(Named):
-    """The contrast vector of RepE."""
-
-    def depends(self) -> dict[str, Any]:
-        """Token scope and budget."""
-        return {"scope": self.settings.scope, **self._budget()}
-
-    def fit(self, bench: Bench, task: Task, seed: int, heads: HeadSet | None) -> Fitted:  # noqa: ARG002
-        """Choose layer and strength on validation; the seed plays no part."""
-        config = ContrastConfig(
-            scope=self.settings.scope,
-            kl_budget=self.settings.kl_budget,
-            batch_size=self.settings.batch_size,
-        )
-        found = fit_contrast(bench.model, task, config, kl=self._kl(bench))
-        steps = [choice for choice in (found.by_layer, found.by_alpha) if choice is not None]
-        trials = [trial for choice in steps for trial in choice.to_json()]
-        edit = found.edit
-        chosen = {"layer": edit.layers[0], "alpha": edit.alpha, "trials": trials}
-        return Fitted(edit, {"positive": edit.positive, "negative": edit.negative, **chosen})
+def _reading(
+    settings: Settings, bench: Bench, task: Task, seed: int, *, direction: DirectionKind
+) -> Fitted:
+    """The reading vector of RepE; layer and strength are chosen on validation."""
+    config = ReadingConfig(
+        direction=direction,
+        scope=settings.scope,
+        kl_budget=settings.kl_budget,
+        batch_size=settings.batch_size,
+    )
+    found = fit_reading_vector(bench.model, task, config, seed=seed, kl=bench.kl_for(settings))
+    trials = [] if found.by_alpha is None else found.by_alpha.to_json()
+    return Fitted(found.edit(), {"layer": found.layer, "alpha": found.alpha, "trials": trials})
 
 
-@dataclass(frozen=True, kw_only=True)
-class LoRRA(Named):
+def _contrast(settings: Settings, bench: Bench, task: Task, seed: int) -> Fitted:  # noqa: ARG001
+    """The contrast vector of RepE; layer and strength are chosen on validation."""
+    config = ContrastConfig(
+        scope=settings.scope, kl_budget=settings.kl_budget, batch_size=settings.batch_size
+    )
+    found = fit_contrast(bench.model, task, config, kl=bench.kl_for(settings))
+    steps = [choice for choice in (found.by_layer, found.by_alpha) if choice is not None]
+    trials = [trial for choice in steps for trial in choice.to_json()]
+    edit = found.edit
+    chosen = {"layer": edit.layers[0], "alpha": edit.alpha, "trials": trials}
+    return Fitted(edit, {"positive": edit.positive, "negative": edit.negative, **chosen})
+
+
+def _lorra(settings: Settings, bench: Bench, task: Task, seed: int) -> Fitted:
     """LoRRA at several strengths, one of them chosen on validation."""
-
-    def depends(self) -> dict[str, Any]:
-        """How it is trained, and the budget."""
-        return {"tuning": _config("lorra", self.settings, 3e-4), **self._budget()}
-
-    def fit(self, bench: Bench, task: Task, seed: int, heads: HeadSet | None) -> Fitted:  # noqa: ARG002
-        """Train every strength and choose."""
-        config = replace(_config("lorra", self.settings, 3e-4), seed=seed)
-        options = _without_dropout("lorra", self.settings)
-        edits = {
-            strength: train_lorra(
-                bench.model, task, config, strength=strength, progress=False, **options
-            )
-            for strength in LORRA_STRENGTHS
-        }
-        found = choose_on_validation(
-            bench.model, task, edits, kl=self._kl(bench), kl_budget=self.settings.kl_budget,
-            batch_size=self.settings.batch_size,
-        )  # fmt: skip
-        return Fitted(edits[found.key], {"strength": found.key, "trials": found.to_json()})
+    config = replace(_training("lorra", settings), seed=seed)
+    edits = {
+        strength: train_lorra(
+            bench.model, task, config, strength=strength, progress=False, **_dropout(settings)
+        )
+        for strength in LORRA_STRENGTHS
+    }
+    found = choose_on_validation(
+        bench.model, task, edits, kl=bench.kl_for(settings), kl_budget=settings.kl_budget,
+        batch_size=settings.batch_size,
+    )  # fmt: skip
+    return Fitted(edits[found.key], {"strength": found.key, "trials": found.to_json()})
 
 
-@dataclass(frozen=True, kw_only=True)
-class JoLA(Named):
+def _jola(settings: Settings, bench: Bench, task: Task, seed: int) -> Fitted:
     """JoLA; if all gates close, the model stays as it is."""
-
-    def depends(self) -> dict[str, Any]:
-        """How gates are trained."""
-        return {"gates": replace(self.settings.gates, seed=0)}
-
-    def fit(self, bench: Bench, task: Task, seed: int, heads: HeadSet | None) -> Fitted:  # noqa: ARG002
-        """Train the gates."""
-        gates = train_gates(bench.model, task, self.settings.gates, seed=seed, progress=False)
-        edit = gates.edit()
-        return Fitted(edit if len(edit.heads) else None, {"k": len(edit.heads)}, edit.heads)
+    edit = train_gates(bench.model, task, settings.gates, seed=seed, progress=False).edit()
+    return Fitted(edit if len(edit.heads) else None, {"k": len(edit.heads)}, edit.heads)
 
 
-@dataclass(frozen=True)
-class Rival:
-    """A tuned rival.
+def _rival(
+    name: str,
+    train: Callable[..., Edit],
+    options: Callable[[Settings], dict[str, Any]] = lambda _: {},
+    **row: Any,
+) -> Whole:
+    """The row of a tuned rival: trained as LoFiT is, at a learning rate of its own."""
 
-    Attributes:
-        train: Trains it.
-        learning_rate: Its default learning rate.
-        embedded: Its learning rate on the embedded model, chosen as its settings say.
-        has_scope: Whether it follows a token scope.
-        options: Further options of `train`, from the settings.
-    """
+    def fit(settings: Settings, bench: Bench, task: Task, seed: int) -> Fitted:
+        config, own = replace(_training(name, settings), seed=seed), options(settings)
+        edit = train(bench.model, task, config, progress=False, **own)
+        return Fitted(edit, {"learning_rate": config.learning_rate, **own})
 
-    train: Callable[..., Edit]
-    learning_rate: float
-    embedded: float
-    has_scope: bool = False
-    options: Callable[[Settings], dict[str, Any]] = lambda _: {}
+    def depends(settings: Settings) -> dict[str, Any]:
+        return {"tuning": _training(name, settings), "options": options(settings)}
+
+    return Whole(fit, depends, **row)
 
 
-RIVALS: Mapping[str, Rival] = {
-    "lora": Rival(train_lora, 1e-3, 3e-3, options=lambda s: _without_dropout("lora", s)),
-    "ia3": Rival(train_ia3, 1e-3, 3e-2),
-    "red": Rival(train_red, 1e-3, 3e-2, has_scope=True),
-    "loreft": Rival(
-        train_loreft, 9e-4, 3e-2,
-        options=lambda s: dict(zip(("rank", "positions"), s.loreft, strict=True)),
+def _steered(settings: Settings) -> dict[str, Any]:
+    """What a vector depends on whose strength is chosen: its token scope, and the budget."""
+    return {"scope": settings.scope, **_budget(settings)}
+
+
+def _budget(settings: Settings) -> dict[str, Any]:
+    return {} if settings.kl_budget is None else {"kl_budget": settings.kl_budget}
+
+
+def _training(name: str, settings: Settings) -> Any:
+    """LoFiT's configuration of stage 2 with a rival's learning rate."""
+    rate = settings.rates.get(name, WHOLE[name].rate)
+    return replace(settings.tuning, learning_rate=rate, seed=0)
+
+
+def _dropout(settings: Settings) -> dict[str, Any]:
+    """Dropout cannot be drawn twice alike, as recomputing a block would need."""
+    return {"dropout": 0.0} if settings.tuning.gradient_checkpointing else {}
+
+
+def _loreft(settings: Settings) -> dict[str, Any]:
+    return dict(zip(("rank", "positions"), settings.loreft, strict=True))
+
+
+WHOLE: Mapping[str, Whole] = {
+    "repe-reading": Whole(partial(_reading, direction="pca"), _steered),
+    "repe-mean": Whole(partial(_reading, direction="mean"), _steered),
+    "repe-random": Whole(partial(_reading, direction="random"), _steered),
+    "repe-contrast": Whole(_contrast, _steered),
+    "lorra": Whole(
+        _lorra,
+        lambda s: {"tuning": _training("lorra", s), **_budget(s)},
+        has_scope=False,
+        rate=3e-4,
+        embedded=3e-2,
     ),
-    "bitfit": Rival(train_bitfit, 1e-2, 1e-1, has_scope=True),
-}  # fmt: skip
-"""Tuned rivals with learning rates of the paper's appendix (Tables 7 and 8); (IA)3, which it does
-not have, gets LoRA's and BitFit that of LoFiT. To add one, write what trains it and a row here."""
+    "jola": Whole(
+        _jola,
+        lambda s: {"gates": replace(s.gates, seed=0)},
+        rate=GateConfig.learning_rate,
+        embedded=1e-1,
+    ),
+    "iti-legacy": Whole(_iti_legacy, lambda s: {"k": s.k, "fraction": s.fraction}, leaky=True),
+    "lora": _rival("lora", train_lora, _dropout, has_scope=False, rate=1e-3, embedded=3e-3),
+    "ia3": _rival("ia3", train_ia3, has_scope=False, rate=1e-3, embedded=3e-2),
+    "red": _rival("red", train_red, rate=1e-3, embedded=3e-2),
+    "loreft": _rival("loreft", train_loreft, _loreft, has_scope=False, rate=9e-4, embedded=3e-2),
+    "bitfit": _rival("bitfit", train_bitfit, rate=1e-2, embedded=1e-1),
+}
+"""Methods with a name of their own: to add one, write what fits it and a row here.
 
+Learning rates are those of the paper's appendix (Tables 7 and 8); (IA)3, which it does not have, gets
+LoRA's, BitFit that of LoFiT, and JoLA and LoRRA those of their authors."""
 
-@dataclass(frozen=True, kw_only=True)
-class Tuned(Named):
-    """A tuned rival of the table `RIVALS`.
-
-    Attributes:
-        rival: Its name.
-    """
-
-    rival: str
-
-    def depends(self) -> dict[str, Any]:
-        """How it is trained."""
-        config, options = self._how
-        return {"rival": self.rival, "tuning": config, "options": options}
-
-    def fit(self, bench: Bench, task: Task, seed: int, heads: HeadSet | None) -> Fitted:  # noqa: ARG002
-        """Train it."""
-        config, options = self._how
-        train = RIVALS[self.rival].train
-        edit = train(bench.model, task, replace(config, seed=seed), progress=False, **options)
-        return Fitted(edit, {"learning_rate": config.learning_rate, **options})
-
-    @property
-    def _how(self) -> tuple[Any, dict[str, Any]]:
-        row = RIVALS[self.rival]
-        config = _config(self.rival, self.settings, row.learning_rate)
-        return config, row.options(self.settings)
+TRAINED = tuple(name for name, row in WHOLE.items() if row.rate is not None)
+"""Those with a learning rate of their own."""
 
 
 @dataclass(frozen=True)
@@ -415,29 +420,5 @@ class _Call:
     def depends(self) -> Any:
         return {"own": self.name, "draw": self.draw}
 
-    def fit(self, bench: Bench, task: Task, seed: int, heads: HeadSet | None) -> Fitted:  # noqa: ARG002
+    def fit(self, bench: Bench, task: Task, seed: int, *given: Any) -> Fitted:  # noqa: ARG002
         return self.function(bench.model, task, seed)
-
-
-def check_scope_of(name: str, settings: Settings) -> None:
-    """Refuse a token scope for a method that acts at positions of its own.
-
-    Raises:
-        LofitLensError: The scope is another one than "all".
-    """
-    if settings.scope != "all":
-        raise LofitLensError(
-            f'{name} acts at positions of its own and cannot follow the token scope "{settings.scope}". '
-            f'Leave it out, or name it "{name}@all" to set it beside methods of another scope.'
-        )
-
-
-def _config(name: str, settings: Settings, rate: float) -> Any:
-    """LoFiT's configuration of stage 2 with a rival's learning rate."""
-    return replace(settings.tuning, learning_rate=settings.rates.get(name, rate), seed=0)
-
-
-def _without_dropout(kind: str, settings: Settings) -> dict[str, Any]:
-    """Dropout cannot be drawn twice alike, as recomputing a block would need."""
-    drops = settings.tuning.gradient_checkpointing and kind in ("lora", "lorra")
-    return {"dropout": 0.0} if drops else {}

@@ -10,7 +10,7 @@ from lofit_lens.analysis.baselines.gates import GateConfig
 from lofit_lens.analysis.baselines.validation import check_kl_budget
 from lofit_lens.analysis.study.fitted import Fitted
 from lofit_lens.attention import heads_of
-from lofit_lens.embedded.settings import GATE_PENALTY, RATES, SELECTION, TUNING
+from lofit_lens.embedded.settings import GATE_PENALTY, SELECTION, TUNING
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import number_of_heads
 from lofit_lens.positions import TokenScope, check_scope
@@ -71,12 +71,14 @@ class Settings:
     @classmethod
     def embedded(cls, *, k: int | None = None, fraction: float | None = None) -> Settings:
         """Those of the embedded model: learning rates and penalty chosen once, on validation items."""
+        from lofit_lens.analysis.methods.recipes import WHOLE
+
         return cls(
             k=k,
             fraction=fraction,
             selection=SELECTION,
             tuning=TUNING,
-            rates=RATES,
+            rates={name: row.embedded for name, row in WHOLE.items() if row.embedded is not None},
             gate_penalty=GATE_PENALTY,
             batch_size=256,
         )

@@ -268,16 +268,13 @@ class Tune(Step[Fitted]):
         auto: What a learning rate of "auto" is chosen with.
     """
 
+    noun = "tuning"
+
     task: Task
     heads: Chosen
     settings: Settings
     seed: int
     auto: Auto
-
-    @property
-    def name(self) -> str:
-        """As "tuning on truthfulqa, seed 42"."""
-        return f"tuning on {self.task.name}, seed {self.seed}"
 
     @property
     def needs(self) -> tuple[Step[Any], ...]:
@@ -338,8 +335,8 @@ class Fitting(Protocol):
         """All that its edit depends on beside task, seed and heads."""
         ...
 
-    def fit(self, bench: Bench, task: Task, seed: int, heads: HeadSet | None) -> Fitted:
-        """Fit it."""
+    def fit(self, bench: Bench, task: Task, seed: int, *given: Any) -> Fitted:
+        """Fit it; `given` are the heads, if it starts from some, and the products it asked for."""
         ...
 
 
@@ -352,22 +349,21 @@ class Fit(Step[Fitted]):
         recipe: How.
         seed: The seed.
         heads: The heads it starts from, if it does.
+        also: Further steps whose products it takes.
     """
+
+    noun = "fitting"
 
     task: Task
     recipe: Fitting
     seed: int
     heads: Chosen | None = None
-
-    @property
-    def name(self) -> str:
-        """As "fitting on truthfulqa, seed 42"."""
-        return f"fitting on {self.task.name}, seed {self.seed}"
+    also: tuple[Step[Any], ...] = ()
 
     @property
     def needs(self) -> tuple[Step[Any], ...]:
-        """The heads."""
-        return () if self.heads is None else self.heads.needs
+        """The heads, and what else it takes."""
+        return (*self.also, *(() if self.heads is None else self.heads.needs))
 
     def depends(self) -> Any:
         """Task, recipe, seed and heads."""
@@ -376,6 +372,7 @@ class Fit(Step[Fitted]):
 
     def run(self, bench: Bench, *given: Any) -> Fitted:
         """Fit it, without the test split."""
-        heads = None if self.heads is None else self.heads.among(*given or (None,))
+        n = len(self.also)
+        heads = () if self.heads is None else (self.heads.among(*given[n:] or (None,)),)
         task = self.task if self.recipe.leaky else sealed(self.task)
-        return self.recipe.fit(bench, task, self.seed, heads)
+        return self.recipe.fit(bench, task, self.seed, *heads, *given[:n])

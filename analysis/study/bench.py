@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,6 +26,8 @@ from lofit_lens.tokens import EncodedText
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
+
+    from lofit_lens.analysis.methods.settings import Settings
 
 
 @dataclass
@@ -94,6 +96,10 @@ class Bench:
         if found is None:
             raise LofitLensError("A KL budget needs plain text to measure on; texts is empty.")
         return found.kl
+
+    def kl_for(self, settings: Settings) -> Callable[[Edit], float] | None:
+        """What measures `kl`, if the settings have a budget for it."""
+        return None if settings.kl_budget is None else self.kl
 
     @cached_property
     def _reference(self) -> Any:

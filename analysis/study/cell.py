@@ -122,7 +122,7 @@ class Cell:
             evaluation=scored.evaluation,
             cost=Cost(
                 parameters=0 if edit is None else edit.n_parameters,
-                fit_seconds=sum(step["seconds"] for step in steps),
+                fit_seconds=sum((step["seconds"] for step in steps), 0.0),
                 score_seconds=scored.seconds,
                 fit_tokens=sum(step["tokens"] for step in steps),
                 score_tokens=scored.tokens,

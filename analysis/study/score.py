@@ -54,17 +54,14 @@ class Score(Step[Scored]):
         batch_size: Sequences per forward pass; scores do not depend on it, up to rounding.
     """
 
+    noun = "scores"
+
     task: Task
     fit: Step[Fitted] | None = None
     untuned: Step[Scored] | None = None
     split: Literal["test", "val"] = field(default="test", kw_only=True)
     compat: str | None = field(default=None, kw_only=True)
     batch_size: BatchSize = field(default=32, kw_only=True)
-
-    @property
-    def name(self) -> str:
-        """As "the scores of truthfulqa:0"."""
-        return f"the scores of {self.task.name}"
 
     @property
     def needs(self) -> tuple[Step[Any], ...]:
