@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Float
@@ -26,7 +26,6 @@ DirectionKind = Literal["pca", "mean", "random"]
 * `mean`: from the mean of the wrong to the mean of the right ones (cluster mean).
 * `random`: drawn; a control.
 """
-DIRECTIONS: tuple[str, ...] = get_args(DirectionKind)
 
 PairStates = Float[Tensor, "pair layer d_model"]
 

@@ -11,7 +11,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lofit_lens.analysis.baselines.reading import (
-    DIRECTIONS,
     DirectionKind,
     along,
     pair_states,
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 Unit = Literal["sigma", "one"]
-UNITS: tuple[str, ...] = get_args(Unit)
 
 
 @dataclass(frozen=True)
@@ -68,11 +66,10 @@ class ReadingConfig:
     batch_size: int = 32
 
     def __post_init__(self) -> None:
-        known = {"direction": DIRECTIONS, "unit": UNITS}
-        for name, values in known.items():
-            if getattr(self, name) not in values:
+        for name, kind in (("direction", DirectionKind), ("unit", Unit)):
+            if getattr(self, name) not in get_args(kind):
                 raise LofitLensError(
-                    f"{name} must be one of {', '.join(values)}, got {getattr(self, name)!r}."
+                    f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}."
                 )
         check_scope(self.scope)
         check_alphas(self.alphas)
@@ -204,6 +201,7 @@ def fit_reading_vector(
     directions = reading_directions(right, wrong, config.direction, seed=seed)
     accuracy, margin = reading_scores(directions, *val)
     best = max(range(len(accuracy)), key=lambda i: (float(accuracy[i]), float(margin[i]), -i))
+    method = {"method": "reading vector", "seed": seed}
     found = ReadingVector(
         directions=directions.float(),
         accuracy=accuracy,
@@ -212,19 +210,12 @@ def fit_reading_vector(
         layer=best if config.layer is None else config.layer,
         alpha=config.alphas[0],
         config=config,
-        provenance=learned_on(
-            model, task, {"method": "reading vector", "seed": seed} | asdict(config)
-        ),
+        provenance=learned_on(model, task, method | asdict(config)),
     )
     candidates = {alpha: found.edit(alpha=alpha) for alpha in config.alphas}
     if len(candidates) == 1 and config.kl_budget is None:
         return found
     by_alpha = choose_on_validation(
-        model,
-        task,
-        candidates,
-        kl=kl,
-        kl_budget=config.kl_budget,
-        batch_size=config.batch_size,
+        model, task, candidates, kl=kl, kl_budget=config.kl_budget, batch_size=config.batch_size
     )
     return replace(found, alpha=by_alpha.key, by_alpha=by_alpha)

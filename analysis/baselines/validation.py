@@ -120,45 +120,27 @@ def choose_on_validation(
             f"kl_budget is {kl_budget}, but nothing measures the KL divergence. Pass kl, a function "
             "from an edit to a number."
         )
-    trials = tuple(_try(model, task, key, edit, kl, batch_size) for key, edit in candidates.items())
-    best = None
-    for trial in trials:
-        if _usable(trial, kl_budget) and (best is None or _score(trial) > _score(best)):
-            best = trial
-    if best is None:
+    trials: list[Trial[Key]] = []
+    for key, edit in candidates.items():
+        try:
+            found = evaluate(
+                model, task, edit, split="val", batch_size=batch_size, progress=False
+            ).main.value
+            trials.append(Trial(key, found, None if kl is None else kl(edit)))
+        except ScoringError:
+            trials.append(Trial(key, None, None))
+    scores = {
+        trial.key: trial.score
+        for trial in trials
+        if trial.score is not None
+        and (kl_budget is None or (trial.kl is not None and trial.kl <= kl_budget))
+    }
+    if not scores:
         raise NoUsableEdit(_why_none(trials, kl_budget))
-    return Choice(best.key, trials)
+    return Choice(max(scores, key=scores.__getitem__), tuple(trials))
 
 
-def _try(
-    model: TransformerBridge,
-    task: Task,
-    key: Key,
-    edit: Edit,
-    kl: Callable[[Edit], float] | None,
-    batch_size: int,
-) -> Trial[Key]:
-    try:
-        found = evaluate(
-            model, task, edit, split="val", batch_size=batch_size, progress=False
-        ).main.value
-        return Trial(key, found, None if kl is None else kl(edit))
-    except ScoringError:
-        return Trial(key, None, None)
-
-
-def _usable(trial: Trial[Key], kl_budget: float | None) -> bool:
-    if trial.score is None:
-        return False
-    return kl_budget is None or (trial.kl is not None and trial.kl <= kl_budget)
-
-
-def _score(trial: Trial[Key]) -> float:
-    assert trial.score is not None
-    return trial.score
-
-
-def _why_none(trials: tuple[Trial[Key], ...], kl_budget: float | None) -> str:
+def _why_none(trials: Sequence[Trial[Key]], kl_budget: float | None) -> str:
     divergences = [trial.kl for trial in trials if trial.kl is not None]
     if kl_budget is None or not divergences:
         return (

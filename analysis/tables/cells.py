@@ -95,12 +95,7 @@ def task_tables(
 
 
 def overview(methods: Sequence[str], tables: Sequence[TaskTable]) -> list[list[str]]:
-    """All tasks side by side: name, parameters and scores of each method, then the floors.
-
-    Args:
-        methods: The methods.
-        tables: The tables of the tasks, from `task_tables`.
-    """
+    """All tasks side by side: name, parameters and scores of each method, then the floors."""
     columns = [column for table in tables for column in table.scores]
     rows = []
     for method in methods:
@@ -115,13 +110,7 @@ def overview(methods: Sequence[str], tables: Sequence[TaskTable]) -> list[list[s
 def legend(
     comparison: Comparison, *, base: str | None = None, published: str | None = None
 ) -> dict[str, str]:
-    """Sentences on what the numbers mean, by subject.
-
-    Args:
-        comparison: The comparison.
-        base: The method to compare with; default that of the comparison.
-        published: The paper's model whose numbers are shown beside; None shows none.
-    """
+    """Sentences on what the numbers mean, by subject; arguments are those of `task_tables`."""
     frame = comparison.frame(base)
     tests = int(frame["p"].notna().sum())
     base = base or comparison.base

@@ -31,16 +31,7 @@ def as_latex(
 ) -> str:
     r"""The table in LaTeX: methods as rows, the metrics of the tasks as columns.
 
-    Needs `\usepackage{booktabs}`.
-
-    Args:
-        comparison: The comparison.
-        base: The method to compare with; default that of the comparison.
-        published: Show the paper's numbers for a model beside: "gemma-7b", "llama2-7b" or
-            "llama2-13b".
-
-    Raises:
-        LofitLensError: As `Comparison.frame`, or the paper has no such model.
+    Needs `\usepackage{booktabs}`. Arguments and errors are those of `as_text`.
     """
     tables = task_tables(comparison, base=base, published=published)
     widths = [len(table.scores) for table in tables]

@@ -45,7 +45,7 @@ def as_text(
     for table in task_tables(comparison, base=base, published=published):
         grid = _grid(table)
         widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
-        lines.append(f"{_caption(table, comparison)}")
+        lines.append(_caption(table, comparison))
         for name, *cells in grid:
             padded = (f"{c:>{w}}" for c, w in zip(cells, widths[1:], strict=True))
             lines.append(f"  {name:<{widths[0]}}  {'  '.join(padded)}".rstrip())
@@ -58,16 +58,7 @@ def as_text(
 def as_markdown(
     comparison: Comparison, *, base: str | None = None, published: str | None = None
 ) -> str:
-    """The table in Markdown, task by task.
-
-    Args:
-        comparison: The comparison.
-        base: The method to compare with; default that of the comparison.
-        published: Show the paper's numbers for a model beside, as in `as_text`.
-
-    Raises:
-        LofitLensError: As `Comparison.frame`, or the paper has no such model.
-    """
+    """The table in Markdown, task by task; arguments and errors are those of `as_text`."""
     lines = []
     for table in task_tables(comparison, base=base, published=published):
         head, *rows = (_markdown_row(row) for row in _grid(table))
@@ -82,15 +73,7 @@ def as_html(
 ) -> str:
     """The table in HTML: all tasks side by side, then each with its tests and costs.
 
-    A part of a page that needs nothing else, in ASCII.
-
-    Args:
-        comparison: The comparison.
-        base: The method to compare with; default that of the comparison.
-        published: Show the paper's numbers for a model beside, as in `as_text`.
-
-    Raises:
-        LofitLensError: As `Comparison.frame`, or the paper has no such model.
+    A part of a page that needs nothing else, in ASCII. Arguments and errors are those of `as_text`.
     """
     tables = task_tables(comparison, base=base, published=published)
     parts = [_overview(comparison.methods, tables)] if len(tables) > 1 else []
