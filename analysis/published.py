@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 MODELS = tuple(PAPER_HEADS)
 TASKS = ("truthfulqa", "mquake", "clutrr")
 
-_FOLDER = Path(__file__).parent / "published_tables"
 _REPE = {"truthfulqa": "repe-reading", "mquake": "repe-contrast", "clutrr": "repe-contrast"}
 _ONLY_IN_TABLE_3 = ("siqa", "arc-challenge", "boolq", "svamp")
 
@@ -110,6 +109,14 @@ def table_5() -> pd.DataFrame:
     return _long("table_5", ["model", "method"], "task", "metric")
 
 
+def tables_7_and_8() -> pd.DataFrame:
+    """Settings of the rivals by `model` and `task`, as they are printed.
+
+    Columns `lora`, `red` and `loreft` are learning rates, `rank` and `positions` are LoReFT's.
+    """
+    return _printed("tables_7_and_8")
+
+
 def figure_2() -> pd.DataFrame:
     """Columns `model`, `source` (of the heads), `task`, `value`, `mark`; MC1 for TruthfulQA.
 
@@ -173,12 +180,15 @@ def _cells(table: Callable[[], pd.DataFrame]) -> dict[tuple[str, ...], float]:
     return {row[:4]: row[4] for row in table().itertuples(index=False, name=None)}
 
 
-def _long(name: str, of: Sequence[str], *by: str, value: str = "value") -> pd.DataFrame:
-    """A table with a row for each number: what its row is `of`, and the words its column is named `by`."""
+def _printed(name: str) -> pd.DataFrame:
     import pandas as pd
 
-    wide = pd.read_csv(_FOLDER / f"{name}.csv")
-    long = wide.melt(of, var_name="column", value_name=value, ignore_index=False)
+    return pd.read_csv(Path(__file__).parent / "published_tables" / f"{name}.csv")
+
+
+def _long(name: str, of: Sequence[str], *by: str, value: str = "value") -> pd.DataFrame:
+    """A table with a row for each number: what its row is `of`, and the words its column is named `by`."""
+    long = _printed(name).melt(of, var_name="column", value_name=value, ignore_index=False)
     long = long.sort_index(kind="stable").dropna().reset_index(drop=True)
     long[[*by]] = long.pop("column").str.split(" ", n=len(by) - 1, expand=True)
     return long[[*of, *by, value]]

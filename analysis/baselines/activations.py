@@ -36,13 +36,7 @@ def last_z(
 def last_residual(
     model: TransformerBridge, texts: Sequence[EncodedText], *, batch_size: int = 32
 ) -> Float[Tensor, "text layer d_model"]:
-    """The residual stream behind every block at the last token, float32 on the CPU.
-
-    Args:
-        model: A bridge; edits in force are part of what is read.
-        texts: Encoded texts.
-        batch_size: Texts per forward pass.
-    """
+    """The residual stream behind every block at the last token, read as `last_z` is."""
     layers = range(model.cfg.n_layers)
 
     def hooks_on(keep: Callable[[int], Callable[..., None]]) -> list[tuple[str, Any]]:
@@ -56,12 +50,7 @@ def last_residual(
 def last_z_batches(
     model: TransformerBridge, texts: Sequence[EncodedText], *, batch_size: int = 32
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """`hook_z` at the last token, batch by batch, for statistics that need no stored activations.
-
-    Args:
-        model: A bridge; edits in force are part of what is read.
-        texts: Encoded texts.
-        batch_size: Texts per forward pass.
+    """`last_z` batch by batch, for statistics that need no stored activations.
 
     Yields:
         The places of some texts and their activations `[text, layer, head, d_head]`.

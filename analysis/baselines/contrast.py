@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import KW_ONLY, asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,14 +12,12 @@ from lofit_lens.analysis.baselines.instructions import before_user
 from lofit_lens.analysis.baselines.validation import (
     Choice,
     NoUsableEdit,
-    check_alphas,
-    check_kl_budget,
+    StrengthConfig,
     choose_on_validation,
 )
 from lofit_lens.edits.edit import Edit
 from lofit_lens.embedded.words import CUES
 from lofit_lens.errors import LofitLensError
-from lofit_lens.positions import TokenScope, check_scope
 from lofit_lens.provenance import learned_on
 from lofit_lens.tasks.task import Task
 from lofit_lens.tokens import Encoder
@@ -47,17 +45,13 @@ ANY_TASK = ("Give a correct answer.\n", "Give an incorrect answer.\n")
 
 
 @dataclass(frozen=True)
-class ContrastConfig:
-    """How to choose a contrast vector on validation items.
+class ContrastConfig(StrengthConfig):
+    """How to choose a contrast vector on validation items; a budget holds for layers as well.
 
     Attributes:
         positive: The instruction for what is wanted; None takes that of the task.
         negative: The instruction for the opposite; None takes that of the task.
         layers: The blocks to choose one from; None takes all.
-        alphas: The strengths to choose from, weakest first. A single one is taken as it is.
-        scope: The token positions edited.
-        kl_budget: Layers and strengths whose KL divergence from the unedited model is greater are
-            out.
         batch_size: Sequences per forward pass.
 
     Raises:
@@ -68,9 +62,8 @@ class ContrastConfig:
     positive: str | None = None
     negative: str | None = None
     layers: tuple[int, ...] | None = None
+    _: KW_ONLY
     alphas: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
-    scope: TokenScope = "all"
-    kl_budget: float | None = None
     batch_size: int = 32
 
     def __post_init__(self) -> None:
@@ -81,9 +74,7 @@ class ContrastConfig:
             )
         if self.layers is not None and not self.layers:
             raise LofitLensError("layers must name at least one block, or be None for all; got ().")
-        check_alphas(self.alphas)
-        check_scope(self.scope)
-        check_kl_budget(self.kl_budget)
+        super().__post_init__()
 
 
 @dataclass(frozen=True, eq=False)

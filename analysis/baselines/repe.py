@@ -19,14 +19,12 @@ from lofit_lens.analysis.baselines.reading import (
 )
 from lofit_lens.analysis.baselines.validation import (
     Choice,
-    check_alphas,
-    check_kl_budget,
+    StrengthConfig,
     choose_on_validation,
 )
 from lofit_lens.edits.edit import Edit
 from lofit_lens.edits.on_residual import ResidualIntervention
 from lofit_lens.errors import LofitLensError
-from lofit_lens.positions import TokenScope, check_scope
 from lofit_lens.provenance import Provenance, learned_on
 from lofit_lens.tasks.task import Task
 
@@ -38,19 +36,16 @@ if TYPE_CHECKING:
 Unit = Literal["sigma", "one"]
 
 
-@dataclass(frozen=True)
-class ReadingConfig:
+@dataclass(frozen=True, kw_only=True)
+class ReadingConfig(StrengthConfig):
     """How to make a reading vector.
 
     Attributes:
         direction: How the direction is found.
         layer: The block behind which it is added; None takes the one that reads best.
-        alphas: The strengths to choose from, weakest first. A single one is taken as it is.
         unit: What alpha counts: "sigma", standard deviations of the training activations along the
             direction, which compares between models; or "one", the unit vector itself, as in the
             paper's alpha of 5.
-        scope: The token positions edited.
-        kl_budget: Strengths whose KL divergence from the unedited model is greater are out.
         batch_size: Sequences per forward pass.
 
     Raises:
@@ -61,8 +56,6 @@ class ReadingConfig:
     layer: int | None = None
     alphas: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
     unit: Unit = "sigma"
-    scope: TokenScope = "all"
-    kl_budget: float | None = None
     batch_size: int = 32
 
     def __post_init__(self) -> None:
@@ -71,9 +64,7 @@ class ReadingConfig:
                 raise LofitLensError(
                     f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}."
                 )
-        check_scope(self.scope)
-        check_alphas(self.alphas)
-        check_kl_budget(self.kl_budget)
+        super().__post_init__()
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,14 +34,14 @@ def as_latex(
     Needs `\usepackage{booktabs}`. Arguments and errors are those of `as_text`.
     """
     tables = task_tables(comparison, base=base, published=published)
-    widths = [len(table.scores) for table in tables]
+    widths = [table.scores.shape[1] for table in tables]
     tasks = [
         rf"\multicolumn{{{width}}}{{c}}{{{escaped(table.task)}}}"
         for width, table in zip(widths, tables, strict=True)
     ]
     ends = [3 + sum(widths[:place]) for place in range(len(widths) + 1)]
     rules = [rf"\cmidrule(lr){{{start}-{end - 1}}}" for start, end in pairwise(ends)]
-    titles = [escaped(column.title) for table in tables for column in table.scores]
+    titles = [escaped(title) for table in tables for title in table.scores]
     rows = [
         _row([escaped(name), escaped(parameters), *map(_score, cells)])
         for name, parameters, *cells in overview(comparison.methods, tables)

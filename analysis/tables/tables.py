@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
 from lofit_lens.analysis.tables.cells import TaskTable, legend, overview, task_tables
 
 if TYPE_CHECKING:
@@ -62,7 +64,7 @@ def as_markdown(
     lines = []
     for table in task_tables(comparison, base=base, published=published):
         head, *rows = (_markdown_row(row) for row in _grid(table))
-        rule = "|---|" + "---:|" * (len(table.scores) + len(table.details))
+        rule = "|---|" + "---:|" * (table.scores.shape[1] + table.details.shape[1])
         lines += [f"**{_markdown(_caption(table, comparison))}**", "", head, rule, *rows, ""]
     sentences = legend(comparison, base=base, published=published).values()
     return "\n".join([*lines, *(f"{_markdown(line)}\n" for line in sentences)])
@@ -95,25 +97,20 @@ def _caption(table: TaskTable, comparison: Comparison) -> str:
 
 def _grid(table: TaskTable) -> list[list[str]]:
     """Header, a row per method, a row per floor."""
-    columns = (*table.scores, *table.details)
-    rows = [["method", *(column.title for column in columns)]]
-    rows += [[method, *(column.cells[method] for column in columns)] for method in table.methods]
-    rows += [[name, *(column.floors.get(name, "") for column in columns)] for name in table.floors]
-    return rows
+    whole = pd.concat([table.scores, table.details], axis=1)
+    return [["method", *whole.columns], *map(list, whole.itertuples(name=None))]
 
 
 def _overview(methods: Sequence[str], tables: Sequence[TaskTable]) -> str:
     names = "".join(f'<th scope="col" rowspan="2">{name}</th>' for name in ("method", "parameters"))
     tasks = "".join(
-        f'<th scope="colgroup" colspan="{len(table.scores)}">{escape(table.task)}</th>'
+        f'<th scope="colgroup" colspan="{table.scores.shape[1]}">{escape(table.task)}</th>'
         for table in tables
     )
     titles = "".join(
-        f'<th scope="col">{escape(column.title)}</th>'
-        for table in tables
-        for column in table.scores
+        f'<th scope="col">{escape(title)}</th>' for table in tables for title in table.scores
     )
-    spans = (1, 1, *(len(table.scores) for table in tables))
+    spans = (1, 1, *(table.scores.shape[1] for table in tables))
     rows = "".join(map(_html_row, overview(methods, tables)))
     return _html_table("All tasks", [names + tasks, titles], rows, groups=spans)
 
