@@ -1,14 +1,5 @@
 """The errors a user can meet.
 
-    LofitLensError
-    ├── DataError            a task file is missing, malformed or was changed
-    │   └── RowErrors        every malformed row of a file, with line and column
-    ├── ModelMismatchError   heads or an artefact made for another model
-    ├── LeakError            a test item could reach training, or the choice of a setting
-    ├── UnsupportedError     the request would give a wrong number on this model; says what to do instead
-    ├── ScoringError         a score is not a number
-    └── TrainingStopped      loss or gradient stopped being finite, or diverged; keeps what was learned
-
 Each message says what was wrong, the value received, what is valid and what to do.
 """
 
@@ -51,7 +42,7 @@ class LeakError(LofitLensError):
 
 
 class UnsupportedError(LofitLensError):
-    """The request cannot be carried out exactly on this model."""
+    """The request would give a wrong number on this model; the message says what to do instead."""
 
 
 class ScoringError(LofitLensError):

@@ -277,3 +277,7 @@ class TransferMatrix:
         metrics = " / ".join(dict.fromkeys(self._cells["metric"]))
         caption = f"Heads from (rows), tuned and tested on (columns): {metrics}, %; seeds {seeds}."
         return f"<p>{caption}</p>{table.to_html()}<p>{MARKS}</p>"
+
+
+load_transfer = TransferMatrix.load
+"""The same as `TransferMatrix.load`."""

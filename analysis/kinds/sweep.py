@@ -111,13 +111,14 @@ class Sweep:
         Raises:
             LofitLensError: The folder holds something else, or other runs.
         """
-        records = {
-            record.name: replace(record, cut=record.cut or _cut(self.swept, x, record))
+        records = [
+            replace(record, cut=record.cut or _cut(self.swept, x, record))
             for x, comparison in self.comparisons.items()
             for record in comparison.runs
-        }
+        ]
+        named = {record.name: record for record in records}
         told = {"swept": self.swept, "n_heads": self.n_heads, "numbers": list(self.comparisons)}
-        return save_records(folder, KIND, list(records.values()), **told)
+        return save_records(folder, KIND, list(named.values()), **told)
 
     @classmethod
     def load(cls, folder: str | Path) -> Sweep:

@@ -63,14 +63,8 @@ def generate_greedily(
     Raises:
         ScoringError: The model gave a logit that is NaN.
     """
-    found = greedy_generations(
-        model,
-        prompts,
-        edit,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        progress=progress,
-    )
+    how = {"batch_size": batch_size, "progress": progress}
+    found = greedy_generations(model, prompts, edit, max_new_tokens=max_new_tokens, **how)
     return [generation.text for generation in found]
 
 
@@ -144,13 +138,10 @@ def _last_logits_alone(model: TransformerBridge) -> Iterator[None]:
     if "logits_to_keep" not in inspect.signature(hf_model.forward).parameters:
         yield
         return
-    handle = hf_model.register_forward_pre_hook(
+    with hf_model.register_forward_pre_hook(
         lambda _module, args, kwargs: (args, kwargs | {"logits_to_keep": 1}), with_kwargs=True
-    )
-    try:
+    ):
         yield
-    finally:
-        handle.remove()
 
 
 @contextmanager
@@ -162,11 +153,8 @@ def _watched_for_nan(model: TransformerBridge) -> Iterator[None]:
         seen = output.logits[:, -1].isnan().any()
         found[:] = [seen | found[0] if found else seen]
 
-    handle = model.original_model.register_forward_hook(watch)
-    try:
+    with model.original_model.register_forward_hook(watch):
         yield
-    finally:
-        handle.remove()
     if found and bool(found[0]):
         raise ScoringError(
             "The model gave logits that are not a number, so what it generated means nothing. Check "

@@ -61,11 +61,9 @@ def scored_by(task: Task, by: ScoredBy) -> Task:
     source = {**task.source, "by": by} if task.source else {}
     if by == "text-normalised":
         return replace(task, scoring=replace(rule, normalised=True), source=source)
-    splits = {
-        split: tuple(map(by_letter, getattr(task, split)))
-        for split in ("train", "val", "test", "val_as_test")
-    }
-    return replace(task, **splits, scoring=MultipleChoice(rule.metrics), compat={}, source=source)
+    return task.with_examples(
+        by_letter, scoring=MultipleChoice(rule.metrics), compat={}, source=source
+    )
 
 
 def by_letter(example: Example) -> Example:

@@ -15,9 +15,8 @@ from lofit_lens.tasks.building import Builder
 from lofit_lens.tasks.choices import ScoredBy, scored_by
 from lofit_lens.tasks.data import Data, read_files, rows_in_memory
 from lofit_lens.tasks.exact_match import ExactMatch, Match
-from lofit_lens.tasks.recognised import Format, recognise
+from lofit_lens.tasks.recognised import recognise
 from lofit_lens.tasks.rows import AnswerIs, row_errors
-from lofit_lens.tasks.scoring import named_scoring
 from lofit_lens.tasks.splits import Shares, into_splits
 from lofit_lens.tasks.task import Example, Objective, Task
 
@@ -114,7 +113,7 @@ def from_file(
     arguments = {key: value for key, value in locals().items() if key not in ("path", "name", "by")}
     if scoring is None:
         del arguments["scoring"]  # as sources were before it could be said
-    chosen = None if scoring is None else named_scoring(scoring)
+    chosen = None if scoring is None else kinds.named_scoring(scoring)
     data = path if isinstance(path, Data) else read_files(path)
     if not data.rows:
         raise row_errors(list(data.tables.values()))
@@ -137,7 +136,7 @@ def from_file(
             f"{data.called}: {', '.join(data.columns)}."
         )
 
-    known: Format | None = None
+    known = None
     if good and bad:
         kind = kinds.pairs(good, bad, prompt or "")
     elif prompt and correct and incorrect:
@@ -157,7 +156,7 @@ def from_file(
                 f"Say what the columns of {data.called} are ({', '.join(data.columns)}): prompt and "
                 "answer; these and choices or labels; prompt, correct and incorrect; or good and bad."
             )
-        kind = replace(known.kind, prompt=prompt or known.kind.prompt)
+        kind = replace(known, prompt=prompt or known.prompt)
         data = data.only(known.kept)
 
     rule = kind.scoring if chosen is None or type(chosen) is type(kind.scoring) else chosen
@@ -186,7 +185,7 @@ def from_file(
         floors=rule.floors(test),
         source={"name": data.source, **arguments, "task_name": name},
     )
-    read_as = [f"read as {known.name} ({', '.join(known.kind.columns)})"] if known else []
+    read_as = [f"read as {known.name} ({', '.join(known.columns)})"] if known else []
     told = [*read_as, *data.notes, *cut]
     if told:
         say(f"{data.called}: {'; '.join(told)}.")

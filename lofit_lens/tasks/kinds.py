@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-from lofit_lens.tasks.label_f1 import NO_LABEL
+from lofit_lens.errors import LofitLensError
+from lofit_lens.tasks.exact_match import ExactMatch
+from lofit_lens.tasks.label_f1 import NO_LABEL, LabelF1
 from lofit_lens.tasks.multiple_choice import MultipleChoice
+from lofit_lens.tasks.readers import Row
 from lofit_lens.tasks.rows import AnswerIs, Cells, counted
 from lofit_lens.tasks.scoring import Scoring
 from lofit_lens.tasks.task import Objective
 
+SCORINGS: Mapping[str, Callable[[], Scoring]] = {
+    "multiple-choice": MultipleChoice,
+    "exact-match": ExactMatch,
+    "label-f1": LabelF1,
+}
+"""The scorings by name. `from_file` sets those of the fields `max_new_tokens`, `stop`, `lead`, `match` and
+`separator` that one has."""
+
 SEVERAL_RIGHT = MultipleChoice(("MC1", "MC2", "MC3"))
+
+
+def named_scoring(name: str) -> Scoring:
+    """A scoring of the table.
+
+    Raises:
+        LofitLensError: There is none of that name.
+    """
+    if name not in SCORINGS:
+        raise LofitLensError(f"scoring must be one of {', '.join(SCORINGS)}, got {name!r}.")
+    return SCORINGS[name]()
 
 
 @dataclass(frozen=True)
@@ -48,6 +70,9 @@ class Kind:
         separator: What separates the parts of a list that is written as text.
         stop: Text that ends a generation, where the file says so.
         max_new_tokens: Length of a generation, likewise.
+        name: What messages call it, where it is a format recognised by its columns.
+        settings: What else of the kind the rows tell, by field.
+        kept: Which rows count.
     """
 
     read: Callable[[Cells], Parts]
@@ -60,6 +85,9 @@ class Kind:
     separator: str | None = None
     stop: str | None = None
     max_new_tokens: int | None = None
+    name: str = ""
+    settings: Callable[[Sequence[Row]], Mapping[str, Any]] = lambda _: {}
+    kept: Callable[[Sequence[Row]], Sequence[Row]] = lambda rows: rows
 
 
 def pairs(good: str, bad: str, prompt: str) -> Kind:

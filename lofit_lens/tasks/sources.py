@@ -7,6 +7,7 @@ cache, checked against their SHA-256.
 from __future__ import annotations
 
 import ast
+import csv
 import hashlib
 import json
 import os
@@ -93,6 +94,14 @@ def find_file(name: str, data_dir: str | Path | None = None) -> Path:
     sha256 = FILES[name]
     wanted = f"the file (SHA-256 {sha256})" if sha256 else "the file"
     return _fetch(_address(name), sha256, name, wanted)
+
+
+def read_records(name: str, data_dir: str | Path | None = None) -> list[dict[str, Any]]:
+    """The rows of a task file; arguments and errors are those of `find_file`."""
+    with find_file(name, data_dir).open(encoding="utf-8", newline="") as file:
+        if name.endswith(".csv"):
+            return list(csv.DictReader(file))
+        return [json.loads(line) for line in file] if name.endswith(".jsonl") else json.load(file)
 
 
 def find_prompts(data_dir: str | Path | None = None) -> dict[str, str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
 
@@ -139,6 +139,11 @@ class Task:
                 f"{self.name} has no compat mode {compat!r}. It has: {known}.{chat}"
             )
         return self.compat[compat]
+
+    def with_examples(self, change: Callable[[Example], Example], **fields: Any) -> Task:
+        """This task with every example changed, and other fields as given."""
+        names = ("train", "val", "test", "val_as_test")
+        return replace(self, **{n: tuple(map(change, getattr(self, n))) for n in names}, **fields)
 
     def as_chat(self, tokenizer: Any, system: str | None = None) -> Task:
         """This task in the chat template of a model.
