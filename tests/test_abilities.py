@@ -138,6 +138,7 @@ def run_causal(model: TransformerBridge, out: Path | None, **how: Any) -> Any:
 def run_small_demo(model: TransformerBridge, out: Path | None, **how: Any) -> Any:
     how = {name: value for name, value in how.items() if name not in ("keep_edits", "texts")}
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lofit_lens.analysis.kinds.demo.ABILITIES", ("colour", "owner"))
         patch.setattr("lofit_lens.analysis.kinds.demo.embedded", task)
         patch.setattr("lofit_lens.analysis.kinds.demo.SELECTION", SELECTION)
         patch.setattr("lofit_lens.analysis.kinds.demo.TUNING", TUNING)
@@ -168,7 +169,7 @@ EXPERIMENTS = {
     "example sweep": Experiment(run_examples, "sweep", (1, 1)),
     "head sweep": Experiment(run_heads, "sweep", (4,)),
     "causal": Experiment(run_causal, "causal", ()),
-    "demo": Experiment(run_small_demo, "demo", (4, 4, 4, 2, 2, 2)),
+    "demo": Experiment(run_small_demo, "demo", (3, 3, 2, 2)),
 }
 
 every_kind = pytest.mark.parametrize("kind", EXPERIMENTS)

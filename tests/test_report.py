@@ -26,9 +26,9 @@ from lofit_lens.analysis.kinds.lofit_row import lofit_table
 from lofit_lens.analysis.kinds.lofit_row import sentence as of_run
 from lofit_lens.analysis.kinds.transfer_row import sentences as of_matrix
 from lofit_lens.analysis.reading.study import Study
-from lofit_lens.analysis.reporting.findings import ONE_SEED, findings
 from lofit_lens.analysis.reporting.heads import Explorer
 from lofit_lens.analysis.reporting.markup import flat, in_line, number
+from lofit_lens.analysis.reporting.origins import ONE_SEED, findings
 from lofit_lens.analysis.reporting.page import page, report
 from lofit_lens.analysis.reporting.run_tables import by_task
 from lofit_lens.analysis.reporting.study_cards import cards_of, chosen_by

@@ -6,13 +6,12 @@ is that of the sentences, of the sections and of the figures, those of the paper
 
 from __future__ import annotations
 
-from lofit_lens.analysis.kinds.cards_row import CARDS
-from lofit_lens.analysis.kinds.causal_row import CAUSAL
 from lofit_lens.analysis.kinds.comparison_row import COMPARISON
+from lofit_lens.analysis.kinds.curves import CAUSAL
 from lofit_lens.analysis.kinds.demo_row import DEMO
-from lofit_lens.analysis.kinds.layers_row import LAYERS
+from lofit_lens.analysis.kinds.heads_row import CARDS, LAYERS
 from lofit_lens.analysis.kinds.lofit_row import LOFIT
-from lofit_lens.analysis.kinds.sweep_row import SWEEP
+from lofit_lens.analysis.kinds.sweep import SWEEP
 from lofit_lens.analysis.kinds.transfer_row import TRANSFER
 from lofit_lens.analysis.reading.row import Row
 

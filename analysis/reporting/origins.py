@@ -1,4 +1,4 @@
-"""What was run and how: the summary, the provenance, and how to run it again."""
+"""What was run and how, and what came out: summary, provenance, and how to run it again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from lofit_lens.analysis.kinds.table import KINDS
-from lofit_lens.analysis.reporting.findings import findings
 from lofit_lens.analysis.reporting.markup import (
     bullets,
     definitions,
@@ -24,6 +23,7 @@ from lofit_lens.provenance import library_versions
 if TYPE_CHECKING:
     from lofit_lens.analysis.reading.study import Study
 
+ONE_SEED = "There is one seed, so nothing here tells how seeds differ."
 TOOL = (
     f"The LoFiT Lens authors. LoFiT Lens: localized fine-tuning of attention heads as an "
     f"interpretability toolkit. Version {library_versions()['lofit-lens']}."
@@ -50,6 +50,14 @@ def summary_section(study: Study) -> Section:
     if found:
         body += f"<h3>What the numbers say</h3>{bullets(found)}"
     return Section("summary", "Summary", body)
+
+
+def findings(study: Study) -> list[str]:
+    """One sentence for each result of a study, and no more than the numbers say."""
+    found = [sentence for row in KINDS for sentence in row.sentences(study)]
+    seeds = [len(given) for row in KINDS for given in row.seeds(study)]
+    seeds += map(len, study.chosen.values())
+    return found + ([ONE_SEED] if seeds and max(seeds) == 1 else [])
 
 
 def provenance_section(study: Study) -> Section:

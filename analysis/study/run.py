@@ -55,6 +55,11 @@ def run_cells(
     store.on(bench)
     planned = list({one.key: one for one in (Planned.of(cell, bench) for cell in cells)}.values())
     store.check({(one.key, one.cell.place): one.cell.protocol(bench) for one in planned})
+    for one in planned:  # what every edit is held against is not scored again
+        if one.cell.recipe is None and one.key in store.records:
+            record = store.records[one.key]
+            there = Scored(record.evaluation, record.side_effects, record.answers)
+            store.give(bench, one.score, there)
     waiting = [one for one in planned if one.key not in store.records]
     for one in planned:
         if one.cell.recipe is None and one.key in store.records:
@@ -73,16 +78,16 @@ def run_cells(
 
     def fail(step: Step[Any], error: LofitLensError) -> None:
         gone = [one for one in left.values() if graph.needs(one.score, step)]
-        for one in gone:
-            if one.method in failed:
-                continue
-            failed.add(one.method)
-            method, cell = one.cell.method, one.cell
-            error.add_note(f"This was method {method} on {cell.task.name} with seed {cell.seed}.")
-            if on_failure is None or method == ZERO_SHOT or isinstance(error, LeakError):
-                graph.stop(error)
-            else:
-                on_failure(error)
+        first = {one.method: one.cell for one in reversed(gone) if one.method not in failed}
+        for cell in reversed(first.values()):
+            where = f"{cell.task.name} with seed {cell.seed}"
+            error.add_note(f"This was method {cell.method} on {where}.")
+        methods = {cell.method for cell in first.values()}
+        if on_failure is None or ZERO_SHOT in methods or isinstance(error, LeakError):
+            graph.stop(error)
+        elif first:
+            on_failure(error)
+        failed.update(first)
         for one in list(left.values()):
             if one in gone or (on_failure is not None and one.method in failed):
                 del left[one.key]

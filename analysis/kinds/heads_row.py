@@ -1,4 +1,4 @@
-"""Chosen heads by layer in the table of kinds; other kinds choose heads as well."""
+"""Heads in the table of kinds: by layer and one by one, whichever kind chose or edited them."""
 
 from __future__ import annotations
 
@@ -6,28 +6,31 @@ from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 
-from lofit_lens.analysis.figures.drawing import Drawings, short
+from lofit_lens.analysis.figures.drawing import Drawings, named, short
+from lofit_lens.analysis.inside.explorer.cards import HeadCards
 from lofit_lens.analysis.inside.layers import LayerDistribution
 from lofit_lens.analysis.inside.overlap import head_overlap
 from lofit_lens.analysis.reading.row import Marker, Row
 from lofit_lens.analysis.reading.study import Study
+from lofit_lens.analysis.reporting.heads import heads_section
 from lofit_lens.analysis.reporting.plots import Plot
 from lofit_lens.analysis.reporting.section import Section, plotted
+from lofit_lens.analysis.runs import CARDS as CARDS_FILE
 from lofit_lens.analysis.study.keys import plain
 from lofit_lens.heads import HeadSet
 
-FILES = "layers*.json"
+_FILES = "layers*.json"
 
 
-def _read(folder: Path, marker: Marker) -> Study:  # noqa: ARG001
+def _read_layers(folder: Path, marker: Marker) -> Study:  # noqa: ARG001
     chosen: dict[str, dict[int, HeadSet]] = {}
-    for path in sorted(folder.glob(FILES)):
+    for path in sorted(folder.glob(_FILES)):
         for task, sets in LayerDistribution.load(path).heads.items():
             chosen[task] = dict(enumerate(sets))
     return Study(folder, chosen=chosen)
 
 
-def _drawings(study: Study) -> Drawings:
+def _layer_figures(study: Study) -> Drawings:
     """Figures 3 and 6, and which tasks chose a head."""
     ends = {
         label: "" if len(study.layers) == 1 else f"-{plain(short(label))}" for label in study.layers
@@ -85,6 +88,25 @@ def _sentences(study: Study) -> Iterator[str]:
 
 
 LAYERS = Row(
-    "heads by layer", _read, files=(FILES,),
-    drawings=_drawings, sections=_sections, sentences=_sentences,
+    "heads by layer", _read_layers, files=(_FILES,),
+    drawings=_layer_figures, sections=_sections, sentences=_sentences,
 )  # fmt: skip
+
+
+def _read_cards(folder: Path, marker: Marker) -> Study:  # noqa: ARG001
+    cards = HeadCards.load(folder / CARDS_FILE)
+    return Study(folder, {"head cards": {folder.resolve().name: cards}})
+
+
+def _head_figures(study: Study) -> Drawings:
+    """The edits, then the score of every head."""
+    found = {f"edit-{plain(task)}": edit.plot for task, edit in study.edits.items()}
+    for task, seeds in study.scores.items():
+        by_seed = {str(seed): scores.plot for seed, scores in seeds.items()}
+        found |= named(f"scores-{plain(task)}", by_seed)
+    return found
+
+
+CARDS = Row(
+    "head cards", _read_cards, files=(CARDS_FILE,), drawings=_head_figures, sections=heads_section
+)
