@@ -195,9 +195,9 @@ def published_layers() -> pd.DataFrame:
     from lofit_lens.analysis import published
 
     parts = []
-    printed = published.figure_3().set_index(["model", "task"])
+    printed = published.figure_3()
     for model, task in product(published.MODELS, published.TASKS):
-        panel = printed.loc[(model, task)]
+        panel = printed[(printed["model"] == model) & (printed["task"] == task)]
         counts = np.zeros((1, PUBLISHED_LAYERS[model]), dtype=int)
         counts[0, panel["layer"]] = panel["heads"]
         parts.append(_by_layer(task, counts).assign(model=model))
