@@ -49,6 +49,10 @@ def run(method: str, task: str, seed: int, values: np.ndarray) -> Record:
     return Record(method, task, task, seed, evaluation, cost)
 
 
+def rows_of(table: SelectorTable) -> list[Any]:
+    return list(table.frame().itertuples(index=False))
+
+
 def made(
     rates: Mapping[str, float] = RATES, seeds: tuple[int, ...] = (7, 42), tasks: str = "abc"
 ) -> Comparison:
@@ -82,7 +86,7 @@ def test_the_methods_are_those_of_table_2_in_its_order_then_others_and_lofit_las
 
 def test_a_cell_has_the_score_and_the_paired_test_against_lofit() -> None:
     comparison = made()
-    for cell in selector_table(comparison).cells:
+    for cell in rows_of(selector_table(comparison)):
         if cell.task == "average":
             continue
         table = comparison.table(cell.method, cell.task)
@@ -95,7 +99,7 @@ def test_a_cell_has_the_score_and_the_paired_test_against_lofit() -> None:
 
 
 def test_p_is_corrected_over_all_cells_of_the_table_and_nothing_else() -> None:
-    cells = [cell for cell in selector_table(made()).cells if cell.method != "lofit"]
+    cells = [cell for cell in rows_of(selector_table(made())) if cell.method != "lofit"]
     assert len(cells) == 3 * 4
     corrected = np.array(multipletests([cell.p for cell in cells], method="holm")[1])
     assert [cell.p_holm for cell in cells] == pytest.approx(corrected.tolist())
@@ -109,7 +113,7 @@ def test_p_is_corrected_over_all_cells_of_the_table_and_nothing_else() -> None:
 
 def test_the_average_counts_every_task_the_same() -> None:
     comparison = made(seeds=(7,))
-    rows = [cell for cell in selector_table(comparison).cells if cell.task == "average"]
+    rows = [cell for cell in rows_of(selector_table(comparison)) if cell.task == "average"]
     for cell in rows:
         tables = [comparison.table(cell.method, task)[0] for task in "abc"]
         value = np.mean([table.mean() for table in tables])
@@ -124,7 +128,7 @@ def test_the_average_counts_every_task_the_same() -> None:
 
 def test_the_test_of_the_average_agrees_with_a_normal_one() -> None:
     comparison = made({"zero-shot": 0.1, "lofit": 0.6, "probes/bias": 0.5}, seeds=(7,))
-    (cell, _) = (cell for cell in selector_table(comparison).cells if cell.task == "average")
+    (cell, _) = (cell for cell in rows_of(selector_table(comparison)) if cell.task == "average")
     tables = [
         comparison.table("probes/bias", task)[0] - comparison.table("lofit", task)[0]
         for task in "abc"
@@ -146,7 +150,7 @@ def test_an_average_of_tasks_without_spread_is_as_wide_and_as_untested_as_they_a
         )))
         for r in sure.runs
     )  # fmt: skip
-    cells = {(c.method, c.task): c for c in selector_table(Comparison(grouped)).cells}
+    cells = {(c.method, c.task): c for c in rows_of(selector_table(Comparison(grouped)))}
     for task in ("a", "b", "c", "average"):
         assert (cells["probes/bias", task].p, cells["probes/bias", task].mark) == (1, "")
     ours = [cells["lofit", task] for task in "abc"]
@@ -261,4 +265,4 @@ def test_the_methods_of_table_2_run_and_make_a_table() -> None:
     table = selector_table(comparison)
     assert table.methods == SELECTOR_METHODS
     assert table.tasks == ("embedded:kinship", "embedded:edit", "average")
-    assert len(table.cells) == 5 * 3
+    assert len(rows_of(table)) == 5 * 3
