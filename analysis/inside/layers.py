@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -194,7 +195,9 @@ def published_layers() -> pd.DataFrame:
     from lofit_lens.analysis import published
 
     parts = []
-    for (model, task), panel in published.figure_3().groupby(["model", "task"], sort=False):  # pyright: ignore[reportGeneralTypeIssues]
+    printed = published.figure_3()
+    for model, task in product(published.MODELS, published.TASKS):
+        panel = printed[(printed["model"] == model) & (printed["task"] == task)]
         counts = np.zeros((1, PUBLISHED_LAYERS[model]), dtype=int)
         counts[0, panel["layer"]] = panel["heads"]
         parts.append(_by_layer(task, counts).assign(model=model))
