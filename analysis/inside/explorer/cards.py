@@ -28,7 +28,7 @@ from lofit_lens.analysis.inside.explorer.card import (
 from lofit_lens.analysis.inside.explorer.measure import measure_attention, measure_edit
 from lofit_lens.attention import heads_of
 from lofit_lens.errors import LofitLensError, ModelMismatchError
-from lofit_lens.files import read_json
+from lofit_lens.files import read_json, write_whole
 from lofit_lens.grid import HeadGrid
 from lofit_lens.heads import Head, HeadSet
 from lofit_lens.identity import fingerprint
@@ -100,14 +100,9 @@ class HeadCards:
             LofitLensError: The model has no such head.
         """
         (head,) = HeadSet([head], **self.grid.shape)
+        total = self.grid.total
         scores = (
-            HeadScore(
-                task=one.task,
-                seed=one.seed,
-                score=one.scores[head.layer][head.head],
-                rank=int(one.ranks[head]),
-                n_ranked=self.grid.total,
-            )
+            HeadScore(one.task, one.seed, float(one.table[head]), int(one.ranks[head]), total)
             for one in self.scores
         )
         return HeadCard(
@@ -133,25 +128,20 @@ class HeadCards:
         """
         import pandas as pd
 
-        parts = []
-        place = tuple(np.array(HeadSet.every(**self.grid.shape).heads).T)
-        for one in self.scores:
-            columns = dict(zip(("layer", "head"), place, strict=True))
-            columns |= {"task": one.task, "seed": one.seed}
-            columns |= {"score": one.table[place], "rank": one.ranks[place]}
-            parts.append(pd.DataFrame(columns))
-        known = {one.task for one in self.scores}
-        for edit in self.edits:
-            if edit.task not in known:
-                row = edit.head._asdict() | {"task": edit.task, "seed": None}
-                parts.append(pd.DataFrame([row | {"score": np.nan, "rank": None}]))
-        frame = pd.concat(parts, ignore_index=True)
-        keys = list(zip(frame["layer"], frame["head"], frame["task"], strict=True))
-        norms = {(*edit.head, edit.task): edit.offset_norm for edit in self.edits}
-        frame["offset_norm"] = [norms.get(key, np.nan) for key in keys]
-        frame["name"] = [str(Head(layer, head)) for layer, head, _ in keys]
-        frame = frame.astype({"seed": "Int64", "rank": "Int64", "score": float})
-        return frame[["layer", "head", "name", "task", "seed", "score", "rank", "offset_norm"]]
+        heads, scored = HeadSet.every(**self.grid.shape), {one.task for one in self.scores}
+        rows = [
+            (head, one.task, one.seed, one.table[head], one.ranks[head])
+            for one in self.scores
+            for head in heads
+        ]
+        rows += [(e.head, e.task, None, np.nan, None) for e in self.edits if e.task not in scored]
+        norms = {(edit.head, edit.task): edit.offset_norm for edit in self.edits}
+        names = ["layer", "head", "name", "task", "seed", "score", "rank", "offset_norm"]
+        frame = pd.DataFrame(
+            [(*h, str(h), task, *rest, norms.get((h, task), np.nan)) for h, task, *rest in rows],
+            columns=names,
+        )
+        return frame.astype({"seed": "Int64", "rank": "Int64", "score": float})
 
     def plot(self, task: str | None = None) -> go.Figure:
         """Layer x head heat map of the score (mean over seeds), the edited heads marked.
@@ -183,11 +173,8 @@ class HeadCards:
 
     def save(self, path: str | Path) -> Path:
         """Write the cards as one JSON file."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        content = {"schema": CARDS_SCHEMA} | asdict(self)
-        path.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
-        return path
+        text = json.dumps({"schema": CARDS_SCHEMA} | asdict(self), ensure_ascii=False)
+        return write_whole(path, f"{text}\n".encode())
 
     @classmethod
     def load(cls, path: str | Path) -> HeadCards:
@@ -265,19 +252,12 @@ def head_cards(
         )
     for edit in named.values():
         edit.check_model(model)
-    attention = [
-        one
-        for name, edit in named.items()
-        if text is not None
-        for one in measure_attention(model, edit, edit.heads.heads, name=name, text=text)
-    ]
-    measured = [
-        one
-        for name, edit in named.items()
-        for one in measure_edit(
-            model, edit, name=name, task=own_tasks[name] if own_tasks else None, k=k
-        )
-    ]
+    attention, measured = [], []
+    if text is not None:
+        for name, edit in named.items():
+            attention += measure_attention(model, edit, edit.heads.heads, name=name, text=text)
+    for name, edit in named.items():
+        measured += measure_edit(model, edit, name=name, task=own_tasks[name], k=k)
     return HeadCards(
         model=fingerprint(model).name or "model",
         n_layers=grid.n_layers,
