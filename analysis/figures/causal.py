@@ -103,17 +103,10 @@ def _draw_references(figure: go.Figure, references: Mapping[str, float]) -> None
     for name, value in references.items():
         figure.add_hline(y=100 * value, line={"color": NEUTRAL, "dash": "dot", "width": 1.5})
         lowest = len(references) > 1 and value == min(references.values())
-        figure.add_annotation(
-            text=f"{name} {100 * value:.1f}",
-            x=1.01,
-            xref="paper",
-            xanchor="left",
-            y=100 * value,
-            yref="y",
-            yanchor="top" if lowest else "bottom",
-            showarrow=False,
-            font={"size": 12},
-        )
+        at = {"x": 1.01, "xref": "paper", "xanchor": "left", "y": 100 * value, "yref": "y"}
+        at["yanchor"] = "top" if lowest else "bottom"
+        text = f"{name} {100 * value:.1f}"
+        figure.add_annotation(text=text, **at, showarrow=False, font={"size": 12})
 
 
 def _hover(row: Mapping[Hashable, Any]) -> str:

@@ -115,12 +115,10 @@ def _panels(facets: Sequence[pd.DataFrame]) -> tuple[go.Figure, list[tuple[int, 
     places = [(place // n_cols + 1, place % n_cols + 1) for place in range(len(facets))]
     sources = [_rows(facet, ABSOLUTE) for facet in facets]
     same = all(rows == sources[0] for rows in sources)
-    ticks = [
-        (name_ticks(_tasks(facet)), name_ticks(rows))
-        for facet, rows in zip(facets, sources, strict=True)
-    ]
+    across = [name_ticks(_tasks(facet)) for facet in facets]
+    down = list(map(name_ticks, sources))
     label, beside = (
-        max(len(text) for pair in ticks for text in pair[i]["ticktext"]) for i in (0, 1)
+        max(len(text) for axis in axes for text in axis["ticktext"]) for axes in (across, down)
     )
     names = 20 + LETTER * beside
     gap = 24 if same else 24 + names
@@ -144,11 +142,11 @@ def _panels(facets: Sequence[pd.DataFrame]) -> tuple[go.Figure, list[tuple[int, 
         horizontal_spacing=gap / width if n_cols > 1 else 0.0,
         vertical_spacing=between / height if n_rows > 1 else 0.0,
     )
-    for (row, col), (across, down) in zip(places, ticks, strict=True):
+    for (row, col), below_it, beside_it in zip(places, across, down, strict=True):
         tuned_on = "" if (row + 1, col) in places else "tuned and tested on"
         heads_from = "heads from" if col == 1 else ""
-        figure.update_xaxes(title=tuned_on, **across, row=row, col=col)
-        figure.update_yaxes(title=heads_from, **down, row=row, col=col)
+        figure.update_xaxes(title=tuned_on, **below_it, row=row, col=col)
+        figure.update_yaxes(title=heads_from, **beside_it, row=row, col=col)
         figure.update_yaxes(showticklabels=col == 1 or not same, row=row, col=col)
     figure.update_annotations(font={"size": 14})
     figure.update_xaxes(showgrid=False)

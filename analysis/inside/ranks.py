@@ -67,17 +67,10 @@ class RankStability:
             if pairs:
                 shares = np.stack([_common_shares(a, b) for a, b in pairs])
                 k = np.arange(1, shares.shape[1] + 1)
-                columns = {
-                    "first": first,
-                    "second": second,
-                    "k": k,
-                    "value": shares.mean(axis=0),
-                    "low": shares.min(axis=0),
-                    "high": shares.max(axis=0),
-                    "pairs": len(pairs),
-                    "chance": k / k[-1],
-                }
-                parts.append(pd.DataFrame(columns))
+                part = pd.DataFrame({"first": first, "second": second, "k": k})
+                part["value"], part["low"] = shares.mean(axis=0), shares.min(axis=0)
+                part["high"] = shares.max(axis=0)
+                parts.append(part.assign(pairs=len(pairs), chance=k / k[-1]))
         if not parts:
             raise LofitLensError(
                 "There is one ranking, so nothing to compare it with. Give scores of several seeds "
