@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import pandas as pd
 from jaxtyping import Real
 
 from lofit_lens.errors import LofitLensError, ModelMismatchError
-from lofit_lens.files import read_json, write_whole
+from lofit_lens.files import read_json, write_json
 from lofit_lens.grid import HeadGrid
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
@@ -112,8 +111,7 @@ class LayerDistribution:
     def save(self, path: str | Path) -> Path:
         """Write the head sets as one JSON file."""
         heads = {task: [found.to_json() for found in sets] for task, sets in self.heads.items()}
-        text = json.dumps({"schema": LAYERS_SCHEMA, "heads": heads})
-        return write_whole(path, f"{text}\n".encode())
+        return write_json(path, {"schema": LAYERS_SCHEMA, "heads": heads}, indent=None)
 
     @classmethod
     def load(cls, path: str | Path) -> LayerDistribution:
@@ -184,10 +182,11 @@ def published_layers() -> pd.DataFrame:
     from lofit_lens.analysis import published
 
     parts = []
-    for model, panels in published.FIGURE_3.items():
-        for task, heads in panels.items():
-            counts = np.array([[heads.get(layer, 0) for layer in range(PUBLISHED_LAYERS[model])]])
-            parts.append(_by_layer(task, counts).assign(model=model))
+    for _, panel in published.figure_3().groupby(["model", "task"], sort=False):
+        model, task = panel[["model", "task"]].iloc[0]
+        counts = np.zeros((1, PUBLISHED_LAYERS[model]), dtype=int)
+        counts[0, panel["layer"]] = panel["heads"]
+        parts.append(_by_layer(task, counts).assign(model=model))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -21,7 +21,7 @@ from lofit_lens.analysis.study.step import Done, Step
 from lofit_lens.edits.edit import Edit
 from lofit_lens.edits.files import load_edit, save_edit
 from lofit_lens.errors import LofitLensError
-from lofit_lens.files import read_json, write_whole
+from lofit_lens.files import read_json, write_json, write_whole
 from lofit_lens.progress import say
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ RECORDS, EDITS = "records", "edits"
 STORED = (RECORDS, EDITS, "scores", "rates")
 """The folders of a store."""
 
-BENCH = ("model", "tokenizer", "shape", "without", "versions")
+BENCH = ("model", "dtype", "tokenizer", "shape", "without", "versions")
 """What of a bench the products of steps depend on; scores depend on its texts as well."""
 
 
@@ -92,6 +92,7 @@ class Store:
         self._opened = self.path is None
         self._overwrite = overwrite
         self._products: dict[str, Done[Any]] = {}
+        self._costs: dict[str, Done[Any]] = {}
         self._request: dict[str, Any] = {}
         self._told: dict[str, Any] = {}
         self._bench: dict[str, Any] = {}
@@ -115,12 +116,13 @@ class Store:
 
         for record in records:
             self.records[record.key or key_of(record.to_json())] = record
+            own = {k: record.protocol.get(k) for k in BENCH if k in record.protocol}
             for step in record.steps:
+                key = key_of([own, step["key"]])
+                self._costs[key] = Done(None, step["seconds"], step["tokens"])
                 if step.get("rate_choice"):
                     choice = RateChoice.from_json(step["rate_choice"])
-                    own = {k: record.protocol.get(k) for k in BENCH if k in record.protocol}
-                    key = key_of([own, step["key"]])
-                    self._products[key] = Done(choice, step["seconds"], step["tokens"])
+                    self._products[key] = replace(self._costs[key], product=choice)
 
     def check(self, protocols: Mapping[tuple[str, tuple[Any, ...]], Mapping[str, Any]]) -> None:
         """Refuse to go on where a cell was run otherwise.
@@ -183,6 +185,10 @@ class Store:
                 spent = json.loads(cost.read_text()) if cost.is_file() else {}
                 self._products[key] = Done(step.read(file), **spent)
         return self._products.get(key)
+
+    def spent(self, step: Step[Any]) -> Done[Any]:
+        """What a step cost that was done earlier, if it is known; what it gave may be gone."""
+        return self.product(step) or self._costs.get(self._key(step), Done(None))
 
     def give(self, bench: Bench, step: Step[Any], product: Any) -> None:
         """Put a product where a run on a bench will find it."""
@@ -325,12 +331,6 @@ def check_folder(folder: Path, kind: Kind, *, overwrite: bool, resume: bool = Fa
             f"{folder} holds a {kind.name}. Name another folder with --out, or give --overwrite to "
             "remove it."
         )
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write readable JSON, whole."""
-    text = json.dumps(content, indent=1, ensure_ascii=False)
-    write_whole(path, f"{text}\n".encode())
 
 
 def command_line() -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -152,23 +152,6 @@ def with_rate(
         stage = "Stage 1" if first_stage else "Stage 2"
         say(f"{stage} on {task.name}: {choice}.")
     return replace(config, learning_rate=choice.learning_rate, rate_choice=choice.to_json())
-
-
-def as_before(config: Config, earlier: Iterable[Mapping[str, Any]]) -> Config:
-    """The configuration with the rate that "auto" chose in earlier results, if it did.
-
-    Args:
-        config: How to train.
-        earlier: How the earlier results were trained, as in their provenance.
-    """
-    if config.learning_rate != "auto":
-        return config
-    for told in earlier:
-        choice = told.get("rate_choice")
-        if choice:
-            rate = choice["learning_rate"]
-            return replace(config, learning_rate=rate, rate_choice=choice)
-    return config
 
 
 def with_one_rate(
