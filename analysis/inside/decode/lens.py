@@ -214,7 +214,8 @@ def refuse_zero(heads: HeadSet, vectors: Float[Tensor, "head size"], why: str) -
     zero = [str(head) for head, row in zip(heads, vectors, strict=True) if not row.any()]
     if zero:
         raise LofitLensError(
-            f"The offsets of {', '.join(zero)} are zero, and {why}. Leave these heads out."
+            f"The offsets of {', '.join(zero)} are zero, and {why}. Leave these heads out of "
+            "the edit."
         )
 
 
