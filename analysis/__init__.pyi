@@ -26,8 +26,10 @@ from .inside.ranks import rank_stability as rank_stability
 from .kinds.causal import causal_curves as causal_curves
 from .kinds.compare import compare as compare
 from .kinds.comparison import Comparison as Comparison
+from .kinds.comparison import load_comparison as load_comparison
 from .kinds.curves import CausalCurves as CausalCurves
 from .kinds.matrix import TransferMatrix as TransferMatrix
+from .kinds.matrix import load_transfer as load_transfer
 from .kinds.selectors import SELECTOR_METHODS as SELECTOR_METHODS
 from .kinds.selectors import SelectorTable as SelectorTable
 from .kinds.selectors import selector_table as selector_table
@@ -37,7 +39,7 @@ from .kinds.sweeps import head_sweep as head_sweep
 from .kinds.transfer import score_heads as score_heads
 from .kinds.transfer import transfer_matrix as transfer_matrix
 from .methods.settings import Settings as Settings
+from .reading.open import open_study as open_study
+from .reading.study import Study as Study
 from .reporting.page import report as report
-from .study.open import open_study as open_study
 from .study.record import Record as Record
-from .study.results import Study as Study

@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from lofit_lens.edits.edit import Edit
 
 
@@ -59,3 +61,14 @@ class TrainingStopped(LofitLensError):
     def __init__(self, message: str, learned: Edit) -> None:
         self.learned = learned
         super().__init__(message)
+
+
+def check_one_of(name: str, value: object, known: Collection[object]) -> None:
+    """Refuse a value of an argument that is none of the known ones.
+
+    Raises:
+        LofitLensError: It is not.
+    """
+    if value not in known:
+        valid = ", ".join(map(str, known))
+        raise LofitLensError(f"{name} must be one of {valid}, got {value!r}.")

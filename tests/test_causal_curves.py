@@ -168,7 +168,7 @@ def test_random_heads_are_nested_draws_of_other_heads_of_the_same_layers(
     found = curves(llama, heads, ablation="zero", ks=[1, 3], seed=5, draws=2)
     assert found.draws == 2
     for draw in range(2):
-        ranking = others_like(heads, seed=5 + draw)
+        ranking = others_like(heads, seed=5, draw=draw)
         for place, k in enumerate((1, 3)):
             expected = scores(llama, zero_ablation(llama, ranking.first(k)))
             assert found.scores["necessity"][draw + 1, place].tolist() == expected

@@ -15,7 +15,7 @@ import pytest
 
 from tests.helpers import N_HEADS, N_LAYERS
 
-COMMANDS = ("demo", "compare", "transfer", "figures", "report")
+COMMANDS = ("demo", "compare", "transfer", "sweep", "causal", "figures", "report")
 COMMANDS += ("select", "tune", "lofit", "evaluate", "export", "heads")
 
 
@@ -75,7 +75,7 @@ def test_lofit_prints_metrics_before_and_after_and_the_paths_it_wrote(
     run: tuple[Path, dict[str, Any]],
 ) -> None:
     folder, printed = run
-    assert set(printed["metrics"]) == {"zero_shot", "tuned", "random_42"}
+    assert set(printed["metrics"]) == {"zero_shot", "tuned", "random_0"}
     for metrics in printed["metrics"].values():
         assert set(metrics["accuracy"]) == {"value", "low", "high", "n"}
         assert metrics["accuracy"]["n"] == 10

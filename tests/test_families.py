@@ -17,11 +17,11 @@ from benchmarks.families import edited_plain, save_tiny, small_task, some_heads
 from benchmarks.families_page import write_page
 from benchmarks.family_configs import CONFIGS
 from lofit_lens import analysis as an
-from lofit_lens.analysis.baselines.gates import GateConfig
 from lofit_lens.analysis.baselines.iti import fit_iti
 from lofit_lens.analysis.baselines.iti_config import ITIConfig
-from lofit_lens.analysis.baselines.selectors import selector
 from lofit_lens.analysis.inside.overlap import _chances
+from lofit_lens.analysis.methods.selectors import selector
+from lofit_lens.analysis.methods.settings import Settings
 from lofit_lens.attention import heads_of, real_columns, z_width, z_widths
 from lofit_lens.errors import LofitLensError, ModelMismatchError, UnsupportedError
 from lofit_lens.grid import HeadGrid
@@ -127,8 +127,8 @@ def test_every_way_to_choose_heads_scores_real_heads_alone(
     family: str, name: str, loaded: Callable[[str], TransformerBridge]
 ) -> None:
     model = loaded(family)
-    gates = GateConfig(**SHORT)
-    scores = selector(name, tuning=TuningConfig(**SHORT), gates=gates)(model, small_task(), 42)
+    settings = Settings(tuning=TuningConfig(**SHORT))
+    scores = selector(name, settings)(model, small_task(), 42)
     grid, _ = ODD[family]
     assert scores.grid == grid
     assert set(scores.ranking()) == set(HeadSet.every(**grid.shape))

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lofit_lens.analysis.baselines.selectors import selector
+from lofit_lens.analysis.methods.selectors import selector
+from lofit_lens.analysis.methods.settings import Settings
 from lofit_lens.analysis.runs import read_heads
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import HeadSet
@@ -34,14 +35,14 @@ def test_head_lists_are_read_as_people_write_them(tmp_path: Path, name: str) -> 
     (tmp_path / name).write_text(FILES[name], encoding="utf-8")
     assert HeadSet.load(tmp_path / name, **SHAPE) == EXPECTED
     assert read_heads(tmp_path / name, **SHAPE) == EXPECTED
-    assert callable(selector(str(tmp_path / name)))
+    assert callable(selector(str(tmp_path / name), Settings()))
 
 
 @pytest.mark.parametrize("text", ["L1H3,L2H7", "L1H3, L2H7", "L1H3 L2H7", "l1h3;l2h7"])
 def test_heads_can_be_named_in_place_of_a_file(text: str) -> None:
     assert HeadSet.load(text, **SHAPE) == EXPECTED
     assert read_heads(Path(text), **SHAPE) == EXPECTED
-    assert callable(selector(text))
+    assert callable(selector(text, Settings()))
 
 
 def test_a_frame_of_heads_is_read_back(tmp_path: Path) -> None:

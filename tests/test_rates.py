@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from lofit_lens.analysis.transfer.stages import score_heads
 
 from lofit_lens.analysis.kinds.compare import compare
 from lofit_lens.analysis.kinds.lofit import lofit
-from lofit_lens.analysis.kinds.sweep import head_sweep
-from lofit_lens.analysis.kinds.transfer import transfer_matrix
+from lofit_lens.analysis.kinds.sweeps import head_sweep
+from lofit_lens.analysis.kinds.transfer import score_heads, transfer_matrix
 from lofit_lens.analysis.measure.leaks import sealed
 from lofit_lens.analysis.methods.settings import Settings
 from lofit_lens.analysis.study.record import Record
@@ -53,6 +52,12 @@ def origin(result: Any) -> Provenance:
 
 def choice_in(result: Any) -> RateChoice:
     return RateChoice.from_json(origin(result).config["rate_choice"])
+
+
+def chosen_in(run: Record) -> dict[str, RateChoice]:
+    """The learning rates that the steps of a run chose, by stage and task."""
+    told = {step["step"]: step.get("rate_choice") for step in run.steps}
+    return {name: RateChoice.from_json(choice) for name, choice in told.items() if choice}
 
 
 def test_auto_takes_the_rate_whose_own_training_does_best_on_validation(
@@ -197,9 +202,9 @@ def test_a_transfer_chooses_once_for_each_task_and_stage_and_goes_on_with_the_ch
         llama, tasks, seeds=(1,), k=2, scores=scores, tuning=TUNING, progress=False
     )
     for task in tasks:
-        told = [run.config["rate_choice"] for run in first.runs if run.task == task.name]  # pyright: ignore[reportOptionalSubscript]
+        told = [run.config["rate_choice"] for run in first.runs if run.fold == task.name]  # pyright: ignore[reportOptionalSubscript]
         assert len(told) == 3 and all(one == told[0] for one in told)
-    saved = [run.save(tmp_path / run.file_name(i)) for i, run in enumerate(first.runs)]
+    saved = [run.save(tmp_path / f"{run.name}.json.gz") for run in first.runs]
     done = [Record.load(path) for path in saved]
     monkeypatch.setattr(rates, "_trained", None)  # nothing is chosen again
     more = transfer_matrix(
@@ -211,6 +216,12 @@ def test_a_transfer_chooses_once_for_each_task_and_stage_and_goes_on_with_the_ch
         llama, tasks, seeds=(1, 2), selection=SELECTION, done=partly, progress=False
     )
     assert choice_in(again["others"][2]) == choice_in(scores["others"][1])
+    by_number = replace(SELECTION, learning_rate=0.5)
+    chosen = {"others": scores["others"]}
+    other = score_heads(
+        llama, tasks[:1], seeds=(1,), selection=by_number, done=chosen, progress=False
+    )
+    assert origin(other["colours"][1]).config["learning_rate"] == 0.5
 
 
 def test_a_comparison_chooses_before_its_methods_and_goes_on_with_the_choice(
@@ -220,18 +231,26 @@ def test_a_comparison_chooses_before_its_methods_and_goes_on_with_the_choice(
     names = ["lofit", "random-heads"]
     task = apart()
     found = compare(llama, [task], names, settings=settings, progress=False)
-    stages = found.runs[1].protocol["settings"]
-    for stage, tried in (("selection", rates.SELECTION_RATES), ("tuning", rates.TUNING_RATES)):
-        choice = RateChoice.from_json(stages[stage]["rate_choice"])
-        assert stages[stage]["learning_rate"] == choice.learning_rate
-        assert tuple(trial.learning_rate for trial in choice.trials) == tried
-    rate = stages["tuning"]["learning_rate"]
+    stages = chosen_in(found.runs[1])
+    for stage, tried in (("Stage 1", rates.SELECTION_RATES), ("Stage 2", rates.TUNING_RATES)):
+        assert tuple(t.learning_rate for t in stages[f"{stage} on colours"].trials) == tried
+    assert len(stages) == 2
+    own = stages["Stage 2 on colours"]
+    assert chosen_in(found.runs[2])["Stage 2 on colours"] == own
+    rate = own.learning_rate
     assert [run.choices.get("learning_rate") for run in found.runs] == [None, rate, rate]
+    for run in found.runs[1:]:
+        assert run.config is not None and run.config["learning_rate"] == rate
     monkeypatch.setattr(rates, "_trained", None)  # nothing is chosen again
     again = compare(
         llama, [task], names, settings=settings, done=found.runs, seeds=(42, 43), progress=False
     )
     assert again.seeds == (42, 43)
+    first, second = (run.steps for run in again.runs if run.method == "random-heads")
+    shared = ["Stage 1 on colours", "colours-42", "Stage 2 on colours"]
+    assert [step["step"] for step in second[:3]] == shared
+    assert list(second[:3]) == list(first[:3])  # and their costs with them
+    assert all(step["tokens"] > 0 for step in second[:3])
 
 
 def test_a_method_that_needs_no_stage_of_lofit_chooses_nothing(
@@ -252,8 +271,7 @@ def test_a_sweep_over_heads_chooses_at_each_share(
         llama, [apart()], shares, settings=settings, folder=tmp_path / "s", progress=False
     )
     for comparison in found.comparisons.values():
-        stages = comparison.runs[-1].protocol["settings"]
-        assert "rate_choice" in stages["tuning"]
+        assert "Stage 2 on colours" in chosen_in(comparison.runs[-1])
     monkeypatch.setattr(rates, "_trained", None)
     again = head_sweep(
         llama, [apart()], shares, settings=settings, folder=tmp_path / "s", progress=False

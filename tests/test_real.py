@@ -58,7 +58,7 @@ def test_a_choice_of_three_words_is_learned_from_a_file(data_dir: Path, models_d
     run = lofit(model, task, k=6, random_draws=1, progress=False)
     assert run.zero_shot.main.value < 0.45
     assert run.tuned.main.value >= 0.75
-    assert set(run.evaluations()) == {"zero_shot", "tuned", "random_42"}
+    assert set(run.evaluations()) == {"zero_shot", "tuned", "random_0"}
     assert len(run.frame()) == 3
 
 

@@ -27,8 +27,9 @@ from lofit_lens.analysis.baselines.selectors import (
     by_scale,
     from_file,
     layer_matched,
-    selector,
 )
+from lofit_lens.analysis.methods.selectors import selector
+from lofit_lens.analysis.methods.settings import Settings
 from lofit_lens.errors import LofitLensError, ModelMismatchError
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
@@ -62,11 +63,11 @@ NAMES = (
     "lofit", "bias-norm", "probes", "probe-layers", "gates", "attribution", "random",
     "layer-matched",
 )  # fmt: skip
-QUICK: dict[str, Any] = {
-    "selection": SelectionConfig(epochs=1, validate=False),
-    "tuning": TuningConfig(epochs=1, validate=False),
-    "gates": GateConfig(epochs=1, validate=False),
-}
+DEFAULT = Settings()
+QUICK = Settings(
+    selection=SelectionConfig(epochs=1, validate=False),
+    tuning=TuningConfig(epochs=1, validate=False),
+)
 
 
 def colours_of_things() -> Task:
@@ -161,7 +162,7 @@ def test_every_selector_scores_every_head(
 ) -> None:
     model, task = tiny_model(family), colours_of_things()
     for name in NAMES:
-        scores = selector(name, **QUICK)(model, task, 1)
+        scores = selector(name, QUICK)(model, task, 1)
         assert isinstance(scores, HeadScores)
         assert scores.scores.shape == (N_LAYERS, N_HEADS)
         assert len(scores.top(k=5)) == 5
@@ -173,7 +174,7 @@ def test_every_selector_scores_every_head(
 def test_the_seed_decides_and_global_generators_are_left_alone(
     llama: TransformerBridge, name: str
 ) -> None:
-    task, select = colours_of_things(), selector(name, **QUICK)
+    task, select = colours_of_things(), selector(name, QUICK)
     torch.manual_seed(0)
     states = torch.get_rng_state(), str(np.random.get_state())  # noqa: NPY002
     first = select(llama, task, 1)
@@ -204,7 +205,7 @@ def test_the_probe_selector_ranks_by_the_accuracy_scikit_learn_finds(
             rows.append(torch.stack(seen).unflatten(-1, (N_HEADS, -1)).numpy())
             labels.append(answer in example.correct)
     z = np.stack(rows)
-    scores = selector("probes")(llama, task, 0).scores.numpy()
+    scores = selector("probes", DEFAULT)(llama, task, 0).scores.numpy()
     found = np.empty((N_LAYERS, N_HEADS))
     for layer in range(N_LAYERS):
         for head in range(N_HEADS):
@@ -220,7 +221,9 @@ def test_attribution_has_the_objective_and_the_batches_of_tuning(
 ) -> None:
     task = colours_of_things()
     scores = {
-        objective: selector("attribution", tuning=TuningConfig(objective=objective))(llama, task, 0)
+        objective: selector("attribution", Settings(tuning=TuningConfig(objective=objective)))(
+            llama, task, 0
+        )
         for objective in (None, "sft", "dpo", "choice")
     }
     for objective in ("sft", "dpo", "choice"):
@@ -237,7 +240,7 @@ def test_attribution_has_the_objective_and_the_batches_of_tuning(
 
     monkeypatch.setattr("lofit_lens.analysis.baselines.selectors.attribute_heads", attributed)
     for tuning in (TuningConfig(batch_size=6), TuningConfig(batch_size=6, micro_batch_size=2)):
-        selector("attribution", tuning=tuning, batch_size=64)(llama, task, 0)
+        selector("attribution", Settings(tuning=tuning, batch_size=64))(llama, task, 0)
     assert asked == [6, 2]
 
 
@@ -253,7 +256,7 @@ def test_probes_read_as_many_texts_a_pass_as_they_are_told(
 
     monkeypatch.setattr("lofit_lens.analysis.baselines.selectors.last_z", read)
     task = colours_of_things()
-    found = [selector(name, batch_size=size)(llama, task, 0).scores for size in (5, 48)]
+    found = [selector(name, Settings(batch_size=size))(llama, task, 0).scores for size in (5, 48)]
     assert asked == [5, 5, 48, 48]
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)
 
@@ -265,7 +268,7 @@ def test_probes_of_exact_match_draw_wrong_answers_from_train_and_val(
     bare = [tuple(replace(e, incorrect=()) for e in task.train)]
     bare += [tuple(e for e in bare[0] if e.group == "sky")]  # all answer " blue."
     task = replace(task, train=bare[0], val=bare[1], val_as_test=bare[1])
-    first, again = (selector("probes")(llama, task, 0).scores for _ in range(2))
+    first, again = (selector("probes", DEFAULT)(llama, task, 0).scores for _ in range(2))
     assert torch.equal(first, again)
 
 
@@ -310,7 +313,7 @@ def test_a_list_from_a_file_keeps_its_order(
 ) -> None:
     heads = HeadSet([(2, 3), (0, 1), (1, 1), (0, 0)], n_layers=N_LAYERS, n_heads=N_HEADS)
     path = heads.save(tmp_path / f"heads{ending}")
-    for select in (from_file(path), selector(str(path))):
+    for select in (from_file(path), selector(str(path), DEFAULT)):
         scores = select(llama, colours_of_things(), 0)
         assert scores.top(k=4) == heads
         assert scores.top(k=2) == heads.first(2)
@@ -325,7 +328,7 @@ def test_a_list_of_another_model_is_refused(llama: TransformerBridge, tmp_path: 
 
 def test_an_unknown_selector_is_refused_with_all_names() -> None:
     with pytest.raises(LofitLensError) as error:
-        selector("best")
+        selector("best", DEFAULT)
     assert all(name in str(error.value) for name in ("'best'", *NAMES, ".npy"))
 
 

@@ -15,11 +15,11 @@ from scipy.special import log_softmax, rel_entr
 from lofit_lens.analysis.measure.side_effects import (
     encode_texts,
     is_refusal,
-    kl_on,
     open_answers,
     sample_texts,
     side_effects,
 )
+from lofit_lens.analysis.study.bench import Bench
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError, ScoringError
 from lofit_lens.positions import TokenScope
@@ -110,7 +110,7 @@ def test_an_edit_that_changes_nothing_has_no_side_effects(
 def test_a_stronger_edit_moves_further_and_the_divergence_is_never_negative(
     llama: TransformerBridge,
 ) -> None:
-    kl = kl_on(llama, encode_texts(llama, TEXT))
+    kl = Bench(llama, encode_texts(llama, TEXT)).kl
     edit = draw_edit(llama)
     distances = [kl(strength * edit) for strength in (0.0, 1e-6, 0.01, 0.1, 1.0)]
     assert distances == sorted(distances)

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from lofit_lens.analysis.comparison import bench
 
 from lofit_lens.analysis import published
-from lofit_lens.analysis.baselines import selectors
 from lofit_lens.analysis.figures.sweeps import sweep_lines
 from lofit_lens.analysis.kinds.compare import compare
-from lofit_lens.analysis.kinds.sweep import Sweep, example_sweep, head_sweep, with_examples
+from lofit_lens.analysis.kinds.sweep import Sweep
+from lofit_lens.analysis.kinds.sweeps import example_sweep, head_sweep, with_examples
 from lofit_lens.analysis.measure.side_effects import sample_texts
-from lofit_lens.analysis.methods.settings import Fitted, Settings
+from lofit_lens.analysis.methods import steps
+from lofit_lens.analysis.methods.settings import Settings
+from lofit_lens.analysis.study import score
+from lofit_lens.analysis.study.fitted import Fitted
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.embedded.settings import SELECTION, TUNING
 from lofit_lens.errors import DataError, LofitLensError
@@ -190,13 +192,13 @@ def test_the_model_as_it_is_is_scored_once(
     by_examples: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scored = []
-    real = bench.evaluate
+    real = score.evaluate
 
     def counting(model: Any, task: Task, edit: Any, **options: Any) -> Any:
         scored.append(edit is None)
         return real(model, task, edit, **options)
 
-    monkeypatch.setattr(bench, "evaluate", counting)
+    monkeypatch.setattr(score, "evaluate", counting)
     sweep = by_examples(examples=(5, 10, 20), seeds=(1, 2))
     assert (scored.count(True), scored.count(False)) == (1, 6)
     assert [len(comparison.runs) for comparison in sweep.comparisons.values()] == [3, 3, 3]
@@ -210,13 +212,13 @@ def test_heads_are_chosen_once_for_each_seed(
     tmp_path: Path,
 ) -> None:
     chosen = []
-    real = selectors.select_heads
+    real = steps.select_together
 
-    def counting(model: Any, task: Task, config: Any, **options: Any) -> Any:
-        chosen.append(config.seed)
-        return real(model, task, config, **options)
+    def counting(model: Any, task: Task, configs: Any, **options: Any) -> Any:
+        chosen.extend(config.seed for config in configs)
+        return real(model, task, configs, **options)
 
-    monkeypatch.setattr(selectors, "select_heads", counting)
+    monkeypatch.setattr(steps, "select_together", counting)
 
     def sweep(fractions: Sequence[float]) -> Sweep:
         return head_sweep(
@@ -246,8 +248,9 @@ def test_a_cell_of_a_head_sweep_is_a_comparison_at_that_share(
             assert [r.heads for r in found.runs if r.method == method] == [
                 r.heads for r in alone.runs if r.method == method
             ]
-        assert {run.protocol["settings"]["k"] for run in found.runs} == {k}
-        assert {run.protocol["settings"]["tuning"]["learning_rate"] for run in found.runs} == {
+        recipes = [run.protocol["recipe"] for run in found.runs if run.method != "zero-shot"]
+        assert {recipe["k"] for recipe in recipes} == {k}
+        assert {recipe["tuning"]["learning_rate"] for recipe in recipes} == {
             by_share(share).tuning.learning_rate
         }
 
@@ -319,8 +322,21 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(
     again = by_examples(**request, methods={"shift": fitting(-1)})
     assert len(fitted) == 4
     assert records(again) == records(straight)
-    with pytest.raises(LofitLensError, match="settings"):
-        by_examples(**request, settings=replace(SETTINGS, k=2))
+
+
+def test_a_finished_run_with_other_settings_is_not_gone_on_with(
+    by_examples: Callable[..., Sweep], tmp_path: Path
+) -> None:
+    request: dict[str, Any] = {"examples": (5,), "methods": ["random-heads"], "folder": tmp_path}
+    by_examples(**request, settings=replace(SETTINGS, k=2))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for other, what in (
+        (replace(SETTINGS, k=3), r"recipe\.k"),
+        (replace(SETTINGS, k=2, tuning=TUNING), r"recipe\.tuning\.epochs"),
+    ):
+        with pytest.raises(LofitLensError, match=f"seed 42, was made with other {what}\\."):
+            by_examples(**request, settings=other)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_runs_on_the_heads_of_another_ranking_are_run_again(
@@ -357,17 +373,18 @@ def test_runs_on_the_heads_of_another_ranking_are_run_again(
 def test_a_folder_of_another_name_in_a_sweep_is_left_alone_and_no_record_is_overwritten(
     by_examples: Callable[..., Sweep], tmp_path: Path
 ) -> None:
-    both, at = {"shift": shifting, "same": shifting}, tmp_path / "sweep" / "examples-5"
+    both, at = {"shift": shifting, "same": shifting}, tmp_path / "sweep" / "records"
     straight = by_examples(examples=(5,), methods=both, folder=tmp_path / "sweep")
-    for name in ("examples-5-old", "examples-new"):
+    for name in ("examples-5-old", "records-new"):
         (tmp_path / "sweep" / name).mkdir()
-    (removed,) = at.glob("0001-shift-*")
+    (removed,) = at.glob("shift-*")
     removed.unlink()
     kept = {path.name: path.read_bytes() for path in at.iterdir()}
     resumed = by_examples(examples=(5,), methods=both, folder=tmp_path / "sweep")
     assert records(resumed) == records(straight) == records(Sweep.load(tmp_path / "sweep"))
     assert {name: (at / name).read_bytes() for name in kept} == kept
-    assert [path.name[:10] for path in sorted(at.iterdir())][-1] == "0003-shift"
+    assert {path.name for path in at.iterdir()} == {*kept, removed.name}
+    assert (tmp_path / "sweep" / "examples-5-old").is_dir()
 
 
 def test_a_marker_is_written_whole_or_not_at_all(
@@ -395,7 +412,7 @@ def test_methods_left_out_since_stay_in_the_folder_and_not_in_the_sweep(
     by_examples(examples=(5,), methods=both, folder=tmp_path / "sweep")
     by_examples(examples=(5,), folder=tmp_path / "sweep")
     assert Sweep.load(tmp_path / "sweep").methods == ("zero-shot", "shift")
-    assert len(list((tmp_path / "sweep" / "examples-5").iterdir())) == 3
+    assert len(list((tmp_path / "sweep" / "records").iterdir())) == 3
 
 
 def test_a_folder_with_something_else_is_refused_and_left_alone(

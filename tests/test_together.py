@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from lofit_lens.analysis.baselines.selectors import at_random
 from lofit_lens.analysis.kinds.lofit import lofit
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError, TrainingStopped
@@ -302,15 +303,15 @@ def test_a_run_of_both_stages_tunes_each_of_its_head_sets_as_alone(
     )  # fmt: skip
     (expected,) = alone(llama, task, [(run.heads, tuning)])
     assert_same_run(replace(run.intervention, provenance=origin(run.intervention)), expected)
-    assert list(run.random) == [5, 6]
-    for seed, scored in run.random.items():
-        drawn = HeadSet.random(2, n_layers=N_LAYERS, n_heads=N_HEADS, seed=seed)
+    assert list(run.random) == [0, 1]
+    for draw, scored in run.random.items():
+        drawn = at_random(draw=draw)(llama, task, 5).top(k=2)
         (edit,) = alone(llama, task, [(drawn, tuning)])
         with shortcuts(False):
             again = scores_of(llama, task, edit)
         assert scores_of_records(scored.records) == pytest.approx(again, rel=1e-3)
     assert sorted(path.name for path in tmp_path.glob("random_*")) == [
-        "random_5.json.gz", "random_6.json.gz"
+        "random_0.json.gz", "random_1.json.gz"
     ]  # fmt: skip
 
 
@@ -327,6 +328,6 @@ def scores_of_records(records: Sequence[Any]) -> list[float]:
 def test_fewer_than_one_run_at_once_are_refused_before_any_work(
     llama: TransformerBridge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lofit_lens.analysis.kinds.lofit.select_heads", None)
+    monkeypatch.setattr("lofit_lens.analysis.methods.steps.select_together", None)
     with pytest.raises(LofitLensError, match="together must be 1 or more runs, got 0"):
         lofit(llama, uneven_task(), k=2, together=0, progress=False)

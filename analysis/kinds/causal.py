@@ -17,7 +17,7 @@ from lofit_lens.analysis.causal.controls import others_like
 from lofit_lens.analysis.causal.patching import PatchIntervention
 from lofit_lens.analysis.causal.stacking import StackedEdits
 from lofit_lens.analysis.kinds.curves import ABLATIONS, CURVES, KIND, Ablation, CausalCurves, Curve
-from lofit_lens.analysis.methods.steps import learned_from
+from lofit_lens.analysis.methods.steps import Fit, learned_from
 from lofit_lens.analysis.study.bench import Bench
 from lofit_lens.analysis.study.cell import Cell
 from lofit_lens.analysis.study.fitted import Fitted
@@ -141,7 +141,16 @@ def causal_curves(
         cells.setdefault((curve, frozenset(some)), cell)
     models = [replace(Cell.zero_shot(task, seed, batch_size), **shared)]
     if edit is not None:
-        models.append(Cell("edited", task, InForce(edit), seed, batch_size=batch_size, **shared))
+        models.append(
+            Cell(
+                "edited",
+                task,
+                Ablated(None, heads, ablation, edit, batch_size),
+                seed,
+                batch_size=batch_size,
+                **shared,
+            )
+        )
     store = Store.at(out, KIND)
     records = run_cells(
         Bench.of(model, texts, batch_size=batch_size), [*cells.values(), *models], store,
@@ -181,71 +190,50 @@ class Ablated:
     """What the model is scored under at a point of a curve.
 
     Attributes:
-        curve: The curve.
+        curve: The curve; None: under the edit alone.
         heads: The heads.
         ablation: What ablated heads give.
         edit: The edit that is explained, if one is.
         batch_size: Sequences per forward pass where means are measured.
     """
 
-    curve: Curve
+    curve: Curve | None
     heads: HeadSet
     ablation: Ablation
     edit: Edit | None
-    batch_size: int = 32
+    batch_size: int
+
+    leaky = False
 
     def told(self) -> Mapping[str, Any]:
         """Curve, heads, ablation and edit."""
         edit = None if self.edit is None else hash_of(self.edit)
-        heads = [list(head) for head in self.heads]
+        heads = sorted(map(list, self.heads))
         return {"curve": self.curve, "heads": heads, "ablation": self.ablation, "edit": edit}
 
-    def step(self, bench: Bench, task: Task, seed: int, draw: int) -> Step[Fitted]:  # noqa: ARG002
-        """The edit, made of the means if it needs them."""
-        return Ablate(task, self)
-
-
-@dataclass(frozen=True)
-class InForce:
-    """An edit that is there already.
-
-    Attributes:
-        edit: The edit.
-    """
-
-    edit: Edit
-
-    def told(self) -> Mapping[str, Any]:
-        """The hash of the edit."""
-        return {"edit": hash_of(self.edit)}
-
-    def step(self, bench: Bench, task: Task, seed: int, draw: int) -> Step[Fitted]:  # noqa: ARG002
-        """Nothing but to hand it over."""
-        return Given(self.edit)
-
-
-@dataclass(frozen=True, eq=False)
-class Given(Step[Fitted]):
-    """An edit that is there already.
-
-    Attributes:
-        edit: The edit.
-    """
-
-    edit: Edit
-
-    @property
-    def name(self) -> str:
-        """As "a given edit"."""
-        return "a given edit"
-
     def depends(self) -> Any:
-        """The hash of the edit."""
-        return hash_of(self.edit)
+        """The same."""
+        return self.told()
 
-    def run(self, bench: Bench, *given: Any) -> Fitted:  # noqa: ARG002
-        """Hand it over."""
-        return Fitted(self.edit)
+    def step(self, bench: Bench, task: Task, seed: int, draw: int) -> Step[Fitted]:  # noqa: ARG002
+        """Making the edit, from the means of the heads if they give those."""
+        means = self.ablation == "mean" and self.curve is not None
+        return Fit(task, self, 0, also=(Means(task, self.batch_size),) if means else ())
+
+    def fit(self, bench: Bench, task: Task, seed: int, *given: Any) -> Fitted:  # noqa: ARG002
+        """The edit."""
+        if self.curve is None:
+            return Fitted(self.edit)
+        (outputs,) = given or (no_z(bench.model),)
+        if self.curve == "sufficiency":
+            if self.edit is not None:
+                return Fitted(PatchIntervention(self.heads, donor=self.edit))
+            others = HeadSet.every(**heads_of(bench.model).shape) - self.heads
+            return Fitted(ablation_to(bench.model, others, outputs))
+        if self.ablation == "unedited":
+            return Fitted(PatchIntervention(self.heads, base=self.edit))
+        ablated = ablation_to(bench.model, self.heads, outputs)
+        return Fitted(ablated if self.edit is None else StackedEdits((self.edit, ablated)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,13 +245,10 @@ class Means(Step[Tensor]):
         batch_size: Texts per forward pass.
     """
 
+    noun = "means of the heads"
+
     task: Task
     batch_size: int
-
-    @property
-    def name(self) -> str:
-        """As "means of the heads on truthfulqa"."""
-        return f"means of the heads on {self.task.name}"
 
     def depends(self) -> Any:
         """The data."""
@@ -273,49 +258,6 @@ class Means(Step[Tensor]):
         """Measure them."""
         texts = training_texts(bench.model, self.task)
         return mean_z(bench.model, texts, batch_size=self.batch_size)
-
-
-@dataclass(frozen=True, eq=False)
-class Ablate(Step[Fitted]):
-    """The edit of a point of a curve.
-
-    Attributes:
-        task: The task.
-        recipe: The point.
-    """
-
-    task: Task
-    recipe: Ablated
-
-    @property
-    def name(self) -> str:
-        """As "necessity of 4 heads"."""
-        return f"{self.recipe.curve} of {len(self.recipe.heads)} heads"
-
-    @property
-    def needs(self) -> tuple[Step[Any], ...]:
-        """The means, if ablated heads give them."""
-        means = self.recipe.ablation == "mean"
-        return (Means(self.task, self.recipe.batch_size),) if means else ()
-
-    def depends(self) -> Any:
-        """The point; of its heads the order does not matter."""
-        told = dict(self.recipe.told())
-        return told | {"heads": sorted(told["heads"])}
-
-    def run(self, bench: Bench, *given: Any) -> Fitted:
-        """Make the edit."""
-        (outputs,) = given or (no_z(bench.model),)
-        some, edit = self.recipe.heads, self.recipe.edit
-        if self.recipe.curve == "sufficiency":
-            if edit is not None:
-                return Fitted(PatchIntervention(some, donor=edit))
-            others = HeadSet.every(**heads_of(bench.model).shape) - some
-            return Fitted(ablation_to(bench.model, others, outputs))
-        if self.recipe.ablation == "unedited":
-            return Fitted(PatchIntervention(some, base=edit))
-        ablated = ablation_to(bench.model, some, outputs)
-        return Fitted(ablated if edit is None else StackedEdits((edit, ablated)))
 
 
 def _checked_ks(ks: Sequence[SupportsIndex] | None, n: int) -> tuple[int, ...]:

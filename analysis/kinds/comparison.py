@@ -293,3 +293,7 @@ class Comparison:
                     f"{what}, was run with other {name} than {first.method!r}. Fit and score both on "
                     "the same model, data, templates and plain text."
                 )
+
+
+load_comparison = Comparison.load
+"""The same as `Comparison.load`."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
@@ -232,6 +232,9 @@ def _swept(
     """Run the cells of a sweep."""
     bench = Bench.of(model, texts, batch_size=settings.batch_size)
     store = Store.at(folder, KIND)
+    (other,) = {*get_args(Swept)} - {swept}
+    if any(other in record.cut for record in store.records.values()):
+        raise LofitLensError(f"{store.path} holds a sweep over {other}. Name another folder.")
     store.ask(swept=swept)
     records = run_cells(bench, cells, store, **how)
     n_heads = heads_of(model).total

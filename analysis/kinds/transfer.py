@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -12,7 +12,7 @@ from lofit_lens.analysis.kinds.matrix import KIND, RANDOM, TransferMatrix
 from lofit_lens.analysis.methods.recipes import OnHeads
 from lofit_lens.analysis.methods.selectors import check_selector
 from lofit_lens.analysis.methods.settings import Settings
-from lofit_lens.analysis.methods.steps import Auto, Select
+from lofit_lens.analysis.methods.steps import Auto, Rate, Select
 from lofit_lens.analysis.study.bench import Bench
 from lofit_lens.analysis.study.cell import Cell
 from lofit_lens.analysis.study.record import ZERO_SHOT, Record
@@ -29,6 +29,7 @@ from lofit_lens.scoring.evaluation import Evaluation
 from lofit_lens.tasks.task import Task
 from lofit_lens.tokens import EncodedText
 from lofit_lens.training.config import SelectionConfig, TrainingConfig, TuningConfig
+from lofit_lens.training.rates import RateChoice
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -228,8 +229,11 @@ def score_heads(
         if on_scores is not None:
             on_scores({task: {seed: scores}})
 
+    bench, store = Bench(model, ()), Store.at(out, KIND)
+    for step in steps.values():
+        _take_rate(store, bench, step, done.get(step.task.name, {}).values())
     found = run_steps(
-        Bench(model, ()), list(steps.values()), Store.at(out, KIND),
+        bench, list(steps.values()), store,
         together=together, workers=workers, on_done=tell, what="select", progress=progress,
     )  # fmt: skip
     new = dict(zip(steps, found, strict=True))
@@ -318,6 +322,15 @@ def _take_zero_shot(
         effects = bench.side_effects(None)
         told = {} if effects is None else {"cross_entropy": effects.cross_entropy, "kl": 0.0}
         store.give(bench, Score(task), Scored(zero_shot[task.name], told))
+
+
+def _take_rate(store: Store, bench: Bench, step: Select, made: Iterable[HeadScores]) -> None:
+    """Put the learning rate of given scores where the run of other seeds looks for it."""
+    told = [found.provenance.config.get("rate_choice") for found in made if found.provenance]
+    for choice in filter(None, told):
+        for need in step.needs:
+            if isinstance(need, Rate):
+                store.give(bench, need, RateChoice.from_json(choice))
 
 
 def _fitted(on_run: Callable[[Record], object] | None) -> Callable[[Record], object] | None:

@@ -79,7 +79,7 @@ class Named(ABC):
         """The last step of making its edit."""
         return Fit(task, self, seed)
 
-    def fit(self, bench: Bench, task: Task, seed: int, heads: HeadSet | None) -> Fitted:
+    def fit(self, bench: Bench, task: Task, seed: int, *given: Any) -> Fitted:
         """Fit it on a bench, from the training and validation split of a task."""
         raise NotImplementedError
 
@@ -139,13 +139,14 @@ class OnHeads(Named):
         settings = replace(self.settings, tuning=tuning)
         return Tune(task, chosen, settings, seed, self.auto or Auto(task, seed))
 
-    def fit(self, bench: Bench, task: Task, seed: int, heads: HeadSet | None) -> Fitted:
+    def fit(self, bench: Bench, task: Task, seed: int, *given: Any) -> Fitted:
         """Look for directions and a strength, as ITI does."""
         assert self._iti is not None
+        heads: HeadSet | None = given[0] if given else None
         ks = (self.settings.n_heads(bench.model) if heads is None else len(heads),)
         found = fit_iti(
-            bench.model, task, replace(self._iti, ks=ks), seed=seed, heads=heads, kl=bench.kl_for(self.settings),
-            batch_size=self.settings.batch_size,
+            bench.model, task, replace(self._iti, ks=ks), seed=seed, heads=heads,
+            kl=bench.kl_for(self.settings), batch_size=self.settings.batch_size,
         )  # fmt: skip
         edit = found.edit()
         trials = [{"alpha": t.key[1], "score": t.score, "kl": t.kl} for t in found.trials]
@@ -226,13 +227,13 @@ class InOnePiece(Named):
         """Its name, and what of the settings its edit depends on."""
         return {"method": self.name, **WHOLE[self.name].depends(self.settings)}
 
-    def fit(self, bench: Bench, task: Task, seed: int, heads: HeadSet | None) -> Fitted:  # noqa: ARG002
+    def fit(self, bench: Bench, task: Task, seed: int, *given: Any) -> Fitted:  # noqa: ARG002
         """Fit it."""
         return WHOLE[self.name].fit(self.settings, bench, task, seed)
 
 
 def _iti_legacy(settings: Settings, bench: Bench, task: Task, seed: int) -> Fitted:
-    """ITI at alpha 15 with the leak of its released code: sigma from the questions of the test too."""
+    """ITI at alpha 15 with the leak of its released code: sigma from the test's questions too."""
     config = ITIConfig.legacy(k=settings.n_heads(bench.model))
     found = fit_iti(
         bench.model,
@@ -419,5 +420,5 @@ class _Call:
     def depends(self) -> Any:
         return {"own": self.name, "draw": self.draw}
 
-    def fit(self, bench: Bench, task: Task, seed: int, heads: HeadSet | None) -> Fitted:  # noqa: ARG002
+    def fit(self, bench: Bench, task: Task, seed: int, *given: Any) -> Fitted:  # noqa: ARG002
         return self.function(bench.model, task, seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
@@ -111,7 +112,7 @@ class Rate(Step[RateChoice]):
         """As "Stage 2 on truthfulqa"."""
         return f"Stage {1 if self.stage == 'selection' else 2} on {self.auto.task.name}"
 
-    @property
+    @cached_property
     def needs(self) -> tuple[Step[Any], ...]:
         """The heads of stage 2."""
         return () if self.heads is None else self.heads.needs
@@ -202,7 +203,7 @@ class Select(Step[HeadScores]):
         last = f"-{self.draw}" if self.draw else ""
         return f"{first}{self.task.name}-{self.seed}{last}"
 
-    @property
+    @cached_property
     def needs(self) -> tuple[Step[Any], ...]:
         """A chosen learning rate; the scores that it starts from."""
         row = SELECTORS[self.by]
@@ -216,7 +217,7 @@ class Select(Step[HeadScores]):
             own.pop("seed", None)  # it is replaced
         return [learned_from(self.task), self.by, own, self.seed, self.draw]
 
-    @property
+    @cached_property
     def alike(self) -> str | None:
         """LoFiT's stage 1 with several seeds is one pass."""
         if self.by != "lofit":
@@ -266,18 +267,15 @@ class Tune(Step[Fitted]):
         auto: What a learning rate of "auto" is chosen with.
     """
 
+    noun = "tuning"
+
     task: Task
     heads: Chosen
     settings: Settings
     seed: int
     auto: Auto
 
-    @property
-    def name(self) -> str:
-        """As "tuning on truthfulqa, seed 42"."""
-        return f"tuning on {self.task.name}, seed {self.seed}"
-
-    @property
+    @cached_property
     def needs(self) -> tuple[Step[Any], ...]:
         """A chosen learning rate, and the heads."""
         return (*self._rates, *self.heads.needs)
@@ -292,7 +290,7 @@ class Tune(Step[Fitted]):
         config = replace(self.settings.tuning, seed=self.seed)
         return [learned_from(self.task), self.heads.depends(), config]
 
-    @property
+    @cached_property
     def alike(self) -> str:
         """Other heads and seeds on one task with one configuration are one pass."""
         config = replace(self.settings.tuning, seed=0)
@@ -336,8 +334,8 @@ class Fitting(Protocol):
         """All that its edit depends on beside task, seed and heads."""
         ...
 
-    def fit(self, bench: Bench, task: Task, seed: int, heads: HeadSet | None) -> Fitted:
-        """Fit it."""
+    def fit(self, bench: Bench, task: Task, seed: int, *given: Any) -> Fitted:
+        """Fit it; `given` are the heads, if it starts from some, and the products it asked for."""
         ...
 
 
@@ -350,22 +348,21 @@ class Fit(Step[Fitted]):
         recipe: How.
         seed: The seed.
         heads: The heads it starts from, if it does.
+        also: Further steps whose products it takes.
     """
+
+    noun = "fitting"
 
     task: Task
     recipe: Fitting
     seed: int
     heads: Chosen | None = None
+    also: tuple[Step[Any], ...] = ()
 
-    @property
-    def name(self) -> str:
-        """As "fitting on truthfulqa, seed 42"."""
-        return f"fitting on {self.task.name}, seed {self.seed}"
-
-    @property
+    @cached_property
     def needs(self) -> tuple[Step[Any], ...]:
-        """The heads."""
-        return () if self.heads is None else self.heads.needs
+        """The heads, and what else it takes."""
+        return (*self.also, *(() if self.heads is None else self.heads.needs))
 
     def depends(self) -> Any:
         """Task, recipe, seed and heads."""
@@ -374,6 +371,7 @@ class Fit(Step[Fitted]):
 
     def run(self, bench: Bench, *given: Any) -> Fitted:
         """Fit it, without the test split."""
-        heads = None if self.heads is None else self.heads.among(*given or (None,))
+        n = len(self.also)
+        heads = () if self.heads is None else (self.heads.among(*given[n:] or (None,)),)
         task = self.task if self.recipe.leaky else sealed(self.task)
-        return self.recipe.fit(bench, task, self.seed, heads)
+        return self.recipe.fit(bench, task, self.seed, *heads, *given[:n])

@@ -130,7 +130,7 @@ class Graph:
 
     def told(self, step: Step[Any]) -> dict[str, Any]:
         """What a record tells of a step: its cost, and the learning rate if it chose one."""
-        done = self._done[step.key]
+        done = self._done.get(step.key) or self._store.spent(step)
         told = {"step": step.name, "key": step.key, "seconds": done.seconds, "tokens": done.tokens}
         choice = done.product
         return told | ({"rate_choice": choice.to_json()} if isinstance(choice, RateChoice) else {})

@@ -11,6 +11,7 @@ from lofit_lens.analysis.study.cell import Cell
 from lofit_lens.analysis.study.engines import engine_of
 from lofit_lens.analysis.study.graph import Graph, Planned
 from lofit_lens.analysis.study.record import ZERO_SHOT, Record
+from lofit_lens.analysis.study.score import Scored
 from lofit_lens.analysis.study.step import Outcome, Product, Step
 from lofit_lens.analysis.study.store import Store
 from lofit_lens.errors import LeakError, LofitLensError
@@ -54,7 +55,15 @@ def run_cells(
     store.on(bench)
     planned = list({one.key: one for one in (Planned.of(cell, bench) for cell in cells)}.values())
     store.check({(one.key, one.cell.place): one.cell.protocol(bench) for one in planned})
+    for one in planned:  # what every edit is held against is not scored again
+        if one.cell.recipe is None and one.key in store.records:
+            record = store.records[one.key]
+            there = Scored(record.evaluation, record.side_effects, record.answers)
+            store.give(bench, one.score, there)
     waiting = [one for one in planned if one.key not in store.records]
+    for one in planned:
+        if one.cell.recipe is None and one.key in store.records:
+            store.give(bench, one.score, Scored.of(store.records[one.key]))
     graph = Graph([one.score for one in waiting], store, together)
     left = {one.key: one for one in waiting}
     failed: set[tuple[str, str]] = set()

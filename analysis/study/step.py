@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from lofit_lens.analysis.study.keys import key_of
 from lofit_lens.errors import LofitLensError
+from lofit_lens.tasks.task import Task
 
 if TYPE_CHECKING:
     from lofit_lens.analysis.study.bench import Bench
@@ -37,6 +38,10 @@ class Step(ABC, Generic[Product]):
     """A piece of work on a bench; frozen and picklable, so that it can be sent to a worker.
 
     Equal keys mean equal results on one bench.
+
+    Attributes:
+        task: The task that it is done on.
+        noun: What it is called.
     """
 
     @property
@@ -44,12 +49,15 @@ class Step(ABC, Generic[Product]):
         """The folder of a store in which products are kept; empty: they are not."""
         return ""
 
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """What it is, for people and for the names of files, such as "truthfulqa-42"."""
+    task: Task
+    noun: ClassVar[str] = "a step"
 
     @property
+    def name(self) -> str:
+        """What it is, for people and for the names of files, such as "truthfulqa-42"."""
+        return f"{self.noun} on {self.task.name}"
+
+    @cached_property
     def needs(self) -> tuple[Step[Any], ...]:
         """The steps whose products `run` takes."""
         return ()
@@ -63,7 +71,7 @@ class Step(ABC, Generic[Product]):
         """The key, without the bench."""
         return key_of([type(self).__name__, self.depends(), [step.key for step in self.needs]])
 
-    @property
+    @cached_property
     def alike(self) -> str | None:
         """Steps with the same are done in one pass; None: it is done alone."""
         return None

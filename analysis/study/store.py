@@ -37,7 +37,7 @@ RECORDS, EDITS = "records", "edits"
 STORED = (RECORDS, EDITS, "scores", "rates")
 """The folders of a store."""
 
-BENCH = ("model", "tokenizer", "shape", "without", "versions")
+BENCH = ("model", "dtype", "tokenizer", "shape", "without", "versions")
 """What of a bench the products of steps depend on; scores depend on its texts as well."""
 
 
@@ -92,6 +92,7 @@ class Store:
         self._opened = self.path is None
         self._overwrite = overwrite
         self._products: dict[str, Done[Any]] = {}
+        self._costs: dict[str, Done[Any]] = {}
         self._request: dict[str, Any] = {}
         self._told: dict[str, Any] = {}
         self._bench: dict[str, Any] = {}
@@ -115,12 +116,13 @@ class Store:
 
         for record in records:
             self.records[record.key or key_of(record.to_json())] = record
+            own = {k: record.protocol.get(k) for k in BENCH if k in record.protocol}
             for step in record.steps:
+                key = key_of([own, step["key"]])
+                self._costs[key] = Done(None, step["seconds"], step["tokens"])
                 if step.get("rate_choice"):
                     choice = RateChoice.from_json(step["rate_choice"])
-                    own = {k: record.protocol.get(k) for k in BENCH if k in record.protocol}
-                    key = key_of([own, step["key"]])
-                    self._products[key] = Done(choice, step["seconds"], step["tokens"])
+                    self._products[key] = replace(self._costs[key], product=choice)
 
     def check(self, protocols: Mapping[tuple[str, tuple[Any, ...]], Mapping[str, Any]]) -> None:
         """Refuse to go on where a cell was run otherwise.
@@ -183,6 +185,10 @@ class Store:
                 spent = json.loads(cost.read_text()) if cost.is_file() else {}
                 self._products[key] = Done(step.read(file), **spent)
         return self._products.get(key)
+
+    def spent(self, step: Step[Any]) -> Done[Any]:
+        """What a step cost that was done earlier, if it is known; what it gave may be gone."""
+        return self.product(step) or self._costs.get(self._key(step), Done(None))
 
     def give(self, bench: Bench, step: Step[Any], product: Any) -> None:
         """Put a product where a run on a bench will find it."""
