@@ -59,3 +59,6 @@ class TrainingStopped(LofitLensError):
     def __init__(self, message: str, learned: Edit) -> None:
         self.learned = learned
         super().__init__(message)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (str(self), self.learned), vars(self)
