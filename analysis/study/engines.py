@@ -87,7 +87,7 @@ class ByExecutor:
         def finish(sent: Future[bytes]) -> None:
             try:
                 future.set_result(pickle.loads(sent.result()))
-            except BaseException as error:  # noqa: BLE001 - whatever it is, it is raised where it is waited for
+            except BaseException as error:
                 future.set_exception(error)
 
         self.executor.submit(_work, job).add_done_callback(finish)
