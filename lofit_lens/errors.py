@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from lofit_lens.edits.edit import Edit
 
 
@@ -62,3 +64,14 @@ class TrainingStopped(LofitLensError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (str(self), self.learned), vars(self)
+
+
+def check_one_of(name: str, value: object, known: Collection[object]) -> None:
+    """Refuse a value of an argument that is none of the known ones.
+
+    Raises:
+        LofitLensError: It is not.
+    """
+    if value not in known:
+        valid = ", ".join(map(str, known))
+        raise LofitLensError(f"{name} must be one of {valid}, got {value!r}.")

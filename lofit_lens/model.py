@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from lofit_lens.errors import LofitLensError
+from lofit_lens.errors import LofitLensError, check_one_of
 from lofit_lens.loading.boot import Placement, boot, told_in_a_line
 from lofit_lens.loading.find import find_model
 from lofit_lens.loading.gguf import check_gguf
@@ -148,6 +148,5 @@ def _is_cuda(name: str | torch.device) -> bool:
 
 def _dtype_from_name(name: str) -> torch.dtype:
     names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if name not in names:
-        raise LofitLensError(f"dtype must be one of {', '.join(names)}, got {name!r}.")
+    check_one_of("dtype", name, names)
     return names[name]

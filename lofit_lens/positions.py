@@ -17,7 +17,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from lofit_lens.edits.replaced import replaced
-from lofit_lens.errors import LofitLensError, UnsupportedError
+from lofit_lens.errors import LofitLensError, UnsupportedError, check_one_of
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -52,8 +52,7 @@ def check_scope(scope: str) -> TokenScope:
     Raises:
         LofitLensError: There is no such scope.
     """
-    if scope not in TOKEN_SCOPES:
-        raise LofitLensError(f"scope must be one of {', '.join(TOKEN_SCOPES)}, got {scope!r}.")
+    check_one_of("scope", scope, TOKEN_SCOPES)
     return cast(TokenScope, scope)
 
 

@@ -13,12 +13,12 @@ from typing import Any
 import pandas as pd
 import pytest
 import typer
-from lofit_lens.analysis.kinds.matrix import TransferMatrix
-from lofit_lens.analysis.reporting.transfer import table_of
 from typer.testing import CliRunner, Result
 
 from lofit_lens.analysis.cli.transfer import transfer
 from lofit_lens.analysis.figures.transfer import transfer_heatmap
+from lofit_lens.analysis.kinds.matrix import TransferMatrix
+from lofit_lens.analysis.reporting.transfer import table_of
 from lofit_lens.errors import LofitLensError
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.selection import select_together

@@ -13,7 +13,7 @@ from lofit_lens.analysis.cli.running import RunningOptions
 from lofit_lens.analysis.cli.shared import Json, Out, Quiet
 
 
-@with_options(running=RunningOptions)
+@with_options
 def demo(
     *,
     running: RunningOptions,
@@ -52,7 +52,10 @@ def demo(
         model = load_model(EMBEDDED, device="cpu", dtype="float32")
         # a quick demo is over before workers pay off
         workers = running.workers if quick or running.workers > 1 else usable_workers()
-        found = run_demo(model, size, store, workers=workers, progress=not quiet)
+        found = run_demo(
+            model, size, store,
+            on_failure=report.fail, together=running.together, workers=workers, progress=not quiet,
+        )  # fmt: skip
         seconds = time.perf_counter() - started
         paths = [*write_report(found, size, store, seconds), report_page(out)]
         report.add(as_text(found), **demo_json(found))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -28,6 +28,7 @@ from lofit_lens.attention import heads_of
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.embedded.settings import SELECTION, TUNING
 from lofit_lens.embedded.world import ABILITIES
+from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import number_of_heads
 from lofit_lens.scoring.generation import generate_greedily
 from lofit_lens.statistics import crossed_interval
@@ -130,10 +131,13 @@ class Demo:
         yield row("zero-shot", 0, main_scores(untuned)[None])
         for fraction, matrix in self.matrices.items():
             scale, size = self.scale[fraction], len(matrix.runs[0].heads)
-            yield row("LoFiT", size, matrix.draws(task, task))
-            yield row("random heads", size, matrix.draws(RANDOM, task)) | _behind(matrix, task)
-            yield row("scale alone", size, scale.draws(task, task))
-            yield row("scale, random", size, scale.draws(RANDOM, task))
+            for method, part, source in (
+                ("LoFiT", matrix, task), ("random heads", matrix, RANDOM),
+                ("scale alone", scale, task), ("scale, random", scale, RANDOM),
+            ):  # fmt: skip
+                if part.has(source, task):
+                    behind = _behind(matrix, task) if method == "random heads" else {}
+                    yield row(method, size, part.draws(source, task)) | behind
 
     @property
     def _first(self) -> TransferMatrix:
@@ -160,6 +164,8 @@ def run_demo(
     size: Size,
     out: str | Path | Store,
     *,
+    on_failure: Callable[[LofitLensError], object] | None = None,
+    together: int = 8,
     workers: Executor | int = 1,
     progress: bool = True,
 ) -> Demo:
@@ -169,6 +175,8 @@ def run_demo(
         model: The embedded model.
         size: How much to run.
         out: The folder; what is in it is not run again.
+        on_failure: Called with the error of what fails; it is then left out. None: it is raised.
+        together: How many runs are trained in one forward pass.
         workers: How many processes share the work, or an executor; results do not depend on it.
             With several, a script that calls this needs `if __name__ == "__main__":`, because each
             runs the script anew.
@@ -182,8 +190,8 @@ def run_demo(
     bench = Bench(model, sample_texts(model, n=16, tokens=32), batch_size=BATCH_SIZE)
     store = Store.at(out, KIND)
     records = run_cells(
-        bench, demo_cells(model, tasks, size), store,
-        workers=workers, keep_edits=True, what="demo", progress=progress,
+        bench, demo_cells(model, tasks, size), store, together=together, workers=workers,
+        on_failure=on_failure, keep_edits=True, what="demo", progress=progress,
     )  # fmt: skip
     scores = score_heads(
         model, tasks, seeds=size.seeds, selection=SELECTION, out=store, progress=False
@@ -193,7 +201,8 @@ def run_demo(
         for does in ("bias", "scale")
     )
     edits = _own_edits(matrices[size.fractions[-1]], size.seeds[0], store)
-    sample = _sample(model, tasks[1], edits[tasks[1].name])
+    shown = next(task for task in (tasks[1], *tasks) if task.name in edits)
+    sample = _sample(model, shown, edits[shown.name])
     if store.path is not None:
         head_cards(model, edits, scores, text=sample.prompt).save(store.path / CARDS)
     store.finish(records)

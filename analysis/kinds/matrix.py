@@ -108,6 +108,10 @@ class TransferMatrix:
         """
         return np.concatenate(self._by_seed(source, task))
 
+    def has(self, source: str, task: str) -> bool:
+        """Whether heads of a source were tuned on a task."""
+        return any((run.source, run.fold) == (source, task) for run in self.runs)
+
     def groups(self, task: str) -> list[str]:
         """The group of each test item of a task; an item without one is its own."""
         return item_groups(self._untuned(task))
@@ -189,8 +193,7 @@ class TransferMatrix:
 
     def _found(self, source: str, task: str) -> np.ndarray | None:
         """The draws of a cell; None if no run was made for it."""
-        made = any((run.source, run.fold) == (source, task) for run in self.runs)
-        return self.draws(source, task) if made else None
+        return self.draws(source, task) if self.has(source, task) else None
 
     def _paired(self, source: str, task: str) -> tuple[np.ndarray, np.ndarray]:
         """Scores with own heads and with those of a source, paired by run and item.

@@ -7,7 +7,7 @@ import string
 from dataclasses import replace
 from typing import Literal, get_args
 
-from lofit_lens.errors import DataError, LofitLensError
+from lofit_lens.errors import DataError, LofitLensError, check_one_of
 from lofit_lens.tasks.multiple_choice import MultipleChoice
 from lofit_lens.tasks.task import Example, Task
 
@@ -44,8 +44,7 @@ def scored_by(task: Task, by: ScoredBy) -> Task:
         C. yes
         Answer: (' C',)
     """
-    if by not in get_args(ScoredBy):
-        raise LofitLensError(f"by must be one of {', '.join(get_args(ScoredBy))}, got {by!r}.")
+    check_one_of("by", by, get_args(ScoredBy))
     if by == "text":
         return task
     rule = task.scoring

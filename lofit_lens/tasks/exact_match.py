@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from lofit_lens.errors import LofitLensError
+from lofit_lens.errors import check_one_of
 from lofit_lens.tasks.generated import Generated
 
 Match = Literal["exact", "begins"]
@@ -39,10 +39,7 @@ class ExactMatch(Generated):
     pattern: str | None = None
 
     def __post_init__(self) -> None:
-        if self.match not in get_args(Match):
-            raise LofitLensError(
-                f"match must be one of {', '.join(get_args(Match))}, got {self.match!r}."
-            )
+        check_one_of("match", self.match, get_args(Match))
         super().__post_init__()
 
     @property

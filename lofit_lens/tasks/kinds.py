@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lofit_lens.errors import LofitLensError
 from lofit_lens.tasks.exact_match import ExactMatch
 from lofit_lens.tasks.label_f1 import NO_LABEL, LabelF1
 from lofit_lens.tasks.multiple_choice import MultipleChoice
@@ -24,17 +23,6 @@ SCORINGS: Mapping[str, Callable[[], Scoring]] = {
 `separator` that one has."""
 
 SEVERAL_RIGHT = MultipleChoice(("MC1", "MC2", "MC3"))
-
-
-def named_scoring(name: str) -> Scoring:
-    """A scoring of the table.
-
-    Raises:
-        LofitLensError: There is none of that name.
-    """
-    if name not in SCORINGS:
-        raise LofitLensError(f"scoring must be one of {', '.join(SCORINGS)}, got {name!r}.")
-    return SCORINGS[name]()
 
 
 @dataclass(frozen=True)
@@ -90,7 +78,7 @@ class Kind:
     kept: Callable[[Sequence[Row]], Sequence[Row]] = lambda rows: rows
 
 
-def pairs(good: str, bad: str, prompt: str) -> Kind:
+def pairs(good: str, bad: str) -> Kind:
     """Which of two sentences is likelier."""
 
     def read(cells: Cells) -> Parts:
@@ -99,20 +87,19 @@ def pairs(good: str, bad: str, prompt: str) -> Kind:
             cells.problem(bad, f"the same text as {good!r}, expected another sentence")
         return Parts(correct=[better], incorrect=[worse])
 
-    return Kind(read, (good, bad), prompt=prompt)
+    return Kind(read, (good, bad))
 
 
-def choice(prompt: str, answer: str, choices: Sequence[str], answer_is: AnswerIs) -> Kind:
+def choice(answer: str, choices: Sequence[str], answer_is: AnswerIs) -> Kind:
     """Which of a row's candidates is likeliest."""
 
     def read(cells: Cells) -> Parts:
         return Parts("", *cells.chosen(answer, answer_is, cells.choices(choices)))
 
-    columns = (*choices, answer)
-    return Kind(read, columns, tuple(choices), prompt=prompt)
+    return Kind(read, (*choices, answer), tuple(choices))
 
 
-def classification(prompt: str, answer: str, labels: Sequence[str], answer_is: AnswerIs) -> Kind:
+def classification(answer: str, labels: Sequence[str], answer_is: AnswerIs) -> Kind:
     """Which of the same labels is likeliest in every row; "text" may be the place from 0 as well."""
 
     def read(cells: Cells) -> Parts:
@@ -121,10 +108,10 @@ def classification(prompt: str, answer: str, labels: Sequence[str], answer_is: A
         expected = f"one of the labels {list(labels)}, or its place counted from 0"
         return Parts("", *cells.named(answer, labels, (labels, counted(labels, 0)), expected))
 
-    return Kind(read, (answer,), prompt=prompt)
+    return Kind(read, (answer,))
 
 
-def several_right(prompt: str, best: str | None, correct: str, incorrect: str) -> Kind:
+def several_right(best: str | None, correct: str, incorrect: str) -> Kind:
     """Several right answers against several wrong ones; the best is the first, if no column says."""
 
     def read(cells: Cells) -> Parts:
@@ -133,10 +120,10 @@ def several_right(prompt: str, best: str | None, correct: str, incorrect: str) -
         return Parts("", right, cells.texts(incorrect, at_least=1))
 
     columns = (correct, incorrect, *((best,) if best else ()))
-    return Kind(read, columns, scoring=SEVERAL_RIGHT, prompt=prompt)
+    return Kind(read, columns, scoring=SEVERAL_RIGHT)
 
 
-def questions(prompt: str, answer: str, accepted: str | None, scoring: Scoring) -> Kind:
+def questions(answer: str, accepted: str | None, scoring: Scoring) -> Kind:
     """Whether a generation is the answer; or, if several make one, which of them it holds."""
 
     def read(cells: Cells) -> Parts:
@@ -144,6 +131,4 @@ def questions(prompt: str, answer: str, accepted: str | None, scoring: Scoring) 
         return Parts("", [*right, *(cells.texts(accepted) if accepted else ())])
 
     columns = (*((accepted,) if accepted else ()), answer)
-    return Kind(
-        read, columns, scoring=scoring, prompt=prompt, separator="," if scoring.several else None
-    )
+    return Kind(read, columns, scoring=scoring, separator="," if scoring.several else None)

@@ -80,13 +80,7 @@ def load_each(
     data_dir: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> list[list[Task]]:
-    """The tasks of several names, each as its folds.
-
-    Args:
-        names: As for `load_tasks`.
-        seed: Seed of the draw, for tasks that draw their training examples.
-        data_dir: Folder with the paper's files.
-        options: Arguments of `from_file`, for every file that does not come with its own.
+    """The tasks of several names, each as its folds; the other arguments are those of `load_tasks`.
 
     Raises:
         LofitLensError: There is no such task or file, or no task takes one of the options.

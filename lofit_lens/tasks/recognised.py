@@ -61,8 +61,9 @@ def _labelled(question: str, choices: str) -> Kind:
 def _several(
     name: str, question: str, best: str | None, right: str, wrong: str, **more: Any
 ) -> Kind:
-    kind = several_right(f"Q: {{{question}}}\nA:", best, right, wrong)
-    return replace(kind, columns=(question, *kind.columns), name=name, **more)
+    kind = several_right(best, right, wrong)
+    prompt = f"Q: {{{question}}}\nA:"
+    return replace(kind, columns=(question, *kind.columns), prompt=prompt, name=name, **more)
 
 
 def _question(column: str) -> str:
@@ -74,7 +75,7 @@ _PIQA = ("sol1", "sol2")
 _TRUTHFULQA = {"objective": "dpo", "separator": ";"}
 
 FORMATS: tuple[Kind, ...] = (
-    replace(pairs(GOOD, BAD, ""), name="minimal pairs"),
+    replace(pairs(GOOD, BAD), name="minimal pairs"),
     _samples(
         sampled_choice,
         (*_SAMPLE, "arguments.gen_args_1"),

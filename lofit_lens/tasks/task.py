@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
 
-from lofit_lens.errors import DataError, LofitLensError
+from lofit_lens.errors import DataError, LofitLensError, check_one_of
 from lofit_lens.tasks.scoring import Scoring
 
 Objective = Literal["sft", "dpo", "choice"]
@@ -112,10 +112,7 @@ class Task:
             )
 
     def _check_examples(self, objective: str) -> None:
-        if objective not in OBJECTIVES:
-            raise LofitLensError(
-                f"objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}."
-            )
+        check_one_of("objective", objective, OBJECTIVES)
         if objective != "sft":
             for example in self.train + self.val:
                 if not example.incorrect:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from lofit_lens.errors import LofitLensError
+from lofit_lens.errors import LofitLensError, check_one_of
 from lofit_lens.tasks.multiple_choice import MultipleChoice
 from lofit_lens.tasks.sources import find_prompts, read_records
 from lofit_lens.tasks.task import Example, Task
@@ -47,10 +47,7 @@ def truthfulqa(
         LofitLensError: There is no such fold or protocol.
         DataError: The files cannot be found or fetched.
     """
-    if protocol not in get_args(Protocol):
-        raise LofitLensError(
-            f"protocol must be one of {', '.join(get_args(Protocol))}, got {protocol!r}."
-        )
+    check_one_of("protocol", protocol, get_args(Protocol))
     if fold is None and protocol == "paper":
         fold = 0
     if fold not in (None, 0, 1):
