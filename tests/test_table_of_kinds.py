@@ -28,18 +28,43 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
-from lofit_lens.analysis.kinds.causal import InForce
 from lofit_lens.analysis.reading.folders import told_of
 from lofit_lens.analysis.reading.row import Marker, Row
 from lofit_lens.analysis.reading.study import Study
 from lofit_lens.analysis.reporting.section import Section, percent, plotted
 from lofit_lens.analysis.study.bench import Bench
 from lofit_lens.analysis.study.cell import Cell
+from lofit_lens.analysis.study.fitted import Fitted
 from lofit_lens.analysis.study.record import Record
 from lofit_lens.analysis.study.run import run_cells
+from lofit_lens.analysis.study.step import Step
 from lofit_lens.analysis.study.store import Kind, Store, read_records
+from lofit_lens.edits.files import hash_of
 
 KIND = Kind("dose-response", "dose.json")
+
+
+@dataclass(frozen=True, eq=False)
+class AtStrength(Step[Fitted]):
+    """Recipe and step in one: an edit that is there, at a strength."""
+
+    edit: object
+    strength: float
+
+    @property
+    def name(self):
+        return f"the edit at strength {self.strength:g}"
+
+    def told(self):
+        return {"edit": hash_of(self.edit), "strength": self.strength}
+
+    depends = told
+
+    def step(self, bench, task, seed, draw):
+        return self
+
+    def run(self, bench, *given):
+        return Fitted(replace(self.edit, bias=self.strength * self.edit.bias))
 
 
 @dataclass(frozen=True)
@@ -61,8 +86,8 @@ def dose_response(model, task, edit, strengths, *, out=None, **how) -> DoseRespo
     store = Store.at(out, KIND)
     cells = [Cell.zero_shot(task, 0, 32)]
     for strength in strengths:
-        scaled = replace(edit, bias=strength * edit.bias)
-        cells.append(Cell("edit", task, InForce(scaled), 0, cut={"strength": strength}))
+        recipe = AtStrength(edit, strength)
+        cells.append(Cell("edit", task, recipe, 0, cut={"strength": strength}))
     records = run_cells(Bench.of(model, ()), cells, store, **how)
     store.finish(records)
     return DoseResponse(records)
