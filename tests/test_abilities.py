@@ -223,8 +223,8 @@ def finished(
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[Executor]:
-    """Two worker processes for all kinds."""
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
+    """A worker process for all kinds."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
         yield executor
 
 
