@@ -39,7 +39,7 @@ from .kinds.sweeps import head_sweep as head_sweep
 from .kinds.transfer import score_heads as score_heads
 from .kinds.transfer import transfer_matrix as transfer_matrix
 from .methods.settings import Settings as Settings
+from .reading.open import open_study as open_study
+from .reading.study import Study as Study
 from .reporting.page import report as report
-from .study.open import open_study as open_study
 from .study.record import Record as Record
-from .study.results import Study as Study

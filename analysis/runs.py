@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lofit_lens.analysis.kinds.lofit import KIND as LOFIT
-from lofit_lens.analysis.study.store import STORED, command_line, write_json
+from lofit_lens.analysis.study.store import STORED, command_line
 from lofit_lens.edits.files import DESCRIPTION, TENSORS
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError
-from lofit_lens.files import read_json
+from lofit_lens.files import read_json, write_json
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet, number_of_heads
 from lofit_lens.identity import source_of, tokenizer_of

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lofit_lens.analysis.inside.layers import PUBLISHED_LAYERS
-from lofit_lens.analysis.published import FIGURE_3
+from lofit_lens.analysis.published import figure_3
 from lofit_lens.heads import HeadSet
 from lofit_lens.training.config import PAPER_HEADS
 
@@ -22,9 +22,8 @@ def as_in_figure_3(config: Any) -> HeadSet:
     whole model.
     """
     model = _published_model(config)
-    published = [
-        layer for layer, n in sorted(FIGURE_3[model]["truthfulqa"].items()) for _ in range(n)
-    ]
+    panel = figure_3().query("model == @model and task == 'truthfulqa'")
+    published = panel["layer"].repeat(panel["heads"]).tolist()
     k = number_of_heads(config)
     picked = [published[round(i * (len(published) - 1) / max(1, k - 1))] for i in range(k)]
     depth = config.num_hidden_layers / PUBLISHED_LAYERS[model]

@@ -1,14 +1,5 @@
 """The errors a user can meet.
 
-    LofitLensError
-    ├── DataError            a task file is missing, malformed or was changed
-    │   └── RowErrors        every malformed row of a file, with line and column
-    ├── ModelMismatchError   heads or an artefact made for another model
-    ├── LeakError            a test item could reach training, or the choice of a setting
-    ├── UnsupportedError     the request would give a wrong number on this model; says what to do instead
-    ├── ScoringError         a score is not a number
-    └── TrainingStopped      loss or gradient stopped being finite, or diverged; keeps what was learned
-
 Each message says what was wrong, the value received, what is valid and what to do.
 """
 
@@ -17,6 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from lofit_lens.edits.edit import Edit
 
 
@@ -51,7 +44,7 @@ class LeakError(LofitLensError):
 
 
 class UnsupportedError(LofitLensError):
-    """The request cannot be carried out exactly on this model."""
+    """The request would give a wrong number on this model; the message says what to do instead."""
 
 
 class ScoringError(LofitLensError):
@@ -68,3 +61,14 @@ class TrainingStopped(LofitLensError):
     def __init__(self, message: str, learned: Edit) -> None:
         self.learned = learned
         super().__init__(message)
+
+
+def check_one_of(name: str, value: object, known: Collection[object]) -> None:
+    """Refuse a value of an argument that is none of the known ones.
+
+    Raises:
+        LofitLensError: It is not.
+    """
+    if value not in known:
+        valid = ", ".join(map(str, known))
+        raise LofitLensError(f"{name} must be one of {valid}, got {value!r}.")

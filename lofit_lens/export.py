@@ -88,7 +88,8 @@ def export_checkpoint(
     layers = intervention.heads.layers()
     for layer in layers:
         output_projection(model, layer)  # refuses quantised weights before any are read
-    stock = _read_source(model)
+    source, revision = source_of(model)
+    stock = _read_source(source, revision, model.cfg.dtype)
     if intervention.bias is not None:
         stock = _with_bias(stock, model, layers[0])
     for layer in layers:
@@ -97,7 +98,9 @@ def export_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     try:
         stock.save_pretrained(folder)
-        _save_tokenizer(model, folder)
+        tokenizer = read_tokenizer(source, revision=revision)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(folder)
         return _proved(model, intervention, folder, stock.dtype)
     except BaseException:
         shutil.rmtree(folder)
@@ -116,25 +119,16 @@ def check_new_folder(folder: Path) -> None:
         raise LofitLensError(f"{folder} exists already. Name a new folder for the checkpoint.")
 
 
-def _read_source(model: TransformerBridge) -> Any:
-    """The untouched checkpoint the bridge was booted from; that of a GGUF file in its type."""
+def _read_source(source: str, revision: str | None, dtype: torch.dtype) -> Any:
+    """The untouched checkpoint that a bridge was booted from; that of a GGUF file in its type."""
     from transformers import AutoModelForCausalLM
 
-    source, revision = source_of(model)
     found = find_model(source)
     with on_hub(found, revision):
         if found.endswith(GGUF):
             config, _ = family_of(found, revision)
-            return read_gguf(found, config, revision=revision, dtype=model.cfg.dtype).eval()
+            return read_gguf(found, config, revision=revision, dtype=dtype).eval()
         return AutoModelForCausalLM.from_pretrained(found, revision=revision, dtype="auto").eval()
-
-
-def _save_tokenizer(model: TransformerBridge, folder: Path) -> None:
-    """Save the checkpoint's own tokenizer, if it has one."""
-    source, revision = source_of(model)
-    tokenizer = read_tokenizer(source, revision=revision)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
 
 
 def _projection(stock: Any, model: TransformerBridge, layer: int) -> Any:

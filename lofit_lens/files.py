@@ -36,20 +36,23 @@ def read_json(path: str | Path, *, schema: int, what: str) -> dict[str, Any]:
     return content
 
 
+def write_json(path: str | Path, content: Mapping[str, Any], *, indent: int | None = 1) -> Path:
+    """Write JSON, whole; readable, or on one line if `indent` is None."""
+    text = json.dumps(content, indent=indent, ensure_ascii=False)
+    return write_whole(path, f"{text}\n".encode())
+
+
 def write_json_gz(path: str | Path, content: Mapping[str, Any]) -> Path:
     """Write a gzipped JSON file, the same bytes for the same content."""
-    return write_whole(
-        path, gzip.compress(json.dumps(content, ensure_ascii=False).encode(), mtime=0)
-    )
+    text = json.dumps(content, ensure_ascii=False)
+    return write_whole(path, gzip.compress(text.encode(), mtime=0))
 
 
 def write_whole(path: str | Path, content: bytes) -> Path:
     """Write a file, and its folder, so that a run cut short leaves the old one and no half file."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(
-        f".{path.name}.{uuid4().hex}.partial"
-    )  # another process may write it too
+    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")  # others may write it too
     try:
         partial.write_bytes(content)
         return partial.replace(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lofit_lens.errors import LofitLensError
-from lofit_lens.files import read_json
+from lofit_lens.files import read_json, write_json
 from lofit_lens.grid import Head, HeadGrid
 from lofit_lens.heads import HeadSet, number_of_heads
 from lofit_lens.provenance import Provenance
@@ -119,8 +118,6 @@ class HeadScores:
 
     def save(self, path: str | Path) -> Path:
         """Write the scores and their provenance as one JSON file."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         content: dict[str, Any] = {
             "schema": SCORES_SCHEMA,
             "method": self.method,
@@ -130,8 +127,7 @@ class HeadScores:
             ],
             "provenance": self.provenance.to_json() if self.provenance else None,
         }
-        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        return path
+        return write_json(path, content)
 
     @classmethod
     def load(cls, path: str | Path) -> HeadScores:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import index
@@ -16,6 +15,7 @@ from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from lofit_lens.errors import LofitLensError, ModelMismatchError
+from lofit_lens.files import write_json
 from lofit_lens.grid import Head, HeadGrid
 from lofit_lens.head_lists import EXPECTED, read_head_list
 
@@ -213,13 +213,12 @@ class HeadSet:
             LofitLensError: The path ends in neither.
         """
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".npy":
-            np.save(path, np.array(self.heads, dtype=np.int64).reshape(-1, 2))
-        elif path.suffix == ".json":
-            path.write_text(json.dumps(self.to_json()) + "\n", encoding="utf-8")
-        else:
+        if path.suffix == ".json":
+            return write_json(path, self.to_json(), indent=None)
+        if path.suffix != ".npy":
             raise LofitLensError(f"A head list is saved as .npy or .json, not {path.name!r}.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, np.array(self.heads, dtype=np.int64).reshape(-1, 2))
         return path
 
     @classmethod

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from lofit_lens.errors import LofitLensError
+from lofit_lens.errors import LofitLensError, check_one_of
 from lofit_lens.loading.boot import Placement, boot, told_in_a_line
 from lofit_lens.loading.find import find_model
-from lofit_lens.loading.gguf import GGUF, check_gguf
+from lofit_lens.loading.gguf import check_gguf
 from lofit_lens.loading.hub import on_hub
 from lofit_lens.loading.quantized import Quantization, check_quantization
 from lofit_lens.randomness import random_state_kept
@@ -67,8 +67,7 @@ def load_model(
     source = find_model(name_or_folder)
     if quantization is not None:
         check_quantization(quantization, place.device, source)
-    if source.endswith(GGUF):
-        check_gguf(source)
+    check_gguf(source)
     with (
         on_hub(source, revision) as commit,
         told_in_a_line(str(name_or_folder), quantization),
@@ -96,8 +95,7 @@ def read_tokenizer(name_or_folder: str | Path, *, revision: str | None = None) -
         LofitLensError: The model cannot be found, or its tokenizer not be read.
     """
     source = find_model(name_or_folder)
-    if source.endswith(GGUF):
-        check_gguf(source)
+    check_gguf(source)
     with on_hub(source, revision) as commit, told_in_a_line(str(name_or_folder), None):
         return load_tokenizer(source, revision=commit or revision)
 
@@ -150,6 +148,5 @@ def _is_cuda(name: str | torch.device) -> bool:
 
 def _dtype_from_name(name: str) -> torch.dtype:
     names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if name not in names:
-        raise LofitLensError(f"dtype must be one of {', '.join(names)}, got {name!r}.")
+    check_one_of("dtype", name, names)
     return names[name]

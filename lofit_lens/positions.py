@@ -17,7 +17,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from lofit_lens.edits.replaced import replaced
-from lofit_lens.errors import LofitLensError, UnsupportedError
+from lofit_lens.errors import LofitLensError, UnsupportedError, check_one_of
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -52,8 +52,7 @@ def check_scope(scope: str) -> TokenScope:
     Raises:
         LofitLensError: There is no such scope.
     """
-    if scope not in TOKEN_SCOPES:
-        raise LofitLensError(f"scope must be one of {', '.join(TOKEN_SCOPES)}, got {scope!r}.")
+    check_one_of("scope", scope, TOKEN_SCOPES)
     return cast(TokenScope, scope)
 
 
@@ -62,22 +61,18 @@ class PositionTracker:
 
     Attributes:
         mask: Positions to edit in this forward pass; None means all of them.
-        rank: Place of each token in its own text, as `set_prompt_lengths` said last.
+        prompt_lengths: What `set_prompt_lengths` said last.
+        rank: Place of each token in its own text, likewise.
     """
 
     def __init__(self, scope: TokenScope | Places, pad_token_id: int | None) -> None:
         self.mask: Bool[Tensor, "batch pos"] | None = None
         self._scope = scope
         self._pad_token_id = pad_token_id
-        self._prompt_lengths: Tensor | None = None
+        self.prompt_lengths: Tensor | None = None
         self.rank: Int[Tensor, "batch pos"] | None = None
         self._generating = False
         self._generation_prompts: Int[Tensor, " batch"] | None = None
-
-    @property
-    def prompt_lengths(self) -> Tensor | None:
-        """What `set_prompt_lengths` said last."""
-        return self._prompt_lengths
 
     def limit(self, after: Tensor, before: Tensor) -> Tensor:
         """`after` at the positions edited in this forward pass, `before` at all others.
@@ -103,7 +98,7 @@ class PositionTracker:
             rank: Place of each token of the next inputs in its own text, where these do not simply
                 follow one another; None works it out from the attention mask.
         """
-        self._prompt_lengths, self.rank = lengths, rank
+        self.prompt_lengths, self.rank = lengths, rank
 
     @contextmanager
     def generation(self) -> Iterator[None]:
@@ -122,8 +117,8 @@ class PositionTracker:
         assert isinstance(tokens, Tensor)
         batch, length = tokens.shape[:2]
         if self.rank is not None and not self._generating:
-            assert self._prompt_lengths is not None
-            self.mask = self._edited(self.rank, self._prompt_lengths.to(self.rank.device))
+            assert self.prompt_lengths is not None
+            self.mask = self._edited(self.rank, self.prompt_lengths.to(self.rank.device))
             return
         cache = kwargs.get("past_key_values")
         past = int(cache.get_seq_length()) if cache is not None else 0
@@ -155,7 +150,7 @@ class PositionTracker:
         last = lengths - 1
         if callable(self._scope):
             return self._scope(rank, last + 1)
-        teacher_forced = self._prompt_lengths is not None and not self._generating
+        teacher_forced = self.prompt_lengths is not None and not self._generating
         if self._scope == "last":
             return rank == last
         if self._scope == "iti_compat" and teacher_forced:
@@ -171,8 +166,8 @@ class PositionTracker:
             if self._generation_prompts is None:
                 self._generation_prompts = real.sum(-1)
             return self._generation_prompts
-        if self._prompt_lengths is not None:
-            return self._prompt_lengths
+        if self.prompt_lengths is not None:
+            return self.prompt_lengths
         return real[:, :past].sum(-1) if past else real.sum(-1)
 
     def _refuse_hidden_padding(self, tokens: Tensor) -> None:
@@ -197,9 +192,7 @@ def is_tracked(model: TransformerBridge) -> bool:
 
 
 @contextmanager
-def known_prompts(
-    model: TransformerBridge,
-) -> Iterator[Callable[..., None]]:
+def known_prompts(model: TransformerBridge) -> Iterator[Callable[..., None]]:
     """Tell every edit in force on a model where the prompts end, inside the context.
 
     Yields:

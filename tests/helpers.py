@@ -245,3 +245,14 @@ def type_checks_off() -> Iterator[None]:
         yield
     finally:
         config.update("jaxtyping_disable", False)
+
+
+def train(model: Any, task: Any, heads: Any, component: Any, config: Any, *, progress: bool) -> Any:
+    """The scale or the bias of some heads, trained alone."""
+    from lofit_lens.errors import TrainingStopped
+    from lofit_lens.training.loop import train_together
+
+    (found,) = train_together(model, task, [(heads, config)], component, progress=progress)
+    if isinstance(found, TrainingStopped):
+        raise found
+    return found

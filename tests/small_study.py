@@ -16,8 +16,8 @@ from lofit_lens.analysis.kinds.curves import CausalCurves
 from lofit_lens.analysis.kinds.lofit import LofitRun
 from lofit_lens.analysis.kinds.matrix import TransferMatrix
 from lofit_lens.analysis.kinds.sweep import Sweep
+from lofit_lens.analysis.reading.study import Study
 from lofit_lens.analysis.study.record import Cost, Record
-from lofit_lens.analysis.study.results import Study
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import Head, HeadSet
@@ -70,7 +70,8 @@ def matrix() -> TransferMatrix:
             kind = "own" if source == task else "random" if source == "random" else "other"
             for seed in SEEDS:
                 scored = evaluation(task, RATES[kind], rng)
-                runs.append(Record(source, task, seed, heads("truth", 7), scored))
+                name, drawn = f"heads of {source}", heads("truth", 7)
+                runs.append(Record(name, task, task, seed, scored, heads=drawn, source=source))
     untuned = {task: evaluation(task, RATES["zero-shot"], rng) for task in TASKS}
     return TransferMatrix(tuple(runs), untuned)
 
@@ -180,15 +181,17 @@ def study(path: Path = Path("a study & more")) -> Study:
     chosen = {task: {seed: heads(task, seed) for seed in SEEDS} for task in TASKS}
     return Study(
         path,
-        comparisons={"compared": comparison()},
-        matrices={"10% of heads": matrix()},
+        {
+            "comparisons": {"compared": comparison()},
+            "transfer matrices": {"10% of heads": matrix()},
+            "runs of both stages": {task: run(task) for task in TASKS},
+            "sweeps": {"run": Sweep("examples", {8: comparison(), 16: comparison()}, 12)},
+            "causal curves": {NASTY: curves()},
+            "head cards": {"run": cards()},
+        },
         scores={task: {seed: scores(task, seed) for seed in SEEDS} for task in TASKS},
         chosen=chosen,
         edits={task: edit(task) for task in TASKS},
-        runs={task: run(task) for task in TASKS},
-        sweeps={"run": Sweep("examples", {8: comparison(), 16: comparison()}, 12)},
-        curves={NASTY: curves()},
-        cards={"run": cards()},
         tables={"run": table()},
         provenance={
             "run": {

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import floor, memory, models, peers, placing, probes, report, run, texts
 from benchmarks.measuring import Check, Claim, Part, Result, Rival, measure
-from lofit_lens.analysis.published import FIGURE_3
+from lofit_lens.analysis.published import figure_3
 from tests.helpers import type_checks_off
 
 CPU = torch.device("cpu")
@@ -122,7 +122,9 @@ def test_the_floor_of_a_step_is_a_little_below_what_torch_counts(tmp_path: Path)
 def test_the_heads_of_a_7b_are_those_of_figure_3() -> None:
     config = SimpleNamespace(num_hidden_layers=32, num_attention_heads=32)
     counts = placing.as_in_figure_3(config).layer_counts()
-    assert {i: n for i, n in enumerate(counts) if n} == FIGURE_3["llama2-7b"]["truthfulqa"]
+    panel = figure_3().query("model == 'llama2-7b' and task == 'truthfulqa'")
+    printed = dict(zip(panel["layer"], panel["heads"], strict=True))
+    assert {i: n for i, n in enumerate(counts) if n} == printed
     config = SimpleNamespace(num_hidden_layers=40, num_attention_heads=40)
     assert placing.as_in_figure_3(config).layer_counts().sum() == 48
 

@@ -15,7 +15,7 @@ from lofit_lens import check_model
 from lofit_lens.analysis.cli.main import app
 from lofit_lens.checking.blank import shape_of, shape_of_loaded
 from lofit_lens.checking.memory import memory_needed, mlp_width
-from lofit_lens.checking.servers import SERVERS, families, servers_of
+from lofit_lens.checking.servers import READ, SERVERS, servers_of
 from lofit_lens.errors import LofitLensError, UnsupportedError
 from lofit_lens.export import export_checkpoint
 from lofit_lens.fast.trial import try_shortcuts
@@ -252,7 +252,7 @@ def test_a_length_beyond_the_context_is_refused(tiny_folder: Folder) -> None:
 
 def test_the_table_of_servers_in_the_docs_is_the_one_that_is_used() -> None:
     page = (ROOT / "docs" / "guide" / "keep-and-share.md").read_text(encoding="utf-8")
-    for family in families():
+    for family in READ:
         row = next(line for line in page.splitlines() if line.startswith(f"| `{family}`"))
         cells = [cell.strip() for cell in row.strip("|").split("|")][1:]
         assert cells == [str(servers_of(family)[server]) for server in SERVERS], family

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from lofit_lens.analysis.comparison.folder import load_comparison
 
+from lofit_lens.analysis.kinds.comparison import Comparison
 from tests.test_cli import fail, lofit_lens, succeed
 
 METHODS = "zero-shot,iti,repe-reading,repe-contrast,lofit,lora,random-heads"
@@ -40,7 +40,7 @@ def test_the_table_can_be_made_again_from_the_records_without_the_model(
     records = list((tmp_path / "out" / "records").glob("*.json.gz"))
     assert len(records) == 1 + 6 * 2
 
-    again = load_comparison(tmp_path / "out")
+    again = Comparison.load(tmp_path / "out")
     assert again.methods == tuple(METHODS.split(","))
     rebuilt = pd.DataFrame(printed["table"]).astype({"n": float})
     frame = again.frame().astype({"n": float})
@@ -62,10 +62,10 @@ def test_the_table_can_be_made_again_from_the_records_without_the_model(
     ):
         fail(*more, *odd, cwd=tmp_path)
     assert (tmp_path / "out" / "table.csv").read_bytes() == table
-    assert load_comparison(tmp_path / "out").seeds == (42, 43)
+    assert Comparison.load(tmp_path / "out").seeds == (42, 43)
     fewer = ["lofit" if a == more[more.index("--methods") + 1] else a for a in more]
     succeed(*fewer, "--resume", "--seed", 44, cwd=tmp_path)
-    assert load_comparison(tmp_path / "out").seeds == (44, 45)
+    assert Comparison.load(tmp_path / "out").seeds == (44, 45)
 
 
 def test_people_get_a_table_with_intervals_and_costs_and_a_legend(

@@ -13,11 +13,12 @@ from typing import Any
 import pandas as pd
 import pytest
 import typer
-from lofit_lens.analysis.transfer.folder import load_transfer, table_of
 from typer.testing import CliRunner, Result
 
 from lofit_lens.analysis.cli.transfer import transfer
 from lofit_lens.analysis.figures.transfer import transfer_heatmap
+from lofit_lens.analysis.kinds.matrix import TransferMatrix
+from lofit_lens.analysis.reporting.transfer import table_of
 from lofit_lens.errors import LofitLensError
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.selection import select_together
@@ -79,25 +80,27 @@ def test_the_folder_holds_scores_records_table_figure_and_marker(
 ) -> None:
     out, printed = made
     assert {path.name for path in out.iterdir()} == {
-        "transfer.json", "table.csv", "figure2.html", "plotly.min.js", "scores", "records"
+        "transfer.json", "table.csv", "figure2.html", "plotly.min.js", "scores", "records", "edits"
     }  # fmt: skip
     assert {Path(path).name for path in printed["paths"]} == {
         "transfer.json", "table.csv", "figure2.html"
     }  # fmt: skip
-    assert sorted(path.name for path in (out / "scores").iterdir()) == [
-        "cat-7.json", "cat-8.json", "dog-7.json", "dog-8.json"
-    ]  # fmt: skip
-    records = sorted(path.name for path in (out / "records").iterdir())
+    scores = sorted(path.name[:-18] for path in (out / "scores").glob("*.json"))
+    assert scores == ["cat-7", "cat-8", "dog-7", "dog-8"]
+    records = sorted(path.name.removesuffix(".json.gz") for path in (out / "records").iterdir())
     assert len(records) == 2 * 2 * (2 + 2) + 2
-    assert records[0] == "000-cat-on-cat-7.json.gz"
-    assert records[-2:] == ["zero-shot-000-cat.json.gz", "zero-shot-001-dog.json.gz"]
+    names = sorted(re.sub("-[0-9a-f]{12}$", "", name) for name in records)
+    assert names[:3] == ["heads-of-cat-on-cat-7", "heads-of-cat-on-cat-8", "heads-of-cat-on-dog-7"]
+    assert names[-4:-2] == ["random-heads-on-dog-8", "random-heads-on-dog-8-1"]
+    assert names[-2:] == ["zero-shot-on-cat-7", "zero-shot-on-dog-7"]
+    assert sorted(path.name for path in (out / "edits").iterdir()) == records[:-2]
     assert 'src="plotly.min.js"' in (out / "figure2.html").read_text(encoding="utf-8")
 
 
 def test_the_marker_tells_how_it_was_made(made: tuple[Path, dict[str, Any]]) -> None:
     out, printed = made
     marker = json.loads((out / "transfer.json").read_text(encoding="utf-8"))
-    assert marker["schema"] == 1
+    assert (marker["schema"], marker["kind"]) == (2, "transfer of heads")
     assert (marker["k"], marker["seeds"], marker["random_draws"]) == (2, [7, 8], 2)
     assert Path(marker["loaded"]["model"]).name == "llama"
     assert marker["loaded"]["dtype"] == "float32"
@@ -114,7 +117,7 @@ def test_the_matrix_and_its_figure_are_made_again_without_the_model(
     made: tuple[Path, dict[str, Any]],
 ) -> None:
     out, printed = made
-    matrix = load_transfer(out)
+    matrix = TransferMatrix.load(out)
     assert (matrix.tasks, matrix.seeds) == (("cat", "dog"), (7, 8))
     assert matrix.sources == ("cat", "dog", "random")
     table = pd.read_csv(out / "table.csv")
@@ -132,8 +135,8 @@ def test_the_matrix_and_its_figure_are_made_again_without_the_model(
     assert shown.layout.annotations[0].text == "<b>llama</b>"
     for run in matrix.runs:
         if run.source != "random":
-            scores = HeadScores.load(out / "scores" / f"{run.source}-{run.seed}.json")
-            assert run.heads == scores.top(k=2)
+            (scores,) = (out / "scores").glob(f"{run.source}-{run.seed}-*.json")
+            assert run.heads == HeadScores.load(scores).top(k=2)
         assert run.config is not None and run.config["seed"] == run.seed
 
 
@@ -148,7 +151,7 @@ def test_a_finished_folder_is_replaced_only_when_asked(
     assert (out / "table.csv").read_bytes() == table
     done = invoke(*request_of, "--seeds", 1, "--random-draws", 1, "--out", out, "--overwrite")
     assert done.exit_code == 0, done.output
-    assert load_transfer(out).seeds == (7,)
+    assert TransferMatrix.load(out).seeds == (7,)
     assert len(list((out / "records").iterdir())) == 2 * 3 + 2
     for part in ("heads from", "random", "zero-shot", "Holm-corrected", "figure2.html"):
         assert part in done.stdout
@@ -156,10 +159,11 @@ def test_a_finished_folder_is_replaced_only_when_asked(
 
 def test_an_unfinished_or_foreign_folder_is_not_read(tmp_path: Path) -> None:
     with pytest.raises(LofitLensError, match="No transfer of heads at"):
-        load_transfer(tmp_path)
-    (tmp_path / "transfer.json").write_text('{"schema": 1}', encoding="utf-8")
-    with pytest.raises(LofitLensError, match="was not finished"):
-        load_transfer(tmp_path)
+        TransferMatrix.load(tmp_path)
+    for schema in (1, 2):  # 1 is that of earlier versions
+        (tmp_path / "transfer.json").write_text(f'{{"schema": {schema}}}', encoding="utf-8")
+        with pytest.raises(LofitLensError, match="was not finished"):
+            TransferMatrix.load(tmp_path)
 
 
 def test_wrong_requests_are_told_and_leave_no_folder(
@@ -180,29 +184,31 @@ def test_an_interrupted_matrix_is_gone_on_with_and_grows(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole, out, made_again = load_transfer(made[0]), tmp_path / "out", Counter[str]()
+    whole, out, made_again = TransferMatrix.load(made[0]), tmp_path / "out", Counter[str]()
     fail_after(monkeypatch, made_again, "tune_together", 5)
     stopped = invoke(*request_of, "--together", 5, "--out", out)
     assert isinstance(stopped.exception, KeyboardInterrupt) or stopped.exit_code == 130
-    assert len(list((out / "scores").iterdir())) == 4
-    assert len(list((out / "records").glob("zero-shot-*"))) == 2
+    assert len(list((out / "scores").glob("*.json"))) == 4
+    kept = [path.name for path in (out / "records").iterdir()]
+    assert sum(not name.startswith("zero-shot-") for name in kept) == 5
+    assert any(name.startswith("zero-shot-on-cat-") for name in kept)
     with pytest.raises(LofitLensError, match="--resume"):
-        load_transfer(out)
+        TransferMatrix.load(out)
 
     made_again.clear()
     fail_after(monkeypatch, made_again, "tune_together", 100)
     done = invoke(*request_of, "--out", out, "--resume")
     assert done.exit_code == 0, done.output
     assert made_again == {"tune_together": 16 - 5}
-    pd.testing.assert_frame_equal(load_transfer(out).frame(), whole.frame())
+    pd.testing.assert_frame_equal(TransferMatrix.load(out).frame(), whole.frame())
 
     made_again.clear()
     done = invoke(*request_of, "--seeds", 3, "--random-draws", 3, "--out", out, "--resume")
     assert done.exit_code == 0, done.output
     assert made_again == {"tune_together": 2 * 3 * 5 - 16, "select_together": 2}
-    assert load_transfer(out).seeds == (7, 8, 9)
+    assert TransferMatrix.load(out).seeds == (7, 8, 9)
     table = pd.read_csv(out / "table.csv")["value"].tolist()
-    assert table == pytest.approx(load_transfer(out).frame(zero_shot=True)["value"].tolist())
+    assert table == pytest.approx(TransferMatrix.load(out).frame(zero_shot=True)["value"].tolist())
 
 
 def fail_after(
@@ -219,24 +225,23 @@ def fail_after(
             counts[stage.__name__] += len(runs)
             return stage(model, task, runs, **options)
 
-        monkeypatch.setattr(f"lofit_lens.analysis.transfer.stages.{stage.__name__}", counted)
+        monkeypatch.setattr(f"lofit_lens.analysis.methods.steps.{stage.__name__}", counted)
 
 
 def test_a_matrix_saved_from_python_is_not_gone_on_with(
     made: tuple[Path, dict[str, Any]], request_of: tuple[object, ...], tmp_path: Path
 ) -> None:
-    saved = load_transfer(made[0]).save(tmp_path / "saved")
-    assert "made with other loaded, " in refused(*request_of, "--out", saved, "--resume")
+    saved = TransferMatrix.load(made[0]).save(tmp_path / "saved")
+    assert "made with other " in refused(*request_of, "--out", saved, "--resume")
 
 
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
-        (("--k", 3), "k"),
-        (("--seeds", 1), "seeds"),
-        (("--random-draws", 1), "random_draws"),
-        (("--tuning-lr", 0.5), "tuning"),
-        (("--l1", 0.5), "selection"),
+        (("--k", 3), "recipe.k"),
+        (("--tuning-lr", 0.5), "recipe.tuning.learning_rate"),
+        (("--l1", 0.5), "recipe.ranked_by.l1"),
+        (("--heads", "probes"), "recipe.heads, recipe.ranked_by"),
     ],
 )
 def test_another_request_is_not_gone_on_with(
@@ -248,20 +253,40 @@ def test_another_request_is_not_gone_on_with(
     out, _ = made
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     told = refused(*request_of, *changes, "--out", out, "--resume")
-    assert re.search(f"made with other {what} ", told), told
+    assert f"seed 7, was made with other {what}." in told
     assert "one of them" in refused(*request_of, "--out", out, "--resume", "--overwrite")
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
-def test_tasks_whose_files_would_have_the_same_name_are_refused(
+def test_fewer_seeds_and_draws_need_no_work_and_the_rest_stays(
+    made: tuple[Path, dict[str, Any]],
+    request_of: tuple[object, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = Path(shutil.copytree(made[0], tmp_path / "out"))
+    before = sorted((out / "records").iterdir())
+    counts = Counter[str]()
+    fail_after(monkeypatch, counts, "tune_together", 0)
+    done = invoke(*request_of, "--seeds", 1, "--random-draws", 1, "--out", out, "--resume")
+    assert done.exit_code == 0, done.output
+    assert not counts and sorted((out / "records").iterdir()) == before
+    less = TransferMatrix.load(out)
+    assert (less.seeds, len(less.runs)) == ((7,), 2 * 3)
+
+
+def test_tasks_whose_names_are_alike_in_files_have_files_of_their_own(
     request_of: tuple[object, ...], tmp_path: Path
 ) -> None:
     both = [write_pairs(tmp_path / f"{name}.jsonl", "cow") for name in ("the cow", "the-cow")]
-    told = refused(
-        *request_of[:2], "--task", both[0], "--task", both[1], "--k", 2, "--out", tmp_path / "out"
+    out = tmp_path / "out"
+    done = invoke(
+        *request_of[:2], "--task", both[0], "--task", both[1], "--k", 2, "--epochs", 1, "--out", out
     )
-    assert "files of the cow and the-cow would have the same names" in told
-    assert not (tmp_path / "out").exists()
+    assert done.exit_code == 0, done.output
+    assert len(list((out / "scores").glob("the-cow-42-*.json"))) == 2
+    assert TransferMatrix.load(out).tasks == ("the cow", "the-cow")
+    assert len(list((out / "records").iterdir())) == len(TransferMatrix.load(out).runs) + 2 == 8
 
 
 @pytest.mark.real

@@ -234,9 +234,9 @@ def test_iti_compat_is_refused_where_answers_are_too_short_for_it(
     before = evaluate(model, task, progress=False)
     after = evaluate(model, task, shift(model, 3.0).with_scope("iti_compat"), progress=False)
     with pytest.raises(ScoringError, match="iti_compat"):
-        check_effect(before, after, kl=1.0)
+        check_effect(task.scoring, before, after, kl=1.0)
     after = evaluate(model, task, shift(model, 3.0).with_scope("after_prompt"), progress=False)
-    check_effect(before, after, kl=1.0)
+    check_effect(task.scoring, before, after, kl=1.0)
 
 
 def test_iti_compat_and_all_both_move_multiple_choice_and_differ(

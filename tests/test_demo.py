@@ -6,24 +6,26 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
 import torch
-from lofit_lens.analysis.demo.workers import Job, job_runner
-from lofit_lens.analysis.transfer.stages import tune_and_score
 from typer.testing import CliRunner
 
 from lofit_lens.analysis.cli.main import app
-from lofit_lens.analysis.kinds.demo import QUICK, WHOLE, Demo, Sample
-from lofit_lens.analysis.kinds.matrix import TransferMatrix
-from lofit_lens.analysis.reporting.demo import open_demo
-from lofit_lens.analysis.study.record import Record
+from lofit_lens.analysis.kinds.demo import KIND, QUICK, WHOLE, Demo, Sample
+from lofit_lens.analysis.methods.recipes import OnHeads
+from lofit_lens.analysis.methods.settings import Settings
+from lofit_lens.analysis.reading.open import open_study
+from lofit_lens.analysis.reporting.demo import settings_of
+from lofit_lens.analysis.study.bench import Bench
+from lofit_lens.analysis.study.cell import Cell
+from lofit_lens.analysis.study.run import run_cells, run_steps
+from lofit_lens.analysis.study.step import Step
+from lofit_lens.analysis.study.store import Store
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.embedded.settings import TUNING
 from lofit_lens.errors import LofitLensError, TrainingStopped
@@ -101,7 +103,7 @@ def test_the_table_can_be_made_again_from_the_records_of_the_runs(
     quick: tuple[Path, dict[str, Any]],
 ) -> None:
     out, printed = quick
-    loaded = TransferMatrix.load(out / "records" / "runs" / "0.1")
+    loaded = open_study(out).matrices["10% of heads"]
     assert len(loaded.runs) == 3 * 4
     transfer = pd.DataFrame(printed["transfer"]["0.1"]).fillna(float("nan"))
     for name in ("value", "low", "high", "p_holm"):
@@ -155,15 +157,15 @@ def test_a_folder_that_does_not_hold_a_demo_is_never_touched(tmp_path: Path) -> 
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "mine.json.gz").write_text("x", encoding="utf-8")
     with pytest.raises(LofitLensError, match="does not hold a demo"):
-        open_demo(tmp_path, QUICK, overwrite=True)
+        Store(tmp_path, KIND, overwrite=True)
     assert (tmp_path / "runs" / "mine.json.gz").is_file()
 
 
 def test_overwriting_removes_an_earlier_demo_and_nothing_else(tmp_path: Path) -> None:
-    open_demo(tmp_path / "demo", QUICK, overwrite=False)
+    Store(tmp_path / "demo", KIND).tell(**settings_of(QUICK))
     for name in ("table.csv", "figure2-10percent.html", "figure-of-mine.html"):
         (tmp_path / "demo" / name).write_text("x", encoding="utf-8")
-    open_demo(tmp_path / "demo", WHOLE, overwrite=True)
+    Store(tmp_path / "demo", KIND, overwrite=True).tell(**settings_of(WHOLE))
     left = {path.name for path in (tmp_path / "demo").iterdir()}
     assert left == {"demo.json", "figure-of-mine.html"}
     record = json.loads((tmp_path / "demo" / "demo.json").read_text(encoding="utf-8"))
@@ -174,29 +176,49 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "out"
     file.write_text("x", encoding="utf-8")
     with pytest.raises(LofitLensError, match="is a file"):
-        open_demo(file, QUICK, overwrite=True)
+        Store(file, KIND, overwrite=True)
 
 
-def tuning_jobs(model: TransformerBridge) -> list[Job[Record]]:
-    """Two jobs of two short runs on the embedded model."""
+def tuning_cells(model: TransformerBridge) -> list[Cell]:
+    """Four short runs on the embedded model, two of which are one job."""
     task = embedded("kinship")
     task = replace(task, train=task.train[:8], test=task.test[:8])
     heads = HeadSet([(1, 0), (2, 1)], n_layers=model.cfg.n_layers, n_heads=model.cfg.n_heads)
-    tuning = replace(TUNING, epochs=1)
-    return [
-        partial(tune_and_score, steps=[("a", task, seed, heads) for seed in seeds], tuning=tuning)
-        for seeds in ((1, 2), (3, 4))
-    ]
+    settings = Settings(k=2, tuning=replace(TUNING, epochs=1))
+    recipe = OnHeads(heads="lofit", does="bias", settings=settings, given=heads)
+    return [Cell("a", task, recipe, seed) for seed in (1, 2, 3, 4)]
 
 
-def stopping(model: TransformerBridge, edit: HeadIntervention) -> Iterator[str]:
-    yield "before"
-    raise TrainingStopped("The loss is nan.", edit)
+@dataclass(frozen=True)
+class Says(Step[str]):
+    """A step of its own for each word."""
+
+    word: str
+
+    @property
+    def name(self) -> str:
+        return self.word
+
+    def depends(self) -> Any:
+        return self.word
+
+    def run(self, bench: Bench, *given: Any) -> str:
+        return self.word
 
 
-def killed(model: TransformerBridge) -> Iterator[str]:
-    yield "never told"
-    os.kill(os.getpid(), signal.SIGKILL)
+@dataclass(frozen=True, eq=False)
+class Stops(Says):
+    edit: HeadIntervention | None = None
+
+    def run(self, bench: Bench, *given: Any) -> str:
+        assert self.edit is not None
+        raise TrainingStopped("The loss is nan.", self.edit)
+
+
+class IsKilled(Says):
+    def run(self, bench: Bench, *given: Any) -> str:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return self.word
 
 
 def refuse(*args: object) -> None:
@@ -211,19 +233,19 @@ def test_workers_give_what_one_process_gives_without_a_socket(
     for name in ("connect", "connect_ex"):
         monkeypatch.setattr(socket.socket, name, refuse)
     model = load_model("embedded", device="cpu", dtype="float32")
-    jobs = tuning_jobs(model)
     edits: list[dict[int, torch.Tensor]] = []
     for workers in (1, 2):
-        seeds: dict[int, list[int]] = {0: [], 1: []}
         edits.append({})
-        with job_runner(model, workers) as run_jobs:
-            for place, run in run_jobs(jobs):
-                seeds[place].append(run.seed)
-                assert run.edit is not None and run.edit.bias is not None
-                edits[-1][run.seed] = run.edit.bias
-        assert seeds == {0: [1, 2], 1: [3, 4]}
+        records = run_cells(
+            Bench(model, ()), tuning_cells(model), Store(), together=2, workers=workers,
+            keep_edits=True, progress=False,
+        )  # fmt: skip
+        for record in records:
+            assert isinstance(record.edit, HeadIntervention) and record.edit.bias is not None
+            edits[-1][record.seed] = record.edit.bias
     here, there = edits
-    assert all(torch.equal(here[seed], there[seed]) for seed in (1, 2, 3, 4))
+    assert list(here) == list(there) == [1, 2, 3, 4]
+    assert all(torch.equal(here[seed], there[seed]) for seed in here)
     assert not torch.equal(here[1], here[2])
 
 
@@ -234,13 +256,12 @@ def test_training_that_stops_in_a_worker_is_told_as_here_after_what_came_before(
     model = load_model("embedded", device="cpu", dtype="float32")
     heads = HeadSet([(1, 0)], n_layers=model.cfg.n_layers, n_heads=model.cfg.n_heads)
     edit = HeadIntervention(heads, bias=torch.randn(1, model.cfg.d_head))
-    seen = []
-    with (
-        pytest.raises(TrainingStopped, match="The loss is nan") as stopped,
-        job_runner(model, workers) as run_jobs,
-    ):
-        for _, result in run_jobs([partial(stopping, edit=edit)]):
-            seen.append(result)
+    seen: list[str] = []
+    with pytest.raises(TrainingStopped, match="The loss is nan") as stopped:
+        run_steps(
+            Bench(model, ()), [Says("before"), Stops("stops", edit)], Store(), workers=workers,
+            on_done=lambda _, word: seen.append(word), progress=False,
+        )  # fmt: skip
     assert seen == ["before"]
     learned = stopped.value.learned
     assert isinstance(learned, HeadIntervention) and learned.bias is not None
@@ -249,8 +270,5 @@ def test_training_that_stops_in_a_worker_is_told_as_here_after_what_came_before(
 
 def test_a_worker_that_is_killed_is_told_with_what_to_do() -> None:
     model = load_model("embedded", device="cpu", dtype="float32")
-    with (
-        pytest.raises(LofitLensError, match="lack of memory"),
-        job_runner(model, 2) as run_jobs,
-    ):
-        list(run_jobs([killed]))
+    with pytest.raises(LofitLensError, match="lack of memory"):
+        run_steps(Bench(model, ()), [IsKilled("never told")], Store(), workers=2, progress=False)

@@ -18,7 +18,6 @@ from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFas
 from lofit_lens.embedded import train as recipe_module
 from lofit_lens.embedded.corpus import documents
 from lofit_lens.embedded.gates import LATENT, NEUTRAL, ORACLE, WITH_CUE, Readings, constant_shift
-from lofit_lens.embedded.tokenizer import learn_tokenizer
 from lofit_lens.embedded.train import (
     LOG_FILE,
     Recipe,
@@ -26,6 +25,7 @@ from lofit_lens.embedded.train import (
     _encode,
     _new_model,
     _weighted_loss,
+    learn_tokenizer,
     main,
     train,
 )

@@ -7,6 +7,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 import pytest
 from plotly.subplots import make_subplots
@@ -23,6 +24,16 @@ POINTS = 72 / 96
 
 def drawn(name: str) -> Any:
     return published_figures([name])[name]
+
+
+def curves(
+    frame: pd.DataFrame, keys: list[str], *, x: str, y: str = "value"
+) -> dict[tuple[str, str], dict[int, float]]:
+    """The numbers of y by x, for each curve or panel."""
+    found: dict[Any, dict[int, float]] = {}
+    for row in frame.to_dict("records"):
+        found.setdefault(tuple(row[key] for key in keys), {})[row[x]] = row[y]
+    return found
 
 
 def panel_of(figure: Any, trace: Any) -> tuple[str, str]:
@@ -55,10 +66,8 @@ def test_figure_2_shows_every_published_cell_and_mark() -> None:
             model, _ = panel_of(figure, trace)
             found |= {(model, row, column): text for row, column, text, _ in cells(trace)}
     assert found == {
-        (model, source, task): cell
-        for model, sources in paper.FIGURE_2.items()
-        for source, row in sources.items()
-        for task, cell in zip(paper.TASKS, row, strict=True)
+        (row.model, row.source, row.task): f"{row.value}{row.mark}"
+        for row in paper.figure_2().itertuples()
     }
     assert len(found) == 3 * 4 * 3
 
@@ -67,11 +76,11 @@ def test_figure_2_has_the_accuracy_relative_to_own_heads_behind_its_switch() -> 
     figure = drawn("paper-figure2")
     hidden = [trace for trace in figure.data if trace.visible is False]
     assert len(hidden) == 3
+    printed = paper.figure_2().set_index(["model", "source", "task"])["value"]
     for trace in hidden:
-        sources = paper.FIGURE_2[panel_of(figure, trace)[0]]
+        model = panel_of(figure, trace)[0]
         for source, task, _, number in cells(trace):
-            place = paper.TASKS.index(task)
-            own, value = (float(sources[s][place].rstrip("*+")) for s in (task, source))
+            own, value = (printed[model, s, task] for s in (task, source))
             assert number == pytest.approx(100 * value / own)
 
 
@@ -83,11 +92,7 @@ def test_the_bars_of_figure_3_sum_to_the_number_of_heads_in_all_nine_panels() ->
             model, task = panel_of(figure, trace)
             counts = zip(trace.x, trace.y, strict=True)
             found[model, task] = {int(layer): int(n) for layer, n in counts if n}
-    assert found == {
-        (model, task): dict(layers)
-        for model, panels in paper.FIGURE_3.items()
-        for task, layers in panels.items()
-    }
+    assert found == curves(paper.figure_3(), ["model", "task"], x="layer", y="heads")
     sums = {panel: sum(layers.values()) for panel, layers in found.items()}
     known = {"gemma-7b": 16, "llama2-7b": 32, "llama2-13b": 48}
     assert sums == {(model, task): known[model] for model, task in product(known, paper.TASKS)}
@@ -96,22 +101,8 @@ def test_the_bars_of_figure_3_sum_to_the_number_of_heads_in_all_nine_panels() ->
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        (
-            "paper-figure4",
-            {
-                (task, method): {n: row[i] for n, row in curve.items()}
-                for task, curve in paper.FIGURE_4.items()
-                for i, method in enumerate(("LoRA", "RED", "LoFiT"))
-            },
-        ),
-        (
-            "paper-figure5",
-            {
-                (task, model): dict(zip(paper.FIGURE_5_SHARES, values, strict=True))
-                for model, curves in paper.FIGURE_5.items()
-                for task, values in curves.items()
-            },
-        ),
+        ("paper-figure4", curves(paper.figure_4(), ["task", "method"], x="examples")),
+        ("paper-figure5", curves(paper.figure_5(), ["task", "model"], x="percent")),
     ],
 )
 def test_figures_4_and_5_have_a_line_for_every_published_curve(
@@ -136,18 +127,17 @@ def test_figure_6_shows_every_published_pair() -> None:
                 found[model, column, first, second] = number
                 assert text == f"{number:.2f}"
     assert found == {
-        (model, titles[measure], first, second): value
-        for model, measures in paper.FIGURE_6.items()
-        for measure, values in measures.items()
-        for (first, second), value in zip(paper.FIGURE_6_PAIRS, values, strict=True)
+        (row.model, titles[str(row.measure)], row.first, row.second): row.value
+        for row in paper.figure_6().itertuples()
     }
 
 
 def test_table_2_has_a_dot_for_every_published_number() -> None:
+    table = paper.table_2()
     for model in paper.MODELS:
         figure = drawn(f"paper-table2-{model}")
         found = sorted(round(float(x), 1) for t in figure.data if t.mode != "lines" for x in t.x)
-        assert found == sorted(v for row in paper.TABLE_2[model].values() for v in row)
+        assert found == sorted(table.loc[table["model"] == model, "value"])
 
 
 def test_a_figure_that_the_paper_does_not_have_is_told_with_those_it_has() -> None:

@@ -44,25 +44,23 @@ def captions(figure: Any) -> str:
 
 def test_every_published_cell_and_mark_is_shown_in_both_views() -> None:
     facets = views(transfer_heatmap(paper()))
-    models = list(published.FIGURE_2)
-    cells = 0
-    for model, relative, absolute in zip(models, facets["relative"], facets["score"], strict=True):
-        for source, row in published.FIGURE_2[model].items():
-            for task, cell in zip(published.TASKS, row, strict=True):
-                number, mark = cell.rstrip("*+"), cell.lstrip("0123456789.")
-                own = float(published.FIGURE_2[model][task][published.TASKS.index(task)])
-                assert texts(absolute)[source, task] == cell
-                share = f"{100 * float(number) / own:.1f}{mark}"
-                assert texts(relative)[source, task] == share
-                cells += 1
-    assert cells == 36
+    printed = published.figure_2()
+    assert len(printed) == 36
+    values = printed.set_index(["model", "source", "task"])["value"]
+    for model, relative, absolute in zip(
+        published.MODELS, facets["relative"], facets["score"], strict=True
+    ):
+        for row in printed[printed["model"] == model].itertuples():
+            assert texts(absolute)[row.source, row.task] == f"{row.value}{row.mark}"
+            share = 100 * row.value / values[model, row.task, row.task]
+            assert texts(relative)[row.source, row.task] == f"{share:.1f}{row.mark}"
     assert sum(text.endswith(("*", "+")) for f in facets["score"] for text in texts(f).values())
 
 
 def test_models_are_facets_beside_each_other_with_one_colour_axis_a_view() -> None:
     figure: Any = transfer_heatmap(paper())
     titles = [note.text for note in figure.layout.annotations]
-    assert titles == [f"<b>{model}</b>" for model in published.FIGURE_2]
+    assert titles == [f"<b>{model}</b>" for model in published.MODELS]
     for view, axis in (("relative", "coloraxis"), ("score", "coloraxis2")):
         assert [trace.coloraxis for trace in views(figure)[view]] == [axis] * 3
         assert [trace.xaxis for trace in views(figure)[view]] == ["x", "x2", "x3"]

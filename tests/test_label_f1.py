@@ -206,7 +206,7 @@ class FirstWord(ExactMatch):
 def test_a_new_scoring_is_a_class_and_a_row(
     tmp_path: Path, llama: TransformerBridge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lofit_lens.tasks.scoring.SCORINGS", {**SCORINGS, "first-word": FirstWord})
+    monkeypatch.setattr("lofit_lens.tasks.kinds.SCORINGS", {**SCORINGS, "first-word": FirstWord})
     path = tmp_path / "own.csv"
     path.write_text("q,a\n" + "".join(f"q{i},a{i}\n" for i in range(20)), encoding="utf-8")
     task = from_file(path, prompt="{q}", answer="a", scoring="first-word", max_new_tokens=3)

@@ -31,7 +31,7 @@ from lofit_lens.tasks import (
     truthfulqa,
 )
 from lofit_lens.training import TuningConfig
-from lofit_lens.training.loop import train
+from tests.helpers import train
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

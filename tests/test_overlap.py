@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -96,8 +96,13 @@ def test_the_layer_distance_is_scipys_on_the_layers_and_on_their_histogram(seed:
 
 def test_the_papers_distances_between_tasks_follow_from_its_counts_by_layer() -> None:
     shapes = {"gemma-7b": (28, 16), "llama2-7b": (32, 32), "llama2-13b": (40, 40)}
-    for model, panels in published.FIGURE_3.items():
-        heads = {task: in_layers(dict(n), *shapes[model]) for task, n in panels.items()}
+    counts = published.figure_3()
+    for model, shape in shapes.items():
+        panels = counts[counts["model"] == model].groupby("task", sort=False)
+        heads = {
+            str(task): in_layers(dict(zip(panel["layer"], panel["heads"], strict=True)), *shape)
+            for task, panel in panels
+        }
         frame = head_overlap(heads).frame()
         printed = published.figure_6()
         for first, second in combinations(published.TASKS, 2):
@@ -157,18 +162,17 @@ def test_the_figure_is_a_triangle_with_random_heads_as_its_last_row() -> None:
 
 
 def test_figure_6_of_the_paper_is_drawn_by_the_same_function() -> None:
-    figure: Any = pair_maps(published.figure_6(), title="of the paper")
-    assert len(figure.data) == 3 * 2
-    for place, model in enumerate(published.MODELS):
-        for trace, measure in zip(
-            figure.data[2 * place :], published.FIGURE_6[model], strict=False
-        ):
-            values = published.FIGURE_6[model][measure]
-            for (first, second), value in zip(published.FIGURE_6_PAIRS, values, strict=True):
-                cell = list(trace.y).index(second), list(trace.x).index(first)
-                assert trace.z[cell] == value
-                assert trace.text[cell] == f"{value:.2f}"
-            assert np.isnan(trace.z).sum() == 3
+    printed = published.figure_6()
+    figure: Any = pair_maps(printed, title="of the paper")
+    traces = dict(
+        zip(product(published.MODELS, ("overlap", "layer distance")), figure.data, strict=True)
+    )
+    for row in printed.itertuples():
+        trace = traces[str(row.model), str(row.measure)]
+        cell = list(trace.y).index(row.second), list(trace.x).index(row.first)
+        assert trace.z[cell] == row.value
+        assert trace.text[cell] == f"{row.value:.2f}"
+    assert all(np.isnan(trace.z).sum() == 3 for trace in figure.data)
 
 
 def test_an_overlap_is_shown_by_task_and_measure() -> None:

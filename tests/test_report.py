@@ -19,21 +19,19 @@ from typer.testing import CliRunner
 
 from lofit_lens.analysis.cli.report import report as report_command
 from lofit_lens.analysis.figures.files import write_figure
+from lofit_lens.analysis.inside.explorer.cards import HeadCards
 from lofit_lens.analysis.kinds.comparison import Comparison
-from lofit_lens.analysis.reporting.findings import (
-    ONE_SEED,
-    findings,
-    of_comparison,
-    of_matrix,
-    of_run,
-)
+from lofit_lens.analysis.kinds.comparison_row import sentences as of_comparison
+from lofit_lens.analysis.kinds.lofit_row import lofit_table
+from lofit_lens.analysis.kinds.lofit_row import sentence as of_run
+from lofit_lens.analysis.kinds.transfer_row import sentences as of_matrix
+from lofit_lens.analysis.reading.study import Study
 from lofit_lens.analysis.reporting.heads import Explorer
 from lofit_lens.analysis.reporting.markup import flat, in_line, number
+from lofit_lens.analysis.reporting.origins import ONE_SEED, findings
 from lofit_lens.analysis.reporting.page import page, report
-from lofit_lens.analysis.reporting.sections import by_task
+from lofit_lens.analysis.reporting.run_tables import by_task
 from lofit_lens.analysis.reporting.study_cards import cards_of, chosen_by
-from lofit_lens.analysis.study.lofit_table import lofit_table
-from lofit_lens.analysis.study.results import Study
 from lofit_lens.errors import LofitLensError
 from lofit_lens.grid import HeadGrid
 from lofit_lens.heads import Head
@@ -97,6 +95,10 @@ class Page(HTMLParser):
         )
 
 
+def with_cards(found: dict[str, HeadCards]) -> Study:
+    return replace(study(), results={**study().results, "head cards": found})
+
+
 @pytest.fixture(scope="module")
 def whole() -> Page:
     return Page(page(study()))
@@ -113,7 +115,9 @@ def test_a_section_is_there_only_if_the_study_has_something_for_it() -> None:
         Path("small"), scores={"truth": {7: scores("truth", 7)}}, provenance={"small": {}}
     )
     assert Page(page(small)).sections() == ("summary", "heads", "provenance", "reproduce")
-    compared = Study(Path("c"), comparisons={"c": comparison()}, provenance={"c": {"kind": "x"}})
+    compared = Study(
+        Path("c"), {"comparisons": {"c": comparison()}}, provenance={"c": {"kind": "x"}}
+    )
     found = Page(page(compared)).sections()
     assert found == ("summary", "scores", "costs", "provenance", "reproduce")
 
@@ -236,24 +240,28 @@ def test_a_run_is_told_before_and_after() -> None:
 
 
 def test_one_seed_is_told() -> None:
-    one = Study(Path("one"), comparisons={"one": comparison((7,))})
+    one = Study(Path("one"), {"comparisons": {"one": comparison((7,))}})
     assert findings(one)[-1] == ONE_SEED
     assert ONE_SEED not in findings(study())
 
 
 def test_one_seed_of_a_run_is_told_and_a_score_below_its_floor() -> None:
     ran = run("truth")
-    one = Study(Path("o"), runs={"truth": ran}, chosen={"truth": {7: heads("truth", 7)}})
+    results = {"runs of both stages": {"truth": ran}}
+    one = Study(Path("o"), results, chosen={"truth": {7: heads("truth", 7)}})
     assert findings(one)[-1] == ONE_SEED
     assert "floor" not in " ".join(findings(one))
     below = replace(ran, tuned=replace(ran.tuned, floors={"always A": 0.99}))
-    assert "It is not above the floor of 99.0%." in findings(replace(one, runs={"truth": below}))[0]
+    low = {"runs of both stages": {"truth": below}}
+    assert "It is not above the floor of 99.0%." in findings(replace(one, results=low))[0]
 
 
 def test_a_run_has_its_floors_and_no_tests_it_was_not_given() -> None:
     table = lofit_table(run("truth"))
     assert table["method"].tolist() == ["floor: chance", "zero-shot", "LoFiT"]
-    told = page(Study(Path("o"), runs={"truth": run("truth")}, tables={"o": table}))
+    told = page(
+        Study(Path("o"), {"runs of both stages": {"truth": run("truth")}}, tables={"o": table})
+    )
     assert "Row by row" in told and "With tests" not in told and "zero_shot" not in told
 
 
@@ -277,7 +285,7 @@ def test_heads_chosen_by_several_tasks_and_seeds() -> None:
 
 
 def test_without_cards_scores_and_edits_make_them() -> None:
-    ((name, found),) = cards_of(replace(study(), cards={})).items()
+    ((name, found),) = cards_of(with_cards({})).items()
     assert name == "model, 3 layers x 4 heads"
     expected = cards()
     assert found.scores == expected.scores
@@ -314,14 +322,14 @@ def test_a_large_model_has_a_page_of_bearable_size() -> None:
     explorer = Explorer(1, found, {})
     assert len(explorer.heads) == 160
     assert {40 * head.layer + head.head for head, _ in explorer.looking} == best
-    text = page(Study(Path("large"), cards={"run": found}))
+    text = page(Study(Path("large"), {"head cards": {"run": found}}))
     assert len(text.encode()) < 9e6
     assert text.count("Its attention is left out") == 160 - 16
     assert text.count('<table class="ll-attention"') == 2 * 16
 
 
 def test_cards_of_a_second_model_have_ids_of_their_own() -> None:
-    two = replace(study(), cards={"a": cards(), "b": cards()})
+    two = with_cards({"a": cards(), "b": cards()})
     shown = Page(page(two))
     ids = shown.all("id")
     assert "a: tiny, 3 layers x 4 heads" in shown.text

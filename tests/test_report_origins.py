@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from lofit_lens.analysis.reading.study import Study
 from lofit_lens.analysis.reporting.origins import model_of
 from lofit_lens.analysis.reporting.page import page
-from lofit_lens.analysis.study.results import Study
 from tests.small_study import study
 from tests.test_report import Page
 

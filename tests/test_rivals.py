@@ -27,7 +27,6 @@ from lofit_lens.scoring.generation import generate_greedily
 from lofit_lens.scoring.logprobs import answer_logprobs
 from lofit_lens.tokens import Encoder
 from lofit_lens.training import TrainingConfig
-from lofit_lens.training.loop import train
 from tests.helpers import (
     D_MODEL,
     FAMILIES,
@@ -37,6 +36,7 @@ from tests.helpers import (
     draw_tokens,
     load_plain,
     plain_projections,
+    train,
 )
 from tests.test_training import OBJECTIVES, PlainLoop, colour_task, every_head
 

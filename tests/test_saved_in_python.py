@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from lofit_lens.analysis.comparison.folder import load_comparison
-from lofit_lens.analysis.transfer.folder import load_transfer, write_records
 from pandas.testing import assert_frame_equal
 from typer.testing import CliRunner
 
@@ -22,10 +20,11 @@ from lofit_lens.analysis.kinds.curves import CURVES, CausalCurves, Curve
 from lofit_lens.analysis.kinds.lofit import lofit
 from lofit_lens.analysis.kinds.matrix import TransferMatrix
 from lofit_lens.analysis.kinds.sweep import Sweep
-from lofit_lens.analysis.study.open import open_study
+from lofit_lens.analysis.reading.open import open_study
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
 from lofit_lens.training import SelectionConfig, TuningConfig
+from tests import earlier_folders
 from tests.test_comparison import whole
 from tests.test_training import colour_task
 from tests.test_transfer import matrix
@@ -52,9 +51,9 @@ def test_a_comparison(tmp_path: Path) -> None:
     result = replace(whole(), base="iti")
     saved = result.save(tmp_path / "saved")
     assert "repe" in reported(saved)
-    for loaded in (load_comparison(saved), Comparison.load(saved)):
-        assert loaded.base == "iti"
-        assert_frame_equal(loaded.frame(), result.frame())
+    loaded = Comparison.load(saved)
+    assert loaded.base == "iti"
+    assert_frame_equal(loaded.frame(), result.frame())
     assert result.save(saved) == saved
 
 
@@ -62,20 +61,23 @@ def test_a_transfer_matrix(tmp_path: Path) -> None:
     result = matrix()
     saved = result.save(tmp_path / "saved")
     assert "Figure 2" in reported(saved)
-    for loaded in (load_transfer(saved), TransferMatrix.load(saved)):
-        assert_frame_equal(loaded.frame(zero_shot=True), result.frame(zero_shot=True))
+    loaded = TransferMatrix.load(saved)
+    assert_frame_equal(loaded.frame(zero_shot=True), result.frame(zero_shot=True))
     assert result.save(saved) == saved
 
 
 def test_what_earlier_versions_saved_is_still_read(tmp_path: Path) -> None:
     for place, run in enumerate(whole().runs):
-        run.save(tmp_path / "comparison" / run.file_name(place))
+        earlier_folders.write_run(tmp_path / "comparison", run, place)
     assert_frame_equal(Comparison.load(tmp_path / "comparison").frame(), whole().frame())
     for path in (tmp_path / "comparison").glob("*zero-shot*"):
         path.unlink()
     assert Comparison.load(tmp_path / "comparison", base="iti").base == "iti"
-    write_records(matrix(), tmp_path / "transfer")
+    earlier_folders.write_transfer_records(tmp_path / "transfer", matrix())
     assert_frame_equal(TransferMatrix.load(tmp_path / "transfer").frame(), matrix().frame())
+    sweep = Sweep("heads", {3: whole(), 6: whole()}, 32)
+    earlier_folders.write_sweep(tmp_path / "sweep", sweep)
+    assert_frame_equal(Sweep.load(tmp_path / "sweep").frame(), sweep.frame())
 
 
 def test_a_sweep(tmp_path: Path) -> None:

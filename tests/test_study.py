@@ -14,19 +14,24 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 import torch
-from lofit_lens.analysis.comparison.folder import ComparisonFolder
-from lofit_lens.analysis.transfer.folder import TransferFolder
 from typer.testing import CliRunner
 
 from lofit_lens.analysis.cli.main import app
+from lofit_lens.analysis.kinds import comparison as comparisons
+from lofit_lens.analysis.kinds import demo as demos
+from lofit_lens.analysis.kinds import matrix as matrices
 from lofit_lens.analysis.kinds.comparison import Comparison
 from lofit_lens.analysis.kinds.curves import CausalCurves
 from lofit_lens.analysis.kinds.demo import Demo, Sample, Size
 from lofit_lens.analysis.kinds.matrix import TransferMatrix
 from lofit_lens.analysis.kinds.sweep import Sweep
-from lofit_lens.analysis.reporting.demo import open_demo, write_report
-from lofit_lens.analysis.study.open import open_study
-from lofit_lens.analysis.study.record import Cost, Record
+from lofit_lens.analysis.reading.open import open_study
+from lofit_lens.analysis.reporting.comparison import write_tables
+from lofit_lens.analysis.reporting.demo import settings_of, write_report
+from lofit_lens.analysis.reporting.transfer import write_figure_2
+from lofit_lens.analysis.study.keys import plain
+from lofit_lens.analysis.study.record import ZERO_SHOT, Cost, Record
+from lofit_lens.analysis.study.store import Kind, Store
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError
 from lofit_lens.head_scores import HeadScores
@@ -35,6 +40,7 @@ from lofit_lens.identity import Fingerprint
 from lofit_lens.provenance import Provenance
 from lofit_lens.scoring.evaluation import Evaluation
 from lofit_lens.training.history import History
+from tests import earlier_folders
 from tests.small_study import cards
 
 LAYERS, HEADS, D_HEAD, ITEMS = 3, 4, 8, 12
@@ -72,7 +78,7 @@ def comparison(methods: Sequence[str] = ("zero-shot", "lofit"), task: str = "kin
     runs = []
     for place, method in enumerate(methods):
         for seed in SEEDS[: 1 if method == "zero-shot" else 2]:
-            chosen = [list(head) for head in heads(seed=seed)] if method == "lofit" else None
+            chosen = heads(seed=seed) if method in ("lofit", "lofit/bias") else None
             cost = Cost() if method == "zero-shot" else Cost(16, 1.5, 0.25, 100, 10)
             told = {"versions": {"torch": "2"}, "model": "weights", "shape": [LAYERS, HEADS]}
             scored = evaluation(task, 10 * place + seed)
@@ -82,11 +88,14 @@ def comparison(methods: Sequence[str] = ("zero-shot", "lofit"), task: str = "kin
 
 def matrix(k: int = 2) -> TransferMatrix:
     runs = [
-        Record(source, task, seed, heads(seed=seed + place, k=k), evaluation(task, seed))
+        Record(
+            f"heads of {source}", task, task, seed, evaluation(task, seed),
+            heads=heads(seed=seed + place, k=k), source=source,
+        )
         for task in TASKS
         for place, source in enumerate((*TASKS, "random"))
         for seed in SEEDS
-    ]
+    ]  # fmt: skip
     return TransferMatrix(tuple(runs), {task: evaluation(task) for task in TASKS})
 
 
@@ -94,38 +103,76 @@ def all_scores() -> dict[str, dict[int, HeadScores]]:
     return {task: {seed: scores(task, seed) for seed in SEEDS} for task in TASKS}
 
 
+def untuned(found: TransferMatrix) -> list[Record]:
+    return [Record(ZERO_SHOT, t, t, SEEDS[0], scored) for t, scored in found.zero_shot.items()]
+
+
+def write_records(path: Path, kind: Kind, records: Sequence[Record], **request: Any) -> Store:
+    store = Store(path, kind)
+    store.ask(**request)
+    for record in records:
+        store.add(record, keep_edit=True)
+    store.finish(records)
+    return store
+
+
+def write_scores(path: Path) -> None:
+    for task, by_seed in all_scores().items():
+        for seed, one in by_seed.items():
+            one.save(path / "scores" / f"{plain(task)}-{seed}-0123456789ab.json")
+
+
 def write_comparison(path: Path, found: Comparison | None = None) -> Comparison:
     found = found or comparison()
-    folder = ComparisonFolder(path, {}, resume=False, overwrite=False)
-    for run in found.runs:
-        folder.add(run)
-    folder.finish(found, base="zero-shot", published=None)
+    store = write_records(path, comparisons.KIND, found.runs)
+    write_tables(store, found, base="zero-shot")
     return found
 
 
 def write_transfer(path: Path) -> TransferMatrix:
-    folder, found = TransferFolder(path, overwrite=False), matrix()
-    folder.open({"k": 2, "versions": {"torch": "2"}})
-    folder.add_scores(all_scores())
-    for run in found.runs:
-        folder.add(run)
-    folder.finish(found, "tiny")
+    found = matrix()
+    records = [*untuned(found), *found.runs]
+    store = write_records(path, matrices.KIND, records, k=2, versions={"torch": "2"})
+    write_scores(path)
+    write_figure_2(store, found, "tiny", {})
     return found
+
+
+def the_demo() -> Demo:
+    found = {0.2: matrix(2), 0.5: matrix(6)}
+    return Demo(all_scores(), found, found, Sample("Q", "A", "b", "A"))
 
 
 def write_demo(path: Path) -> Demo:
-    size = Size((0.2, 0.5), SEEDS, 1, None)
-    matrices = {0.2: matrix(2), 0.5: matrix(6)}
-    found = Demo(all_scores(), matrices, matrices, Sample("Q", "A", "b", "A"))
-    open_demo(path, size, overwrite=False)
-    for task, by_seed in found.scores.items():
-        for seed, one in by_seed.items():
-            one.save(path / "records" / "scores" / f"{task[:1]}-{seed}.json")
-    for fraction, one in matrices.items():
-        one.save(path / "records" / "runs" / f"{fraction:g}")
-    edit("kin", 7).save(path / "records" / "edits" / "kin")
-    write_report(found, size, path, seconds=12.3)
+    size, found = Size((0.2, 0.5), SEEDS, 1, None), the_demo()
+    records = [*untuned(found.matrices[0.2])]
+    for fraction, one in found.matrices.items():
+        for run in one.runs:
+            learned = (
+                edit("kin", 7) if (run.source, run.fold, run.seed) == ("kin", "kin", 7) else None
+            )
+            cut = {"fraction": fraction, "does": "bias"}
+            records.append(replace(run, cut=cut, edit=learned))
+    store = write_records(path, demos.KIND, records, **settings_of(size))
+    write_scores(path)
+    write_report(found, size, store, seconds=12.3)
     return found
+
+
+def write_earlier_comparison(path: Path, found: Comparison | None = None) -> Comparison:
+    found = found or comparison()
+    earlier_folders.write_comparison(path, found)
+    return found
+
+
+def write_earlier_transfer(path: Path) -> TransferMatrix:
+    earlier_folders.write_transfer(path, matrix(), all_scores(), k=2, versions={"torch": "2"})
+    return matrix()
+
+
+def write_earlier_demo(path: Path) -> Demo:
+    earlier_folders.write_demo(path, the_demo(), {"kin": edit("kin", 7)})
+    return the_demo()
 
 
 def write_stages(path: Path, task: str = "kin", seed: int = 7) -> None:
@@ -134,8 +181,11 @@ def write_stages(path: Path, task: str = "kin", seed: int = 7) -> None:
     edit(task, seed).save(path)
 
 
-def test_a_comparison_is_what_was_compared_with_its_heads_and_settings(tmp_path: Path) -> None:
-    written = write_comparison(tmp_path / "c")
+@pytest.mark.parametrize("write", [write_comparison, write_earlier_comparison])
+def test_a_comparison_is_what_was_compared_with_its_heads_and_settings(
+    write: Callable[[Path], Comparison], tmp_path: Path
+) -> None:
+    written = write(tmp_path / "c")
     study = open_study(tmp_path / "c")
     assert study.name == "c"
     assert study.comparisons["c"].frame().equals(written.frame())
@@ -150,21 +200,27 @@ def test_a_comparison_is_what_was_compared_with_its_heads_and_settings(tmp_path:
     assert study.figure_names == ("figure3", "figure6", "chosen", "forest")
 
 
-def test_a_comparison_that_does_not_tell_the_models_shape_gives_no_heads(tmp_path: Path) -> None:
+def test_an_earlier_comparison_that_does_not_tell_the_models_shape_gives_no_heads(
+    tmp_path: Path,
+) -> None:
     runs = tuple(replace(run, protocol={}) for run in comparison().runs)
-    write_comparison(tmp_path, Comparison(runs))
+    write_earlier_comparison(tmp_path, Comparison(runs))
     study = open_study(tmp_path)
     assert study.heads == {}
     assert study.figure_names == ("forest",)
 
 
-def test_ways_to_choose_heads_are_table_2(tmp_path: Path) -> None:
-    methods = ("zero-shot", "lofit", "random-heads", "probes/bias")
+@pytest.mark.parametrize("lofit", ["lofit", "lofit/bias"])
+def test_ways_to_choose_heads_are_table_2_also_under_their_whole_names(
+    lofit: str, tmp_path: Path
+) -> None:
+    methods = ("zero-shot", lofit, "random-heads", "probes/bias")
     write_comparison(tmp_path, comparison(methods))
     study = open_study(tmp_path)
     figure: Any = study.figures(["table2"])["table2"]
     shown = {name for trace in figure.data for name in trace.y}
-    assert shown == {"random-heads", "probes/bias", "lofit"}
+    assert shown == {"random-heads", "probes/bias", lofit}
+    assert study.heads == {"kin": (heads(seed=7), heads(seed=42))}
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -187,9 +243,9 @@ def test_a_run_of_both_stages_is_read_as_the_command_wrote_it(
     stored = json.loads((out / "scores.json").read_text(encoding="utf-8"))["scores"]
     assert study.scores["pairs"][5].scores.tolist() == torch.tensor(stored).tolist()
     assert study.edits["pairs"].heads == chosen
-    assert set(study.runs["pairs"].evaluations()) == {"zero_shot", "tuned", "random_5"}
+    assert set(study.runs["pairs"].evaluations()) == {"zero_shot", "tuned", "random_0"}
     values = study.tables["out"].set_index("method")["value"]
-    names = {"zero_shot": "zero-shot", "tuned": "LoFiT", "random_5": "random heads, seed 5"}
+    names = {"zero_shot": "zero-shot", "tuned": "LoFiT", "random_0": "random heads, draw 0"}
     for method, metrics in printed["metrics"].items():
         assert values[names[method]] == pytest.approx(metrics["accuracy"]["value"])
     told = study.provenance["out"]
@@ -220,8 +276,11 @@ def test_the_folds_of_a_run_are_tasks(tmp_path: Path) -> None:
     assert len(study.provenance[tmp_path.name]["stages"]) == 4
 
 
-def test_a_transfer_is_its_matrix_with_the_scores_behind_it(tmp_path: Path) -> None:
-    written = write_transfer(tmp_path)
+@pytest.mark.parametrize("write", [write_transfer, write_earlier_transfer])
+def test_a_transfer_is_its_matrix_with_the_scores_behind_it(
+    write: Callable[[Path], TransferMatrix], tmp_path: Path
+) -> None:
+    written = write(tmp_path)
     study = open_study(tmp_path)
     (label,) = study.matrices
     assert label == "2 of 12 heads"
@@ -233,8 +292,11 @@ def test_a_transfer_is_its_matrix_with_the_scores_behind_it(tmp_path: Path) -> N
     assert "figure2-2-of-12" in study.figure_names
 
 
-def test_a_demo_has_a_matrix_for_each_share_and_the_heads_of_the_largest(tmp_path: Path) -> None:
-    written = write_demo(tmp_path / "demo")
+@pytest.mark.parametrize("write", [write_demo, write_earlier_demo])
+def test_a_demo_has_a_matrix_for_each_share_and_the_heads_of_the_largest(
+    write: Callable[[Path], Demo], tmp_path: Path
+) -> None:
+    written = write(tmp_path / "demo")
     study = open_study(tmp_path / "demo")
     assert list(study.matrices) == ["20% of heads", "50% of heads"]
     for found, expected in zip(study.matrices.values(), written.matrices.values(), strict=True):
@@ -252,7 +314,12 @@ def test_a_demo_has_a_matrix_for_each_share_and_the_heads_of_the_largest(tmp_pat
     assert {"scores-a-truth-7", "scores-kin-42"} <= set(study.figure_names)
 
 
-def test_cards_curves_and_sweeps_are_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "write", [lambda path, sweep: sweep.save(path), earlier_folders.write_sweep]
+)
+def test_cards_curves_and_sweeps_are_read(
+    write: Callable[[Path, Sweep], object], tmp_path: Path
+) -> None:
     cards().save(tmp_path / "run" / "cards.json")
     right = np.random.default_rng(0).integers(0, 2, size=(3, 2, ITEMS)).astype(float)
     groups = tuple(map(str, range(ITEMS)))
@@ -261,11 +328,12 @@ def test_cards_curves_and_sweeps_are_read(tmp_path: Path) -> None:
         {"necessity": right, "sufficiency": right}, right[0, 0], None, groups,
     )  # fmt: skip
     curves.save(tmp_path / "run" / "causal-kin.json.gz")
-    Sweep("heads", {2: comparison(), 6: comparison()}, 12).save(tmp_path / "sweep")
+    sweep = Sweep("heads", {2: comparison(), 6: comparison()}, 12)
+    write(tmp_path / "sweep", sweep)
     study = open_study(tmp_path)
     assert study.cards["run"] == cards()
     assert study.curves["kin"].frame().equals(curves.frame())
-    assert study.sweeps["sweep"].methods == ("zero-shot", "lofit")
+    assert study.sweeps["sweep"].frame().equals(sweep.frame())
     assert study.provenance["sweep"]["kind"] == "sweep over heads"
     assert study.figure_names == ("figure5", "causal-kin")
     assert all(isinstance(figure, go.Figure) for figure in study.figures().values())
@@ -351,7 +419,7 @@ def test_an_unfinished_run_is_left_out_of_several_and_named(tmp_path: Path) -> N
 
 
 def test_the_folder_of_an_earlier_demo_is_told_with_the_remedy(tmp_path: Path) -> None:
-    write_demo(tmp_path)
+    write_earlier_demo(tmp_path)
     shutil.rmtree(tmp_path / "records" / "edits")
     with pytest.raises(LofitLensError, match=r"lacks .*edits: .*earlier version.* `demo` again"):
         open_study(tmp_path)
@@ -392,8 +460,13 @@ def test_a_folder_without_a_run_is_told_with_what_was_looked_for(tmp_path: Path)
         (write_demo, "demo.json", "{}"),
         (write_demo, "demo.json", '{"table": []}'),
         (write_demo, "demo.json", "[]"),
-        (write_demo, "records/scores/k-7.json", "{"),
-        (write_demo, "records/edits/kin/intervention.json", "{}"),
+        (write_demo, "scores/kin-7-0123456789ab.json", "{"),
+        (write_demo, "edits/heads-of-kin-on-kin-7-*/intervention.json", "{}"),
+        (write_earlier_comparison, "comparison.json", "{}"),
+        (write_earlier_transfer, "transfer.json", '{"schema": 1}'),
+        (write_earlier_demo, "demo.json", '{"table": []}'),
+        (write_earlier_demo, "records/scores/kin-7.json", "{"),
+        (write_earlier_demo, "records/edits/kin/intervention.json", "{}"),
         (write_stages, "scores.json", '{"schema": 1}'),
         (write_stages, "run.json", '{"schema": 1}'),
         (write_stages, "cards.json", "{}"),
@@ -405,6 +478,8 @@ def test_a_damaged_or_unfinished_part_is_named(
     write: Callable[[Path], object], file: str, content: str, tmp_path: Path
 ) -> None:
     write(tmp_path / "run")
-    (tmp_path / "run" / file).write_text(content, encoding="utf-8")
+    there = [*(tmp_path / "run").glob(file)] or [tmp_path / "run" / file]
+    for path in there:
+        path.write_text(content, encoding="utf-8")
     with pytest.raises(LofitLensError, match=str(tmp_path / "run")):
         open_study(tmp_path)

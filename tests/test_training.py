@@ -22,10 +22,9 @@ from lofit_lens.selection import select_heads
 from lofit_lens.tasks import Example, MultipleChoice, Task
 from lofit_lens.tokens import Encoder
 from lofit_lens.training import SelectionConfig, TuningConfig
-from lofit_lens.training.loop import train
 from lofit_lens.training.objectives import dpo_loss
 from lofit_lens.tuning import tune_heads
-from tests.helpers import D_MODEL, FAMILIES, N_HEADS, N_LAYERS, load_plain, plain_projections
+from tests.helpers import D_MODEL, FAMILIES, N_HEADS, N_LAYERS, load_plain, plain_projections, train
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

@@ -67,16 +67,8 @@ def train_bitfit(
 ) -> OutputBias:
     """Train the bias of every attention output projection (BitFit, Ben Zaken et al. 2022).
 
-    It starts at zero, so the first loss is that of the model as it is.
-
-    Args:
-        model: A frozen bridge in eval mode.
-        task: The task; its training and validation examples are used.
-        config: How; `init_std` is not used.
-        progress: Whether to show a bar.
-
-    Raises:
-        TrainingStopped: Training became unstable.
+    It starts at zero, so the first loss is that of the model as it is. Arguments and errors are those
+    of `train_red`.
     """
     shape = len(heads_of(model).layers), model.cfg.d_model
     vectors = torch.zeros(shape, device=model.cfg.device, requires_grad=True)

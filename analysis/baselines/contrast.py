@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import KW_ONLY, asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lofit_lens.analysis.baselines.contrast_edit import ContrastIntervention
@@ -11,14 +12,12 @@ from lofit_lens.analysis.baselines.instructions import before_user
 from lofit_lens.analysis.baselines.validation import (
     Choice,
     NoUsableEdit,
-    check_alphas,
-    check_kl_budget,
+    StrengthConfig,
     choose_on_validation,
 )
 from lofit_lens.edits.edit import Edit
 from lofit_lens.embedded.words import CUES
 from lofit_lens.errors import LofitLensError
-from lofit_lens.positions import TokenScope, check_scope
 from lofit_lens.provenance import learned_on
 from lofit_lens.tasks.task import Task
 from lofit_lens.tokens import Encoder
@@ -46,17 +45,13 @@ ANY_TASK = ("Give a correct answer.\n", "Give an incorrect answer.\n")
 
 
 @dataclass(frozen=True)
-class ContrastConfig:
-    """How to choose a contrast vector on validation items.
+class ContrastConfig(StrengthConfig):
+    """How to choose a contrast vector on validation items; a budget holds for layers as well.
 
     Attributes:
         positive: The instruction for what is wanted; None takes that of the task.
         negative: The instruction for the opposite; None takes that of the task.
         layers: The blocks to choose one from; None takes all.
-        alphas: The strengths to choose from, weakest first. A single one is taken as it is.
-        scope: The token positions edited.
-        kl_budget: Layers and strengths whose KL divergence from the unedited model is greater are
-            out.
         batch_size: Sequences per forward pass.
 
     Raises:
@@ -67,9 +62,8 @@ class ContrastConfig:
     positive: str | None = None
     negative: str | None = None
     layers: tuple[int, ...] | None = None
+    _: KW_ONLY
     alphas: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
-    scope: TokenScope = "all"
-    kl_budget: float | None = None
     batch_size: int = 32
 
     def __post_init__(self) -> None:
@@ -80,9 +74,7 @@ class ContrastConfig:
             )
         if self.layers is not None and not self.layers:
             raise LofitLensError("layers must name at least one block, or be None for all; got ().")
-        check_alphas(self.alphas)
-        check_scope(self.scope)
-        check_kl_budget(self.kl_budget)
+        super().__post_init__()
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,10 +99,8 @@ class ChosenContrast:
 
         steps = {"layer": self.by_layer, "alpha": self.by_alpha}
         frames = [c.frame().assign(step=step) for step, c in steps.items() if c is not None]
-        columns = ["step", "key", "score", "kl", "chosen"]
-        if not frames:
-            return pd.DataFrame(columns=columns)
-        return pd.concat(frames, ignore_index=True)[columns]
+        none = pd.DataFrame(columns=["step", "key", "score", "kl", "chosen"])
+        return pd.concat(frames, ignore_index=True)[none.columns] if frames else none
 
 
 def fit_contrast(
@@ -143,59 +133,38 @@ def fit_contrast(
     config = config or ContrastConfig()
     n_layers = model.cfg.n_layers
     layers = tuple(range(n_layers)) if config.layers is None else config.layers
-    positive, negative = _instructions(task, config)
+    positive, negative = INSTRUCTIONS.get(task.name, ANY_TASK)
+    if config.positive is not None and config.negative is not None:
+        positive, negative = config.positive, config.negative
     alpha = config.alphas[len(config.alphas) // 2]
     edit = ContrastIntervention(
         positive, negative, layers[:1], n_layers=n_layers, alpha=alpha, scope=config.scope,
         behind=before_user(Encoder(model), task),
     )  # fmt: skip
+    choose = partial(
+        choose_on_validation, model, task, kl_budget=config.kl_budget, batch_size=config.batch_size
+    )
+
+    def layer_of(edit: ContrastIntervention) -> Choice[int]:
+        at_each = {layer: replace(edit, layers=(layer,)) for layer in layers}
+        return choose(at_each, kl=None if config.kl_budget is None else kl)
+
     by_layer = by_alpha = None
     if len(layers) > 1:
         try:
-            by_layer = _choose_layer(model, task, edit, layers, config, kl)
+            by_layer = layer_of(edit)
         except NoUsableEdit:
             if alpha == config.alphas[0]:
                 raise
             edit = replace(edit, alpha=config.alphas[0])
-            by_layer = _choose_layer(model, task, edit, layers, config, kl)
+            by_layer = layer_of(edit)
         edit = replace(edit, layers=(by_layer.key,))
     layers_at = edit.alpha
     if len(config.alphas) > 1 or config.kl_budget is not None:
         strengths = {alpha: replace(edit, alpha=alpha) for alpha in config.alphas}
-        by_alpha = choose_on_validation(
-            model, task, strengths,
-            kl=kl, kl_budget=config.kl_budget, batch_size=config.batch_size,
-        )  # fmt: skip
+        by_alpha = choose(strengths, kl=kl)
         edit = strengths[by_alpha.key]
-    chosen = {
-        "positive": positive,
-        "negative": negative,
-        "layer": edit.layers[0],
-        "alpha": edit.alpha,
-        "layers_at": layers_at,
-    }
+    chosen = {"positive": positive, "negative": negative, "layer": edit.layers[0]}
+    chosen |= {"alpha": edit.alpha, "layers_at": layers_at}
     origin = learned_on(model, task, {"method": "contrast"} | asdict(config) | chosen)
     return ChosenContrast(replace(edit, provenance=origin), by_layer, by_alpha, layers_at)
-
-
-def _choose_layer(
-    model: TransformerBridge,
-    task: Task,
-    edit: ContrastIntervention,
-    layers: tuple[int, ...],
-    config: ContrastConfig,
-    kl: Callable[[Edit], float] | None,
-) -> Choice[int]:
-    """The best layer at the strength of an edit."""
-    return choose_on_validation(
-        model, task, {layer: replace(edit, layers=(layer,)) for layer in layers},
-        kl=None if config.kl_budget is None else kl,
-        kl_budget=config.kl_budget, batch_size=config.batch_size,
-    )  # fmt: skip
-
-
-def _instructions(task: Task, config: ContrastConfig) -> tuple[str, str]:
-    """Those of the configuration, or those of the task."""
-    if config.positive is not None and config.negative is not None:
-        return config.positive, config.negative
-    return INSTRUCTIONS.get(task.name, ANY_TASK)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -26,19 +25,6 @@ if TYPE_CHECKING:
 
 class _Enough(Exception):
     """All layers wanted have been read; those above need not run."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Past:
-    """What a key/value cache holds.
-
-    Attributes:
-        tokens: The tokens its keys belong to.
-        keys: Its keys in the first layer; another tensor there means that it was changed.
-    """
-
-    tokens: Int[Tensor, "batch past"]
-    keys: Tensor | None
 
 
 class ContrastStreams:
@@ -77,7 +63,8 @@ class ContrastStreams:
         self._reading: dict[int, Tensor] | None = None
         self._tokens = torch.empty(0, 0, dtype=torch.long)
         self._differences: dict[int, Tensor] = {}
-        self._pasts: WeakKeyDictionary[Any, _Past] = WeakKeyDictionary()
+        # of a key/value cache its tokens, and its keys in the first layer: others mean it was changed
+        self._pasts: WeakKeyDictionary[Any, tuple[Tensor, Tensor | None]] = WeakKeyDictionary()
 
     def hook(self, layer: int, alpha: float) -> HookFunction:
         """The hook function of `blocks.{layer}.hook_out`."""
@@ -121,18 +108,18 @@ class ContrastStreams:
         """Remember which text the cache of a pass belongs to; a forward hook."""
         cache = getattr(output, "past_key_values", None)
         if cache is not None:
-            self._pasts[cache] = _Past(self._tokens, _first_keys(cache))
+            self._pasts[cache] = self._tokens, _first_keys(cache)
 
     def _seen(self, cache: Any, shape: tuple[int, int]) -> Tensor:
-        past = self._pasts.get(cache)
-        if past is None or past.keys is not _first_keys(cache) or past.tokens.shape != shape:
+        tokens, keys = self._pasts.get(cache, (None, None))
+        if tokens is None or keys is not _first_keys(cache) or tokens.shape != shape:
             raise UnsupportedError(
                 f"A contrast vector needs the whole text, and this forward pass comes with a cache of "
                 f"{shape[1]} tokens it has not seen as they are: made outside the context, or cut, "
                 "copied or reordered since. Run the text from its first token inside the context, "
                 "and without beam search."
             )
-        return past.tokens
+        return tokens
 
     def _contrast(
         self, tokens: Int[Tensor, "batch pos"], real: Bool[Tensor, "batch pos"]

@@ -107,16 +107,7 @@ def stored_contrast(
 def streamed_contrast(
     model: TransformerBridge, statements: Statements, *, batch_size: int = 32
 ) -> Contrast:
-    """The same over the last tokens of statements, batch by batch; no activation is stored.
-
-    Args:
-        model: A bridge; edits in force are part of what is read.
-        statements: From one split.
-        batch_size: Texts per forward pass.
-
-    Raises:
-        LofitLensError: The statements are all right or all wrong.
-    """
+    """The same over the last tokens of statements of one split, batch by batch; none is stored."""
     batches = last_z_batches(model, statements.texts, batch_size=batch_size)
     return _summed((z, statements.right[rows]) for rows, z in _joined(batches))
 

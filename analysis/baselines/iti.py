@@ -98,13 +98,10 @@ class ITI:
 
     def frame(self) -> pd.DataFrame:
         """Columns `rank`, `layer`, `head`, `name`, `sigma`, and `accuracy`, `log_loss` if probed."""
-        frame = self.ranking.frame()
+        frame, probed = self.ranking.frame(), self.probe_scores
         columns = {"sigma": self.sigma}
-        if self.probe_scores is not None:
-            columns |= {
-                "accuracy": self.probe_scores.accuracy,
-                "log_loss": self.probe_scores.log_loss,
-            }
+        if probed is not None:
+            columns |= {"accuracy": probed.accuracy, "log_loss": probed.log_loss}
         for name, values in columns.items():
             frame[name] = values.numpy()[frame["layer"].to_numpy(), frame["head"].to_numpy()]
         return frame
@@ -156,11 +153,10 @@ def fit_iti(
     grid = heads_of(model)
     if heads is not None:
         check_head_shape(model, heads)
-        ks = config.ks or (len(heads),)
-    else:
-        ks = config.ks or (number_of_heads(grid.total, fraction=config.fraction),)
+    n = grid.total if heads is None else len(heads)
+    ks = config.ks or (number_of_heads(n, fraction=config.fraction) if heads is None else n,)
     for k in ks:  # refused before the work, not after it
-        number_of_heads(grid.total if heads is None else len(heads), k=k)
+        number_of_heads(n, k=k)
     scores, directions, contrast = _contrast(model, task, config, seed, heads, batch_size)
     if heads is None:
         assert scores is not None
@@ -183,7 +179,9 @@ def fit_iti(
     edits = {(k, a): found.edit(k=k, alpha=a) for k in ks for a in config.alphas}
     if len(edits) == 1 and config.kl_budget is None:
         return found
-    weakest_first = dict(sorted(edits.items(), key=lambda item: _size(item[1])))
+    weakest_first = dict(
+        sorted(edits.items(), key=lambda item: float(item[1].numbers()["bias"].norm()))
+    )
     choice = choose_on_validation(
         model, task, weakest_first, kl=kl, kl_budget=config.kl_budget, batch_size=batch_size
     )
@@ -221,8 +219,3 @@ def _contrast(
         return scores, random_directions(real, seed=seed), contrast
     assert probes is not None
     return scores, probes.directions(), contrast
-
-
-def _size(edit: HeadIntervention) -> float:
-    assert edit.bias is not None
-    return float(edit.bias.norm())

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
-from lofit_lens.analysis.baselines.validation import check_alphas, check_kl_budget
+from lofit_lens.analysis.baselines.validation import StrengthConfig
 from lofit_lens.errors import LofitLensError
-from lofit_lens.positions import TokenScope, check_scope
 
 Direction = Literal["mass-mean", "probe", "random"]
 """Which way a head is shifted; always a unit vector.
@@ -30,7 +29,7 @@ Sigma = Literal["train", "legacy"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ITIConfig:
+class ITIConfig(StrengthConfig):
     """How ITI is fitted. With more than one alpha or K, the best pair on validation is taken.
 
     Raises:
@@ -41,16 +40,12 @@ class ITIConfig:
     """Which way a head is shifted."""
     sigma: Sigma = "train"
     """Which statements give the standard deviation along the direction."""
-    scope: TokenScope = "all"
-    """Token positions edited."""
     alphas: tuple[float, ...] = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 50.0, 80.0)
-    """Strengths to choose from, in standard deviations."""
+    """Strengths to choose from, in standard deviations along the direction."""
     ks: tuple[int, ...] | None = None
     """Numbers of heads to choose from; None takes `fraction`, or all heads that are given."""
     fraction: float = 0.03
     """Share of heads where `ks` is None and no heads are given."""
-    kl_budget: float | None = None
-    """Largest KL divergence from the unedited model, greater than 0; None sets no limit."""
 
     def __post_init__(self) -> None:
         for name, kind in (("direction", Direction), ("sigma", Sigma)):
@@ -58,13 +53,11 @@ class ITIConfig:
                 raise LofitLensError(
                     f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}."
                 )
-        check_scope(self.scope)
-        check_alphas(self.alphas)
+        super().__post_init__()
         if self.ks is not None and (not self.ks or min(self.ks) < 1):
             raise LofitLensError(f"ks must be one or more numbers of at least 1, got {self.ks}.")
         if not 0 < self.fraction <= 1:
             raise LofitLensError(f"fraction must be in (0, 1], got {self.fraction}.")
-        check_kl_budget(self.kl_budget)
 
     @classmethod
     def legacy(cls, *, k: int | None = 48) -> ITIConfig:

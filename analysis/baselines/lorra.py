@@ -28,8 +28,6 @@ from lofit_lens.training.objectives import Item, encode_items
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-PROJECTIONS = ("attn.q", "attn.v")
-
 
 def train_lorra(
     model: TransformerBridge,
@@ -87,8 +85,13 @@ def train_lorra(
     check_ready(model)
     instructions = instructions or INSTRUCTIONS.get(task.name, ANY_TASK)
     layers = middle_layers(model.cfg.n_layers) if layers is None else tuple(layers)
-    _check(model, instructions, strength, layers)
-    places = places_of(model, PROJECTIONS, up_to=max(layers))
+    if instructions[0] == instructions[1] or not strength or not math.isfinite(strength):
+        raise LofitLensError(
+            f"LoRRA needs two different instructions and a finite strength that is not 0, got "
+            f"{instructions} and {strength}."
+        )
+    check_layers(layers, model.cfg.n_layers)
+    places = places_of(model, ("attn.q", "attn.v"), up_to=max(layers))
     loss = _Distance(model, task, config, instructions, strength, layers)
     peft_config = peft.LoraConfig(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=places
@@ -192,17 +195,3 @@ def _behind(
             f"{model.cfg.n_ctx}. Shorten the prompts or the instruction."
         )
     return EncodedText(ids, text.n_prompt + len(added))
-
-
-def _check(
-    model: TransformerBridge,
-    instructions: tuple[str, str],
-    strength: float,
-    layers: tuple[int, ...],
-) -> None:
-    if instructions[0] == instructions[1] or not strength or not math.isfinite(strength):
-        raise LofitLensError(
-            f"LoRRA needs two different instructions and a finite strength that is not 0, got "
-            f"{instructions} and {strength}."
-        )
-    check_layers(layers, model.cfg.n_layers)

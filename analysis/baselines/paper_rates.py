@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-from lofit_lens.errors import LofitLensError
+from collections.abc import Hashable
+from typing import Any
 
-TABLES_7_AND_8: dict[tuple[str, str], tuple[float, float, float, int, int]] = {
-    ("gemma-7b", "truthfulqa"): (1e-3, 1e-3, 1e-3, 4, 1),
-    ("gemma-7b", "mquake"): (1e-3, 1e-3, 1e-3, 4, 1),
-    ("gemma-7b", "clutrr"): (1e-3, 1e-4, 1e-3, 8, 3),
-    ("llama2-7b", "truthfulqa"): (1e-4, 5e-4, 1e-3, 4, 1),
-    ("llama2-7b", "mquake"): (1e-3, 1e-3, 9e-4, 8, 3),
-    ("llama2-7b", "clutrr"): (1e-3, 5e-3, 9e-4, 8, 3),
-    ("llama2-13b", "truthfulqa"): (1e-3, 1e-3, 1e-3, 4, 1),
-    ("llama2-13b", "mquake"): (1e-3, 1e-3, 9e-4, 8, 3),
-    ("llama2-13b", "clutrr"): (1e-3, 1e-3, 9e-4, 8, 3),
-    ("llama2-7b", "siqa"): (1e-3, 1e-3, 9e-4, 8, 3),
-    ("llama2-7b", "arc-challenge"): (1e-3, 8e-4, 5e-4, 8, 5),
-    ("llama2-7b", "boolq"): (5e-4, 5e-4, 1e-4, 8, 3),
-    ("llama2-7b", "svamp"): (1e-3, 8e-4, 9e-4, 8, 3),
-    ("llama2-13b", "siqa"): (1e-3, 1e-3, 1e-4, 16, 3),
-    ("llama2-13b", "arc-challenge"): (8e-4, 1e-3, 1e-4, 16, 3),
-    ("llama2-13b", "boolq"): (1e-4, 1e-3, 1e-4, 8, 3),
-    ("llama2-13b", "svamp"): (8e-4, 8e-4, 9e-4, 4, 3),
-}
-"""Paper, Tables 7 and 8: learning rate of LoRA, of RED and of LoReFT; LoReFT's rank and positions."""
+from lofit_lens.analysis.published import tables_7_and_8
+from lofit_lens.errors import LofitLensError
 
 
 def paper_rates(model: str, task: str) -> dict[str, float]:
@@ -36,28 +19,25 @@ def paper_rates(model: str, task: str) -> dict[str, float]:
     Raises:
         LofitLensError: The tables have no such row.
     """
-    return dict(zip(("lora", "red", "loreft"), _row(model, task)[:3], strict=True))
+    row = _row(model, task)
+    return {name: row[name] for name in ("lora", "red", "loreft")}
 
 
 def paper_loreft(model: str, task: str) -> tuple[int, int]:
     """LoReFT's rank, and how many tokens at either end of the prompt it edits (paper, Table 8).
 
-    Args:
-        model: As for `paper_rates`.
-        task: As for `paper_rates`.
-
-    Raises:
-        LofitLensError: The table has no such row.
+    Arguments and errors are those of `paper_rates`.
     """
-    return _row(model, task)[3:]
+    row = _row(model, task)
+    return row["rank"], row["positions"]
 
 
-def _row(model: str, task: str) -> tuple[float, float, float, int, int]:
-    if (model, task) not in TABLES_7_AND_8:
-        models = sorted({m for m, _ in TABLES_7_AND_8})
-        tasks = sorted({t for _, t in TABLES_7_AND_8})
+def _row(model: str, task: str) -> dict[Hashable, Any]:
+    rows = {(row["model"], row["task"]): row for row in tables_7_and_8().to_dict("records")}
+    if (model, task) not in rows:
+        models, tasks = (sorted(set(names)) for names in zip(*rows, strict=True))
         raise LofitLensError(
             f"Tables 7 and 8 of the paper have no row {model!r}, {task!r}. Models: "
             f"{', '.join(models)}; tasks: {', '.join(tasks)}. For others, set the rates yourself."
         )
-    return TABLES_7_AND_8[model, task]
+    return rows[model, task]

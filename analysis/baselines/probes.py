@@ -160,7 +160,6 @@ def layer_probe_scores(
     val_right: Bool[np.ndarray, " val"],
     *,
     without: tuple[int, ...] = (),
-    device: torch.device | str | None = None,
 ) -> HeadScores:
     """Score layers by one probe on all their heads together (paper, Table 2, "probe-layers").
 
@@ -168,20 +167,18 @@ def layer_probe_scores(
     heads of the last one if the number does not come out even.
 
     Args:
-        z: Activations to train on.
-        right: Which of their texts are right.
-        val_z: Activations to score on.
-        val_right: Which of their texts are right.
+        z: Activations to train on, with which of their texts are `right`.
+        right: See `z`.
+        val_z: Activations to score on, with theirs.
+        val_right: See `val_z`.
         without: Layers without heads.
-        device: Where to solve; default: CUDA when present, else the CPU.
 
     Raises:
         LofitLensError: See `fit_probes`.
     """
-    n_heads = z.shape[2]
     layers, val_layers = z.flatten(2)[:, :, None], val_z.flatten(2)[:, :, None]
-    scores = score_probes(fit_probes(layers, right, device=device), val_layers, val_right)
-    return HeadScores(scores.ranks.expand(-1, n_heads), method="probe-layers", without=without)
+    ranks = score_probes(fit_probes(layers, right), val_layers, val_right).ranks
+    return HeadScores(ranks.expand(-1, z.shape[2]), method="probe-layers", without=without)
 
 
 def _fit_chunk(

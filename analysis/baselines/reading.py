@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Float
@@ -26,7 +26,6 @@ DirectionKind = Literal["pca", "mean", "random"]
 * `mean`: from the mean of the wrong to the mean of the right ones (cluster mean).
 * `random`: drawn; a control.
 """
-DIRECTIONS: tuple[str, ...] = get_args(DirectionKind)
 
 PairStates = Float[Tensor, "pair layer d_model"]
 
@@ -41,12 +40,7 @@ def pair_states(
 ) -> tuple[PairStates, PairStates]:
     """The residual stream at the last token of right and of wrong answers to the same questions.
 
-    Args:
-        model: A bridge; edits in force are part of what is read.
-        examples: From one split.
-        pool: The training and validation examples, to draw wrong answers from.
-        seed: Draws wrong answers where the examples have none.
-        batch_size: Texts per forward pass.
+    It is read as `last_residual` reads, of the pairs of `paired_statements`.
     """
     pairs = paired_statements(Encoder(model), examples, pool=pool, seed=seed)
     texts = [text for pair in pairs for text in pair]
@@ -103,12 +97,7 @@ def first_components(
 def reading_scores(
     directions: Float[Tensor, "layer d_model"], right: PairStates, wrong: PairStates
 ) -> tuple[Float[Tensor, " layer"], Float[Tensor, " layer"]]:
-    """How well directions tell pairs apart, by layer.
-
-    Args:
-        directions: Unit vectors that point from wrong to right.
-        right: States of the right members.
-        wrong: States of the wrong members.
+    """How well unit vectors from wrong to right tell pairs apart, by layer.
 
     Returns:
         The share of pairs whose right member lies further along, ties counting half; and the mean

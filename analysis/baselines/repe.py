@@ -11,7 +11,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lofit_lens.analysis.baselines.reading import (
-    DIRECTIONS,
     DirectionKind,
     along,
     pair_states,
@@ -20,14 +19,12 @@ from lofit_lens.analysis.baselines.reading import (
 )
 from lofit_lens.analysis.baselines.validation import (
     Choice,
-    check_alphas,
-    check_kl_budget,
+    StrengthConfig,
     choose_on_validation,
 )
 from lofit_lens.edits.edit import Edit
 from lofit_lens.edits.on_residual import ResidualIntervention
 from lofit_lens.errors import LofitLensError
-from lofit_lens.positions import TokenScope, check_scope
 from lofit_lens.provenance import Provenance, learned_on
 from lofit_lens.tasks.task import Task
 
@@ -37,22 +34,18 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 Unit = Literal["sigma", "one"]
-UNITS: tuple[str, ...] = get_args(Unit)
 
 
-@dataclass(frozen=True)
-class ReadingConfig:
+@dataclass(frozen=True, kw_only=True)
+class ReadingConfig(StrengthConfig):
     """How to make a reading vector.
 
     Attributes:
         direction: How the direction is found.
         layer: The block behind which it is added; None takes the one that reads best.
-        alphas: The strengths to choose from, weakest first. A single one is taken as it is.
         unit: What alpha counts: "sigma", standard deviations of the training activations along the
             direction, which compares between models; or "one", the unit vector itself, as in the
             paper's alpha of 5.
-        scope: The token positions edited.
-        kl_budget: Strengths whose KL divergence from the unedited model is greater are out.
         batch_size: Sequences per forward pass.
 
     Raises:
@@ -63,20 +56,15 @@ class ReadingConfig:
     layer: int | None = None
     alphas: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
     unit: Unit = "sigma"
-    scope: TokenScope = "all"
-    kl_budget: float | None = None
     batch_size: int = 32
 
     def __post_init__(self) -> None:
-        known = {"direction": DIRECTIONS, "unit": UNITS}
-        for name, values in known.items():
-            if getattr(self, name) not in values:
+        for name, kind in (("direction", DirectionKind), ("unit", Unit)):
+            if getattr(self, name) not in get_args(kind):
                 raise LofitLensError(
-                    f"{name} must be one of {', '.join(values)}, got {getattr(self, name)!r}."
+                    f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}."
                 )
-        check_scope(self.scope)
-        check_alphas(self.alphas)
-        check_kl_budget(self.kl_budget)
+        super().__post_init__()
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,6 +192,7 @@ def fit_reading_vector(
     directions = reading_directions(right, wrong, config.direction, seed=seed)
     accuracy, margin = reading_scores(directions, *val)
     best = max(range(len(accuracy)), key=lambda i: (float(accuracy[i]), float(margin[i]), -i))
+    method = {"method": "reading vector", "seed": seed}
     found = ReadingVector(
         directions=directions.float(),
         accuracy=accuracy,
@@ -212,19 +201,12 @@ def fit_reading_vector(
         layer=best if config.layer is None else config.layer,
         alpha=config.alphas[0],
         config=config,
-        provenance=learned_on(
-            model, task, {"method": "reading vector", "seed": seed} | asdict(config)
-        ),
+        provenance=learned_on(model, task, method | asdict(config)),
     )
     candidates = {alpha: found.edit(alpha=alpha) for alpha in config.alphas}
     if len(candidates) == 1 and config.kl_budget is None:
         return found
     by_alpha = choose_on_validation(
-        model,
-        task,
-        candidates,
-        kl=kl,
-        kl_budget=config.kl_budget,
-        batch_size=config.batch_size,
+        model, task, candidates, kl=kl, kl_budget=config.kl_budget, batch_size=config.batch_size
     )
     return replace(found, alpha=by_alpha.key, by_alpha=by_alpha)

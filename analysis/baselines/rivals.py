@@ -73,22 +73,12 @@ def train_ia3(
 ) -> AdapterEdit:
     """Train (IA)3: a factor for each key, value and inner activation of the MLP (Liu et al. 2022).
 
-    The factors start at one, so the first loss is that of the model as it is.
-
-    Args:
-        model: A frozen bridge in eval mode.
-        task: The task; its training and validation examples are used.
-        config: How; `init_std` is not used.
-        progress: Whether to show a bar.
-
-    Raises:
-        LofitLensError: The scope is not "all".
-        UnsupportedError: The model does not call these layers one by one.
-        TrainingStopped: Training became unstable.
+    The factors start at one, so the first loss is that of the model as it is. Arguments and errors
+    are those of `train_lora`.
     """
-    projections = ("attn.k", "attn.v", "mlp.out")
     import peft
 
+    projections = ("attn.k", "attn.v", "mlp.out")
     peft_config = peft.IA3Config(
         target_modules=_pattern(projections), feedforward_modules=_pattern(projections[2:])
     )
@@ -109,20 +99,17 @@ def train_adapter(
 ) -> AdapterEdit:
     """Train any adapter of `peft` that wraps linear layers one by one.
 
+    Other arguments and errors are those of `train_lora`.
+
     Args:
         model: A frozen bridge in eval mode.
-        task: The task; its training and validation examples are used.
+        task: The task.
         peft_config: Its `target_modules` match `places`.
         places: Linear layers by their TransformerLens names, such as `blocks.0.attn.q`.
         config: How.
         what: What is trained, for the provenance; default the name of the adapter as `component`.
         loss: Takes the place of the objective's loss, as in `fit`.
         progress: Whether to show a bar.
-
-    Raises:
-        LofitLensError: The scope is not "all", or dropout meets gradient checkpointing.
-        UnsupportedError: The model does not call these layers one by one.
-        TrainingStopped: Training became unstable.
     """
     check_ready(model)
     if config.scope != "all":

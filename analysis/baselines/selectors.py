@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,12 +37,9 @@ HeadSelector = Callable[["TransformerBridge", Task, int], HeadScores]
 
 def by_scale(config: SelectionConfig | None = None) -> HeadSelector:
     """LoFiT's stage 1, the norm of a learned scale; the seed of `config` is replaced."""
-
-    def select(model: TransformerBridge, task: Task, seed: int) -> HeadScores:
-        seeded = replace(config or SelectionConfig(), seed=seed)
-        return select_heads(model, task, seeded, progress=False)
-
-    return select
+    return lambda model, task, seed: select_heads(
+        model, task, replace(config or SelectionConfig(), seed=seed), progress=False
+    )
 
 
 def by_bias(config: TuningConfig | None = None) -> HeadSelector:
@@ -64,31 +61,24 @@ def by_bias(config: TuningConfig | None = None) -> HeadSelector:
 
 def by_gates(config: GateConfig | None = None) -> HeadSelector:
     """What JoLA's gates let through; see `Gates.scores`. The seed of `config` is replaced."""
-
-    def select(model: TransformerBridge, task: Task, seed: int) -> HeadScores:
-        return train_gates(model, task, config, seed=seed, progress=False).scores()
-
-    return select
+    return lambda model, task, seed: train_gates(
+        model, task, config, seed=seed, progress=False
+    ).scores()
 
 
 def by_attribution(*, objective: Objective | None = None, batch_size: int = 8) -> HeadSelector:
     """Gradient x activation of the task's loss; see `attribute_heads`. The seed plays no part."""
-
-    def select(model: TransformerBridge, task: Task, seed: int) -> HeadScores:  # noqa: ARG001
-        return attribute_heads(
-            model, task, objective=objective, batch_size=batch_size, progress=False
-        )
-
-    return select
+    return lambda model, task, _: attribute_heads(
+        model, task, objective=objective, batch_size=batch_size, progress=False
+    )
 
 
 def by_probes(*, batch_size: int = 32) -> HeadSelector:
     """Validation accuracy of a logistic probe on each head, ties by log-loss (ITI, section 3.2)."""
 
     def select(model: TransformerBridge, task: Task, seed: int) -> HeadScores:
-        (z, right), (val_z, val_right) = _statements(model, task, seed, batch_size)
-        found = score_probes(fit_probes(z, right), val_z, val_right)
-        scores = found.head_scores(heads_of(model).without)
+        train, val = _statements(model, task, seed, batch_size)
+        scores = score_probes(fit_probes(*train), *val).head_scores(heads_of(model).without)
         config = {"selector": "probes", "seed": seed}
         return replace(scores, method="probes", provenance=learned_on(model, task, config))
 
@@ -99,8 +89,8 @@ def by_probe_layers(*, batch_size: int = 32) -> HeadSelector:
     """The same with one probe a layer, on all its heads together (paper, Table 2)."""
 
     def select(model: TransformerBridge, task: Task, seed: int) -> HeadScores:
-        train_z, val_z = _statements(model, task, seed, batch_size)
-        scores = layer_probe_scores(*train_z, *val_z, without=heads_of(model).without)
+        train, val = _statements(model, task, seed, batch_size)
+        scores = layer_probe_scores(*train, *val, without=heads_of(model).without)
         config = {"selector": "probe-layers", "seed": seed}
         return replace(scores, provenance=learned_on(model, task, config))
 
@@ -170,10 +160,9 @@ def _checked(seed: int) -> int:
 
 def _statements(
     model: TransformerBridge, task: Task, seed: int, batch_size: int
-) -> tuple[tuple[Tensor, Bool[np.ndarray, " text"]], tuple[Tensor, Bool[np.ndarray, " val"]]]:
-    """Head outputs at the end of right and wrong statements, in training and in validation."""
-    found, pool = [], (*task.train, *task.val)
+) -> Iterator[tuple[Tensor, Bool[np.ndarray, " text"]]]:
+    """Head outputs at the end of right and wrong statements, in training and then in validation."""
+    pool = (*task.train, *task.val)
     for examples in (task.train, task.val):
-        statements = all_statements(Encoder(model), examples, pool=pool, seed=seed)
-        found.append((last_z(model, statements.texts, batch_size=batch_size), statements.right))
-    return found[0], found[1]
+        found = all_statements(Encoder(model), examples, pool=pool, seed=seed)
+        yield last_z(model, found.texts, batch_size=batch_size), found.right

@@ -59,11 +59,7 @@ def paired_statements(
 ) -> list[tuple[EncodedText, EncodedText]]:
     """Pairs of a right and a wrong answer to one question, as many as it has of both.
 
-    Args:
-        encoder: Of the model.
-        examples: From one split.
-        pool: The training and validation examples, to draw wrong answers from.
-        seed: Draws wrong answers where the examples have none; see `with_wrong_answers`.
+    Arguments are those of `all_statements`.
     """
     return [
         (encoder.continuation(example.prompt, right), encoder.continuation(example.prompt, wrong))

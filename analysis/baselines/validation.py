@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from lofit_lens.edits.edit import Edit
 from lofit_lens.errors import LofitLensError, ScoringError
+from lofit_lens.positions import TokenScope, check_scope
 from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.tasks.task import Task
 
@@ -23,16 +24,6 @@ class NoUsableEdit(LofitLensError):
     """All candidates give numbers that are not finite or are over the KL budget."""
 
 
-def check_alphas(alphas: Sequence[float]) -> None:
-    """Refuse strengths that cannot be chosen from.
-
-    Raises:
-        LofitLensError: There are none, or one is not finite.
-    """
-    if not alphas or not all(math.isfinite(alpha) for alpha in alphas):
-        raise LofitLensError(f"alphas must be one or more finite numbers, got {tuple(alphas)}.")
-
-
 def check_kl_budget(kl_budget: float | None) -> None:
     """Refuse a budget that no edit can keep.
 
@@ -44,6 +35,31 @@ def check_kl_budget(kl_budget: float | None) -> None:
             f"kl_budget must be greater than 0, got {kl_budget}: every edit that changes anything has "
             "a KL divergence above 0. Give a number of nats per token, or None for no limit."
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrengthConfig:
+    """How the strength of an edit is chosen on validation items.
+
+    Attributes:
+        alphas: The strengths to choose from, weakest first. A single one is taken as it is.
+        scope: The token positions edited.
+        kl_budget: Edits whose KL divergence from the unedited model is greater are out; it is
+            greater than 0, and None sets no limit.
+
+    Raises:
+        LofitLensError: A value is out of range; the message names it.
+    """
+
+    alphas: tuple[float, ...]
+    scope: TokenScope = "all"
+    kl_budget: float | None = None
+
+    def __post_init__(self) -> None:
+        check_scope(self.scope)
+        if not self.alphas or not all(map(math.isfinite, self.alphas)):
+            raise LofitLensError(f"alphas must be one or more finite numbers, got {self.alphas}.")
+        check_kl_budget(self.kl_budget)
 
 
 @dataclass(frozen=True)
@@ -120,45 +136,27 @@ def choose_on_validation(
             f"kl_budget is {kl_budget}, but nothing measures the KL divergence. Pass kl, a function "
             "from an edit to a number."
         )
-    trials = tuple(_try(model, task, key, edit, kl, batch_size) for key, edit in candidates.items())
-    best = None
-    for trial in trials:
-        if _usable(trial, kl_budget) and (best is None or _score(trial) > _score(best)):
-            best = trial
-    if best is None:
+    trials: list[Trial[Key]] = []
+    for key, edit in candidates.items():
+        try:
+            found = evaluate(
+                model, task, edit, split="val", batch_size=batch_size, progress=False
+            ).main.value
+            trials.append(Trial(key, found, None if kl is None else kl(edit)))
+        except ScoringError:
+            trials.append(Trial(key, None, None))
+    scores = {
+        trial.key: trial.score
+        for trial in trials
+        if trial.score is not None
+        and (kl_budget is None or (trial.kl is not None and trial.kl <= kl_budget))
+    }
+    if not scores:
         raise NoUsableEdit(_why_none(trials, kl_budget))
-    return Choice(best.key, trials)
+    return Choice(max(scores, key=scores.__getitem__), tuple(trials))
 
 
-def _try(
-    model: TransformerBridge,
-    task: Task,
-    key: Key,
-    edit: Edit,
-    kl: Callable[[Edit], float] | None,
-    batch_size: int,
-) -> Trial[Key]:
-    try:
-        found = evaluate(
-            model, task, edit, split="val", batch_size=batch_size, progress=False
-        ).main.value
-        return Trial(key, found, None if kl is None else kl(edit))
-    except ScoringError:
-        return Trial(key, None, None)
-
-
-def _usable(trial: Trial[Key], kl_budget: float | None) -> bool:
-    if trial.score is None:
-        return False
-    return kl_budget is None or (trial.kl is not None and trial.kl <= kl_budget)
-
-
-def _score(trial: Trial[Key]) -> float:
-    assert trial.score is not None
-    return trial.score
-
-
-def _why_none(trials: tuple[Trial[Key], ...], kl_budget: float | None) -> str:
+def _why_none(trials: Sequence[Trial[Key]], kl_budget: float | None) -> str:
     divergences = [trial.kl for trial in trials if trial.kl is not None]
     if kl_budget is None or not divergences:
         return (

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lofit_lens.analysis.baselines.activations import read_batches
 from lofit_lens.attention import check_head_shape, no_z, real_columns, z_hooks
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.heads import HeadSet
 from lofit_lens.provenance import Provenance, learned_on
-from lofit_lens.scoring.logprobs import batches_by_length
 from lofit_lens.tasks.task import Task
-from lofit_lens.tokens import EncodedText, Encoder
+from lofit_lens.tokens import Batch, EncodedText, Encoder
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -100,18 +101,12 @@ def mean_z(
         texts: Encoded texts, at least one.
         batch_size: Texts per forward pass.
     """
-    encoder, total = Encoder(model), no_z(model).double()
 
-    def add(layer: int, real: Tensor) -> Callable[..., None]:
-        def read(z: Any, hook: object = None) -> None:  # noqa: ARG001
-            total[layer, :, : z.shape[-1]] += z.detach()[real.to(z.device)].float().sum(0).cpu()
+    def summed(z: Tensor, batch: Batch) -> Tensor:
+        return z[batch.attention_mask.bool().to(z.device)].float().sum(0)
 
-        return read
-
-    for indices in batches_by_length([len(text.ids) for text in texts], batch_size):
-        batch = encoder.batch([texts[i] for i in indices])
-        real = batch.attention_mask.bool()
-        hooks = z_hooks(model, lambda layer, real=real: add(layer, real))
-        with torch.no_grad(), model.hooks(fwd_hooks=hooks):
-            model(batch.tokens, attention_mask=batch.attention_mask, logits_to_keep=1)
+    total, hooks_on = no_z(model).double(), partial(z_hooks, model)
+    for _, seen in read_batches(model, texts, hooks_on, summed, batch_size=batch_size):
+        for layer, z in seen.items():
+            total[layer, :, : z.shape[-1]] += z
     return (total / sum(len(text.ids) for text in texts)).float()

@@ -82,7 +82,14 @@ class PatchIntervention(BaseEdit):
         """
         check_head_shape(model, self.heads)
         for edit in (self.donor, self.base):
-            check_all_positions(model, edit)
+            with edited(model, edit):  # which refuses another model
+                pass
+            # an edit attached for a single run is not told where the prompt ends
+            if edit is not None and edit.scope != "all":
+                raise UnsupportedError(
+                    "Patching needs donor and base to edit all token positions; one has another scope "
+                    'than "all". Use `edit.with_scope("all")`, or learn it with that scope.'
+                )
         hf: Any = model.original_model
         if isinstance(hf.forward, TwoRuns):
             raise UnsupportedError(
@@ -90,24 +97,5 @@ class PatchIntervention(BaseEdit):
             )
         runs = TwoRuns(model, self.heads, self.donor, self.base)
         uncached = partial(model.generate, use_past_kv_cache=False)
-        with (
-            replaced(hf, "forward", runs),
-            replaced(model, "generate", uncached),
-        ):
+        with replaced(hf, "forward", runs), replaced(model, "generate", uncached):
             yield
-
-
-def check_all_positions(model: TransformerBridge, edit: Edit | None) -> None:
-    """Refuse an edit that asks where the prompt ends: one attached for a single run is not told.
-
-    Raises:
-        ModelMismatchError: The edit belongs to another model.
-        UnsupportedError: It spares some token positions.
-    """
-    with edited(model, edit):  # which refuses another model
-        pass
-    if edit is not None and edit.scope != "all":
-        raise UnsupportedError(
-            'Patching needs donor and base to edit all token positions; one has another scope than "all". '
-            'Use `edit.with_scope("all")`, or learn it with that scope.'
-        )

@@ -107,13 +107,9 @@ class TwoRuns:
                 "Pass all tokens at once; generate with `model.generate`, or with "
                 "use_past_kv_cache=False and use_cache=False."
             )
-        if any(isinstance(owner, ContrastStreams) for owner in owners(self._hf)):
+        hooks = self._hf._forward_pre_hooks.values()
+        if any(isinstance(getattr(hook, "__self__", None), ContrastStreams) for hook in hooks):
             raise UnsupportedError(
                 "A contrast vector is in force around the patch, or inside it; the patch cannot tell "
                 "its streams from the text. Give the contrast vector as donor or base instead."
             )
-
-
-def owners(hf: Any) -> list[Any]:
-    """The objects whose methods are forward pre-hooks of a Hugging Face model."""
-    return [getattr(hook, "__self__", None) for hook in hf._forward_pre_hooks.values()]

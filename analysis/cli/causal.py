@@ -17,9 +17,7 @@ from lofit_lens.analysis.cli.shared import Json, Out, Quiet
 from lofit_lens.analysis.cli.task_options import TaskOptions
 
 
-@with_options(
-    model_options=ModelOptions, task_options=TaskOptions, chat=ChatOptions, running=RunningOptions
-)
+@with_options
 def causal(
     *,
     model_options: ModelOptions,

@@ -23,15 +23,7 @@ if TYPE_CHECKING:
 METHODS = "zero-shot,iti,repe-reading,repe-contrast,lofit,lora,random-heads"
 
 
-@with_options(
-    model_options=ModelOptions,
-    task_options=TasksOptions,
-    chat=ChatOptions,
-    head_options=HeadOptions,
-    training=TrainingOptions,
-    method_options=MethodOptions,
-    running=RunningOptions,
-)
+@with_options
 def compare(
     *,
     model_options: ModelOptions,

@@ -13,7 +13,7 @@ from lofit_lens.analysis.cli.running import RunningOptions
 from lofit_lens.analysis.cli.shared import Json, Out, Quiet
 
 
-@with_options(running=RunningOptions)
+@with_options
 def demo(
     *,
     running: RunningOptions,

@@ -16,7 +16,7 @@ from lofit_lens.analysis.cli.shared import Json, Quiet
 from lofit_lens.analysis.cli.task_options import TaskOptions, name_of
 
 
-@with_options(model_options=ModelOptions, task_options=TaskOptions, chat=ChatOptions)
+@with_options
 def evaluate(
     *,
     model_options: ModelOptions,

@@ -109,7 +109,7 @@ def _drawings(run: str) -> tuple[Drawings, str]:
     """What draws each figure of a run or of the paper, and what to call it."""
     from lofit_lens.analysis.figures.paper import DRAWINGS
     from lofit_lens.analysis.figures.study import drawings
-    from lofit_lens.analysis.study.open import open_study
+    from lofit_lens.analysis.reading.open import open_study
     from lofit_lens.errors import LofitLensError
 
     if run == PAPER:

@@ -9,41 +9,39 @@ from collections.abc import Callable
 from typing import Any, get_type_hints
 
 
-def with_options(**groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of some groups; it receives each group as an argument.
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of its groups, which are its arguments that are dataclasses.
 
     Args:
-        groups: The name of the command's argument and its dataclass.
+        command: What receives each group filled, and its own options one by one.
     """
+    hints = get_type_hints(command, include_extras=True)
+    asked = inspect.signature(command).parameters
+    groups = {name: hints[name] for name in asked if dataclasses.is_dataclass(hints[name])}
+    own = [
+        parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, parameter in asked.items()
+        if name not in groups
+    ]
+    shared = {
+        f.name: inspect.Parameter(
+            f.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=f.default,
+            annotation=get_type_hints(group, include_extras=True)[f.name],
+        )
+        for group in groups.values()
+        for f in dataclasses.fields(group)
+    }
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = {
-            name: parameter.replace(annotation=get_type_hints(command, include_extras=True)[name])
-            for name, parameter in inspect.signature(command).parameters.items()
-            if name not in groups
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        filled = {
+            name: group(**{f.name: values.pop(f.name) for f in dataclasses.fields(group)})
+            for name, group in groups.items()
         }
-        shared = {
-            f.name: inspect.Parameter(
-                f.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=f.default,
-                annotation=get_type_hints(group, include_extras=True)[f.name],
-            )
-            for group in groups.values()
-            for f in dataclasses.fields(group)
-        }
+        command(**filled, **values)
 
-        @functools.wraps(command)
-        def run(**values: Any) -> None:
-            filled = {
-                name: group(**{f.name: values.pop(f.name) for f in dataclasses.fields(group)})
-                for name, group in groups.items()
-            }
-            command(**filled, **values)
-
-        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own.values()]
-        run.__signature__ = inspect.Signature([*parameters, *shared.values()])  # pyright: ignore[reportAttributeAccessIssue]
-        run.__annotations__ = {p.name: p.annotation for p in (*parameters, *shared.values())}
-        return run
-
-    return decorate
+    run.__signature__ = inspect.Signature([*own, *shared.values()])  # pyright: ignore[reportAttributeAccessIssue]
+    run.__annotations__ = {p.name: p.annotation for p in (*own, *shared.values())}
+    return run

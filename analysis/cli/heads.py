@@ -17,7 +17,7 @@ Run = Annotated[
 ]
 
 
-@with_options(model_options=ModelOptions)
+@with_options
 def export(
     *,
     model_options: ModelOptions,
@@ -57,7 +57,7 @@ def export(
         )
 
 
-@with_options(head_options=HeadOptions)
+@with_options
 def heads(
     *,
     head_options: HeadOptions,

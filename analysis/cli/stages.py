@@ -24,14 +24,7 @@ Heads = Annotated[
 ]
 
 
-@with_options(
-    model_options=ModelOptions,
-    task_options=TaskOptions,
-    chat=ChatOptions,
-    head_options=HeadOptions,
-    training=TrainingOptions,
-    running=RunningOptions,
-)
+@with_options
 def lofit(
     *,
     model_options: ModelOptions,
@@ -141,13 +134,7 @@ def lofit(
         report.add(paths=folder.files())
 
 
-@with_options(
-    model_options=ModelOptions,
-    task_options=TaskOptions,
-    chat=ChatOptions,
-    head_options=HeadOptions,
-    training=TrainingOptions,
-)
+@with_options
 def select(
     *,
     model_options: ModelOptions,
@@ -212,12 +199,7 @@ def select(
         report.add(f"written to {out}", heads=chosen, out=str(out), paths=folder.files())
 
 
-@with_options(
-    model_options=ModelOptions,
-    task_options=TaskOptions,
-    chat=ChatOptions,
-    training=TrainingOptions,
-)
+@with_options
 def tune(
     *,
     model_options: ModelOptions,

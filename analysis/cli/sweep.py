@@ -18,15 +18,7 @@ from lofit_lens.analysis.cli.task_options import TasksOptions
 EXAMPLES, HEADS = "20,50,100", "0.01,0.03,0.1,0.2,0.5"
 
 
-@with_options(
-    model_options=ModelOptions,
-    task_options=TasksOptions,
-    chat=ChatOptions,
-    head_options=HeadOptions,
-    training=TrainingOptions,
-    method_options=MethodOptions,
-    running=RunningOptions,
-)
+@with_options
 def sweep(
     *,
     model_options: ModelOptions,

@@ -123,10 +123,8 @@ class TaskOptions(FileOptions, NamedTask):
     def file_arguments(self) -> dict[str, Any]:
         """The arguments of `from_file` that were given."""
         named = [f.name for f in dataclasses.fields(FileOptions)] + list(SYNONYMS)
-        given = {name: getattr(self, name) for name in named}
-        return read_arguments(
-            {name: value for name, value in given.items() if value is not None}, "The command"
-        )
+        given = {n: value for n in named if (value := getattr(self, n)) is not None}
+        return read_arguments(given, "The command")
 
 
 @dataclass(frozen=True)

@@ -26,14 +26,7 @@ if TYPE_CHECKING:
     from lofit_lens.tasks import Task
 
 
-@with_options(
-    model_options=ModelOptions,
-    task_options=TasksOptions,
-    chat=ChatOptions,
-    head_options=HeadOptions,
-    training=TrainingOptions,
-    running=RunningOptions,
-)
+@with_options
 def transfer(
     *,
     model_options: ModelOptions,

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import plotly.graph_objects as go
 
+from lofit_lens.analysis.study.keys import plain
 from lofit_lens.errors import LofitLensError
+
+T = TypeVar("T")
 
 Drawings = Mapping[str, Callable[[], go.Figure]]
 """What draws each figure, by its name."""
@@ -38,3 +42,14 @@ def check_names(drawings: Drawings, only: Sequence[str], *, what: str) -> None:
         raise LofitLensError(
             f"There is no figure {', '.join(unknown)} of {what}. There are: {', '.join(drawings)}."
         )
+
+
+def named(start: str, things: Mapping[str, T]) -> dict[str, T]:
+    """A name for each, with what tells it from the others only where there are others."""
+    several = len(things) > 1
+    return {f"{start}-{plain(name)}" if several else start: thing for name, thing in things.items()}
+
+
+def short(label: str) -> str:
+    """10% of heads as 10percent."""
+    return label.replace(" of heads", "").replace("%", "percent").replace(" heads", "")

@@ -194,10 +194,10 @@ def published_layers() -> pd.DataFrame:
     from lofit_lens.analysis import published
 
     parts = []
-    for model, panels in published.FIGURE_3.items():
-        for task, heads in panels.items():
-            counts = np.array([[heads.get(layer, 0) for layer in range(PUBLISHED_LAYERS[model])]])
-            parts.append(_by_layer(task, counts).assign(model=model))
+    for (model, task), panel in published.figure_3().groupby(["model", "task"], sort=False):  # pyright: ignore[reportGeneralTypeIssues]
+        counts = np.zeros((1, PUBLISHED_LAYERS[model]), dtype=int)
+        counts[0, panel["layer"]] = panel["heads"]
+        parts.append(_by_layer(task, counts).assign(model=model))
     return pd.concat(parts, ignore_index=True)
 
 

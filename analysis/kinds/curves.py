@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from jaxtyping import Float
 
+from lofit_lens.analysis.figures.drawing import Drawings
+from lofit_lens.analysis.reading.row import Marker, Row
+from lofit_lens.analysis.reading.study import Study, joined
+from lofit_lens.analysis.reporting.section import Section, percent, plotted
 from lofit_lens.analysis.study import paired
+from lofit_lens.analysis.study.keys import plain
 from lofit_lens.analysis.study.store import Kind
 from lofit_lens.files import read_json_gz, write_json_gz
 from lofit_lens.heads import HeadSet
@@ -209,3 +214,27 @@ class CausalCurves:
 
 
 _GIVING = {"mean": "give their mean", "zero": "give zero", "unedited": "as in the unedited one"}
+
+_FILES = "causal*.json.gz"
+
+
+def _read(folder: Path, marker: Marker) -> Study:  # noqa: ARG001
+    found = [CausalCurves.load(path) for path in sorted(folder.glob(_FILES))]
+    return joined(folder, [Study(folder, {"causal curves": {one.task: one}}) for one in found])
+
+
+def _drawings(study: Study) -> Drawings:
+    return {f"causal-{plain(task)}": curves.plot for task, curves in study.curves.items()}
+
+
+def _sections(study: Study) -> Iterator[Section]:
+    return plotted(
+        "causal",
+        "Is the head set causal?",
+        {task: (curves.plot(), percent(curves.frame())) for task, curves in study.curves.items()},
+        plot="causal",
+        shows=("causal",),
+    )
+
+
+CAUSAL = Row("`causal`", _read, KIND, (_FILES,), drawings=_drawings, sections=_sections)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from math import isnan, nan
+from dataclasses import dataclass
+from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from lofit_lens.analysis.kinds.comparison import Comparison
 from lofit_lens.analysis.methods.names import ALIASES
 from lofit_lens.analysis.published import check_model, table_2
 from lofit_lens.analysis.study import paired
-from lofit_lens.analysis.tables.cells import WORSE, Row, interval, score
+from lofit_lens.analysis.tables.cells import WORSE, interval, score
 from lofit_lens.errors import LofitLensError
 from lofit_lens.statistics import average_difference, average_interval
 
@@ -34,55 +34,21 @@ SELECTOR_METHODS = tuple(TABLE_2_NAMES)
 AVERAGE = "average"
 
 
-@dataclass(frozen=True)
-class SelectorCell:
-    """One way to choose heads on one task.
-
-    Attributes:
-        method: The method, such as "probes/bias".
-        task: The task, or "average".
-        metric: Its main metric.
-        value: The score, from 0 to 1; the mean over seeds and items, and over tasks in the average.
-        low: Lower end of its 95% interval.
-        high: Upper end.
-        n: Number of items.
-        seeds: Number of seeds.
-        difference: Minus LoFiT's, paired by seed and item; NaN for LoFiT itself.
-        difference_low: Lower end of its 95% interval.
-        difference_high: Upper end.
-        p: Two-sided p-value of the difference.
-        p_holm: p corrected over all cells of the table.
-        mark: "*" for p_holm < 0.05, "+" for p_holm < 0.1.
-        direction: "better" or "worse" than LoFiT where there is a mark.
-    """
-
-    method: str
-    task: str
-    metric: str
-    value: float
-    low: float = nan
-    high: float = nan
-    n: int = 0
-    seeds: int = 0
-    difference: float = nan
-    difference_low: float = nan
-    difference_high: float = nan
-    p: float = nan
-    p_holm: float = nan
-    mark: str = ""
-    direction: str = ""
+COLUMNS = ["method", "task", "metric", *paired.score_columns(), *paired.TESTED]
+COLUMNS += ["p_holm", "mark", "direction"]
+"""What is known of a way to choose heads on a task; the paper tells the first four."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SelectorTable:
     """Ways to choose heads x tasks.
 
     Attributes:
-        cells: The cells, by method and then task, LoFiT's last.
+        rows: One row per method and task, LoFiT's last, with the columns of `frame`.
         source: Where the numbers come from.
     """
 
-    cells: tuple[SelectorCell, ...]
+    rows: pd.DataFrame
     source: str
 
     @classmethod
@@ -97,39 +63,40 @@ class SelectorTable:
         """
         check_model(model)
         names = {paper: method for method, paper in TABLE_2_NAMES.items()}
-        cells = (
-            SelectorCell(names[row["heads"]], row["task"], row["metric"], row["value"] / 100)
-            for row in table_2().to_dict("records")
-            if row["model"] == model
-        )
-        return cls(tuple(cells), f"{model}, as printed by Yin, Ye and Durrett (2024)")
+        rows = table_2().query("model == @model")
+        rows = rows.assign(method=rows["heads"].map(names), value=rows["value"] / 100)
+        rows = rows.reindex(columns=COLUMNS).assign(mark="", direction="", n=0, seeds=0)
+        return cls(rows, f"{model}, as printed by Yin, Ye and Durrett (2024)")
 
     @property
     def methods(self) -> tuple[str, ...]:
         """The methods, LoFiT last."""
-        return tuple(dict.fromkeys(cell.method for cell in self.cells))
+        return tuple(dict.fromkeys(self.rows["method"]))
 
     @property
     def tasks(self) -> tuple[str, ...]:
         """The tasks, their average last if there are several."""
-        return tuple(dict.fromkeys(cell.task for cell in self.cells))
+        return tuple(dict.fromkeys(self.rows["task"]))
 
     def frame(self) -> pd.DataFrame:
-        """One row per cell, with the attributes of `SelectorCell` as columns."""
-        import pandas as pd
+        """One row per method and task, "average" last where there are several.
 
-        return pd.DataFrame([asdict(cell) for cell in self.cells])
+        Columns `method`, `task`, `metric` (the main one), `value` (from 0 to 1), `low`, `high` (95%), `n`
+        (items), `seeds`; against LoFiT, paired by seed and item, NaN for itself: `difference`,
+        `difference_low`, `difference_high`, `p`, `p_holm` (over all rows), `mark` ("*" for p_holm <
+        0.05, "+" for p_holm < 0.1) and `direction` ("better" or "worse" where there is a mark).
+        """
+        return self.rows.reset_index(drop=True).copy()
 
     def table(self) -> pd.DataFrame:
         """The table as text: methods x tasks, scores in percent with marks and intervals."""
         import pandas as pd
 
         columns: dict[str, dict[str, str]] = {}
-        for cell in self.cells:
-            title = cell.task if cell.task == AVERAGE else f"{cell.task} {cell.metric}"
-            row: Row = {**asdict(cell)}
-            text = score(row) + ("" if isnan(cell.low) else interval(row))
-            columns.setdefault(title, {})[cell.method] = text
+        for row in self.rows.to_dict("records"):
+            title = row["task"] if row["task"] == AVERAGE else f"{row['task']} {row['metric']}"
+            text = score(row) + ("" if isnan(row["low"]) else interval(row))
+            columns.setdefault(title, {})[row["method"]] = text
         return pd.DataFrame(columns, index=list(self.methods))
 
     def plot(self) -> go.Figure:
@@ -151,7 +118,7 @@ class SelectorTable:
     @property
     def legend(self) -> str:
         """What the marks mean; empty if nothing was tested."""
-        tests = sum(not isnan(cell.p) for cell in self.cells)
+        tests = int(self.rows["p"].notna().sum())
         if not tests:
             return ""
         return (
@@ -187,10 +154,8 @@ def selector_table(comparison: Comparison) -> SelectorTable:
         if len(kept.tasks) > 1:
             cells.append(_average(kept, method))
     seeds = ", ".join(map(str, kept.seeds))
-    columns = [field.name for field in fields(SelectorCell)]
-    frame = paired.with_directions(paired.with_marks(pd.DataFrame(cells)))[columns]
-    marked = tuple(SelectorCell(*row) for row in frame.itertuples(index=False))
-    return SelectorTable(marked, f"seeds {seeds}")
+    frame = paired.with_directions(paired.with_marks(pd.DataFrame(cells)))
+    return SelectorTable(frame[COLUMNS], f"seeds {seeds}")
 
 
 def _methods(comparison: Comparison) -> list[str]:

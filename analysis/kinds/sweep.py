@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from lofit_lens.analysis.figures.drawing import Drawings, named
 from lofit_lens.analysis.kinds.comparison import Comparison
+from lofit_lens.analysis.reading.folders import told_of
+from lofit_lens.analysis.reading.row import Marker, Row
+from lofit_lens.analysis.reading.study import Study
+from lofit_lens.analysis.reporting.section import Section, percent, plotted
 from lofit_lens.analysis.study.earlier import earlier_sweep
 from lofit_lens.analysis.study.record import ZERO_SHOT, Record
 from lofit_lens.analysis.study.store import Kind, read_records, save_records
@@ -111,13 +116,14 @@ class Sweep:
         Raises:
             LofitLensError: The folder holds something else, or other runs.
         """
-        records = {
-            record.name: replace(record, cut=record.cut or _cut(self.swept, x, record))
+        records = [
+            replace(record, cut=record.cut or _cut(self.swept, x, record))
             for x, comparison in self.comparisons.items()
             for record in comparison.runs
-        }
+        ]
+        named = {record.name: record for record in records}
         told = {"swept": self.swept, "n_heads": self.n_heads, "numbers": list(self.comparisons)}
-        return save_records(folder, KIND, list(records.values()), **told)
+        return save_records(folder, KIND, list(named.values()), **told)
 
     @classmethod
     def load(cls, folder: str | Path) -> Sweep:
@@ -169,3 +175,34 @@ class Sweep:
 def _cut(swept: Swept, x: int, record: Record) -> dict[str, Any]:
     """What makes a record that was made by hand a point of a sweep."""
     return {} if record.method == ZERO_SHOT else {swept: x}
+
+
+_FIGURES = {"figure4": "examples", "figure5": "heads"}
+
+
+def _read(folder: Path, marker: Marker) -> Study:
+    found, name = Sweep.load(folder), folder.resolve().name
+    records = [run for comparison in found.comparisons.values() for run in comparison.runs]
+    told = {"kind": f"sweep over {found.swept}", "command_line": marker.get("command_line")}
+    return Study(folder, {"sweeps": {name: found}}, provenance={name: told | told_of(records)})
+
+
+def _drawings(study: Study) -> Drawings:
+    found: dict[str, Any] = {}
+    for figure, swept in _FIGURES.items():
+        sweeps = {run: sweep.plot for run, sweep in study.sweeps.items() if sweep.swept == swept}
+        found |= named(figure, sweeps)
+    return found
+
+
+def _sections(study: Study) -> Iterator[Section]:
+    return plotted(
+        "sweeps",
+        "Figures 4 and 5: how many examples, how many heads",
+        {name: (s.plot(), percent(s.frame())) for name, s in study.sweeps.items()},
+        plot="sweep",
+        shows=tuple(_FIGURES),
+    )
+
+
+SWEEP = Row("`sweep`", _read, KIND, drawings=_drawings, sections=_sections)

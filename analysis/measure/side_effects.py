@@ -216,23 +216,16 @@ def open_answers(
         For each the `id`, the `prompt` (its last paragraph) and the `answer`.
     """
     asked = [example for example in task.test[:n] if example.prompt.strip()]
+    prompts = [example.prompt for example in asked]
     generated = generate_greedily(
-        model,
-        [example.prompt for example in asked],
-        edit,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        progress=False,
+        model, prompts, edit, max_new_tokens=max_new_tokens, batch_size=batch_size, progress=False
     )
-    return [
-        {
-            "id": example.id,
-            "prompt": said.split("\n\n")[-1],
-            "answer": text.split("\n")[0].strip(),
-        }
-        for example, text in zip(asked, generated, strict=True)
-        for said in [example.messages[-1][1] if example.messages else example.prompt]
-    ]
+    answers = []
+    for example, text in zip(asked, generated, strict=True):
+        said = example.messages[-1][1] if example.messages else example.prompt
+        prompt, answer = said.split("\n\n")[-1], text.split("\n")[0].strip()
+        answers.append({"id": example.id, "prompt": prompt, "answer": answer})
+    return answers
 
 
 REFUSAL = re.compile(

@@ -145,8 +145,8 @@ class OnHeads(Named):
         heads: HeadSet | None = given[0] if given else None
         ks = (self.settings.n_heads(bench.model) if heads is None else len(heads),)
         found = fit_iti(
-            bench.model, task, replace(self._iti, ks=ks), seed=seed, heads=heads, kl=bench.kl_for(self.settings),
-            batch_size=self.settings.batch_size,
+            bench.model, task, replace(self._iti, ks=ks), seed=seed, heads=heads,
+            kl=bench.kl_for(self.settings), batch_size=self.settings.batch_size,
         )  # fmt: skip
         edit = found.edit()
         trials = [{"alpha": t.key[1], "score": t.score, "kl": t.kl} for t in found.trials]

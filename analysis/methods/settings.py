@@ -10,7 +10,7 @@ from lofit_lens.analysis.baselines.gates import GateConfig
 from lofit_lens.analysis.baselines.validation import check_kl_budget
 from lofit_lens.analysis.study.fitted import Fitted
 from lofit_lens.attention import heads_of
-from lofit_lens.embedded.settings import GATE_PENALTY, SELECTION, TUNING
+from lofit_lens.embedded.settings import SELECTION, TUNING
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import number_of_heads
 from lofit_lens.positions import TokenScope, check_scope
@@ -79,7 +79,7 @@ class Settings:
             selection=SELECTION,
             tuning=TUNING,
             rates={name: row.embedded for name, row in WHOLE.items() if row.embedded is not None},
-            gate_penalty=GATE_PENALTY,
+            gate_penalty=3e-3,
             batch_size=256,
         )
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
@@ -16,7 +16,7 @@ from lofit_lens.analysis.study.keys import as_json, key_of
 from lofit_lens.analysis.study.step import Step
 from lofit_lens.attention import heads_of
 from lofit_lens.errors import LofitLensError
-from lofit_lens.files import read_json, write_whole
+from lofit_lens.files import read_json, write_json
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
 from lofit_lens.selection import select_together
@@ -112,7 +112,7 @@ class Rate(Step[RateChoice]):
         """As "Stage 2 on truthfulqa"."""
         return f"Stage {1 if self.stage == 'selection' else 2} on {self.auto.task.name}"
 
-    @property
+    @cached_property
     def needs(self) -> tuple[Step[Any], ...]:
         """The heads of stage 2."""
         return () if self.heads is None else self.heads.needs
@@ -140,8 +140,7 @@ class Rate(Step[RateChoice]):
 
     def write(self, product: RateChoice, path: Path) -> None:
         """Write the choice as JSON."""
-        content = {"schema": RATE_SCHEMA, **product.to_json()}
-        write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
+        write_json(path, {"schema": RATE_SCHEMA, **product.to_json()})
 
     def read(self, path: Path) -> RateChoice:
         """Read what `write` wrote."""
@@ -204,7 +203,7 @@ class Select(Step[HeadScores]):
         last = f"-{self.draw}" if self.draw else ""
         return f"{first}{self.task.name}-{self.seed}{last}"
 
-    @property
+    @cached_property
     def needs(self) -> tuple[Step[Any], ...]:
         """A chosen learning rate; the scores that it starts from."""
         row = SELECTORS[self.by]
@@ -218,7 +217,7 @@ class Select(Step[HeadScores]):
             own.pop("seed", None)  # it is replaced
         return [learned_from(self.task), self.by, own, self.seed, self.draw]
 
-    @property
+    @cached_property
     def alike(self) -> str | None:
         """LoFiT's stage 1 with several seeds is one pass."""
         if self.by != "lofit":
@@ -276,7 +275,7 @@ class Tune(Step[Fitted]):
     seed: int
     auto: Auto
 
-    @property
+    @cached_property
     def needs(self) -> tuple[Step[Any], ...]:
         """A chosen learning rate, and the heads."""
         return (*self._rates, *self.heads.needs)
@@ -291,7 +290,7 @@ class Tune(Step[Fitted]):
         config = replace(self.settings.tuning, seed=self.seed)
         return [learned_from(self.task), self.heads.depends(), config]
 
-    @property
+    @cached_property
     def alike(self) -> str:
         """Other heads and seeds on one task with one configuration are one pass."""
         config = replace(self.settings.tuning, seed=0)
@@ -360,7 +359,7 @@ class Fit(Step[Fitted]):
     heads: Chosen | None = None
     also: tuple[Step[Any], ...] = ()
 
-    @property
+    @cached_property
     def needs(self) -> tuple[Step[Any], ...]:
         """The heads, and what else it takes."""
         return (*self.also, *(() if self.heads is None else self.heads.needs))

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lofit_lens.analysis.inside.overlap import head_overlap
-from lofit_lens.analysis.kinds.demo import FLOOR
+from lofit_lens.analysis.kinds.demo import FLOOR, TABLES
 from lofit_lens.analysis.kinds.matrix import MARKS
+from lofit_lens.analysis.study.store import Store, rows_of
 from lofit_lens.embedded.settings import SELECTION, TUNING
 from lofit_lens.provenance import library_versions
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
@@ -21,7 +22,7 @@ from lofit_lens.heads import Head, HeadSet
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lofit_lens.analysis.study.results import Study
+    from lofit_lens.analysis.reading.study import Study
 
 SMALL = 256
 """A model with at most as many heads has a card for each; a larger one for the chosen and edited."""
@@ -40,11 +41,9 @@ HOW = (
 )
 
 
-def heads_section(study: Study) -> Section | None:
+def heads_section(study: Study) -> Iterator[Section]:
     """The head cards of each model of a study."""
     models = cards_of(study)
-    if not models:
-        return None
     parts, plots = [paragraph(HOW)], []
     for number, (name, cards) in enumerate(models.items(), start=1):
         explorer = Explorer(number, cards, chosen_by(study, cards.grid))
@@ -52,7 +51,8 @@ def heads_section(study: Study) -> Section | None:
             parts.append(f"<h3>{escape(name)}</h3>")
         parts.append(explorer.html())
         plots += explorer.plots
-    return Section("heads", "Head cards", "\n".join(parts), tuple(plots))
+    if models:
+        yield Section("heads", "Head cards", "\n".join(parts), tuple(plots), ("scores",))
 
 
 @dataclass(frozen=True)

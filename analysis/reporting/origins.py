@@ -1,4 +1,4 @@
-"""What was run and how: the summary, the provenance, and how to run it again."""
+"""What was run and how, and what came out: summary, provenance, and how to run it again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import datetime
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from lofit_lens.analysis.reporting.findings import findings
+from lofit_lens.analysis.kinds.table import KINDS
 from lofit_lens.analysis.reporting.markup import (
     bullets,
     definitions,
@@ -21,8 +21,9 @@ from lofit_lens.analysis.reporting.section import Section
 from lofit_lens.provenance import library_versions
 
 if TYPE_CHECKING:
-    from lofit_lens.analysis.study.results import Study
+    from lofit_lens.analysis.reading.study import Study
 
+ONE_SEED = "There is one seed, so nothing here tells how seeds differ."
 TOOL = (
     f"The LoFiT Lens authors. LoFiT Lens: localized fine-tuning of attention heads as an "
     f"interpretability toolkit. Version {library_versions()['lofit-lens']}."
@@ -35,11 +36,12 @@ PAPER = (
 
 def summary_section(study: Study) -> Section:
     """What was run, and what came out."""
+    seeds = {seed for row in KINDS for given in row.seeds(study) for seed in given}
     about: dict[str, Any] = {
         "runs": [f"{name} ({told.get('kind')})" for name, told in study.provenance.items()],
         "models": list(dict.fromkeys(filter(None, map(model_of, study.provenance.values())))),
-        "test items": _items(study),
-        "seeds": _seeds(study),
+        "test items": {task: n for row in KINDS for task, n in row.items(study).items()},
+        "seeds": sorted(seeds.union(*study.scores.values())),
         "last written": _written(study),
         "left out": "; ".join(f"{name}: {why}" for name, why in study.left_out.items()),
     }
@@ -48,6 +50,14 @@ def summary_section(study: Study) -> Section:
     if found:
         body += f"<h3>What the numbers say</h3>{bullets(found)}"
     return Section("summary", "Summary", body)
+
+
+def findings(study: Study) -> list[str]:
+    """One sentence for each result of a study, and no more than the numbers say."""
+    found = [sentence for row in KINDS for sentence in row.sentences(study)]
+    seeds = [len(given) for row in KINDS for given in row.seeds(study)]
+    seeds += map(len, study.chosen.values())
+    return found + ([ONE_SEED] if seeds and max(seeds) == 1 else [])
 
 
 def provenance_section(study: Study) -> Section:
@@ -110,23 +120,6 @@ def _stages_folded(told: Mapping[str, Any]) -> dict[str, Any]:
     }
     rest = {name: value for name, value in told.items() if name != "stages"}
     return rest | {"all stages": common, "stages": own}
-
-
-def _items(study: Study) -> dict[str, int]:
-    """Test items by task."""
-    found = {}
-    for matrix in study.matrices.values():
-        found |= {task: len(scored.records) for task, scored in matrix.zero_shot.items()}
-    for comparison in study.comparisons.values():
-        found |= {task: len(comparison.groups(task)) for task in comparison.tasks}
-    return found | {task: len(run.tuned.records) for task, run in study.runs.items()}
-
-
-def _seeds(study: Study) -> list[int]:
-    """The seeds of all results."""
-    found = {seed for one in study.comparisons.values() for seed in one.seeds}
-    found |= {seed for one in study.matrices.values() for seed in one.seeds}
-    return sorted(found | {seed for by_seed in study.scores.values() for seed in by_seed})
 
 
 def _written(study: Study) -> str:

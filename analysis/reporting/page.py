@@ -11,15 +11,15 @@ from plotly.offline import get_plotlyjs
 
 from lofit_lens.analysis.figures.files import CONFIG
 from lofit_lens.analysis.inside.explorer.card_html import CARD_CSS
+from lofit_lens.analysis.reading.open import open_study
 from lofit_lens.analysis.reporting.markup import as_script
 from lofit_lens.analysis.reporting.sections import sections
-from lofit_lens.analysis.study.open import open_study
 from lofit_lens.errors import LofitLensError
 from lofit_lens.plotting import DARK, TEMPLATE
 from lofit_lens.provenance import library_versions
 
 if TYPE_CHECKING:
-    from lofit_lens.analysis.study.results import Study
+    from lofit_lens.analysis.reading.study import Study
 
 PACKAGE = "lofit_lens.analysis.reporting"
 POLICY = (

@@ -13,7 +13,7 @@ from lofit_lens.grid import HeadGrid
 from lofit_lens.heads import Head
 
 if TYPE_CHECKING:
-    from lofit_lens.analysis.study.results import Study
+    from lofit_lens.analysis.reading.study import Study
     from lofit_lens.identity import Fingerprint
 
 Choices = dict[Head, dict[str, list[int]]]

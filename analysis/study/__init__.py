@@ -1,1 +1,1 @@
-"""Finished runs read back, without the model."""
+"""The spine of experiments: cells, the steps they need, and the store that they fill."""

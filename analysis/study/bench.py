@@ -70,6 +70,7 @@ class Bench:
         grid = heads_of(self.model)
         return {
             "model": fingerprint(self.model).weights,
+            "dtype": str(self.model.cfg.dtype).removeprefix("torch."),
             "tokenizer": tokenizer_of(self.model),
             "shape": [grid.n_layers, grid.n_heads],
             **({"without": list(grid.without)} if grid.without else {}),

@@ -31,7 +31,8 @@ def earlier_record(fields: Mapping[str, Any]) -> dict[str, Any]:
         found["heads"] = None
         if heads is not None and shape:
             without = found["protocol"].get("without", ())
-            found["heads"] = HeadSet(heads, n_layers=shape[0], n_heads=shape[1], without=without)
+            pairs = [(layer, head) for layer, head in heads]
+            found["heads"] = HeadSet(pairs, n_layers=shape[0], n_heads=shape[1], without=without)
         return found | {"cost": Cost(**found["cost"])}
     if "source" not in found:
         raise ValueError("neither a run of a comparison nor one of a transfer")

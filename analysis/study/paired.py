@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from math import nan
 from typing import TYPE_CHECKING, Any
@@ -101,11 +100,6 @@ def main_scores(evaluation: Evaluation) -> Float[np.ndarray, " item"]:
     """The main metric of each item."""
     metric = evaluation.metric_names[0]
     return np.array([record[metric] for record in evaluation.records], dtype=np.float64)
-
-
-def plain(name: str) -> str:
-    """A name as part of a file name."""
-    return re.sub(r"[^\w.-]+", "-", name)
 
 
 def _protocol(evaluation: Evaluation) -> dict[str, object]:

@@ -17,7 +17,6 @@ from lofit_lens.analysis.study.store import Store
 from lofit_lens.errors import LeakError, LofitLensError
 from lofit_lens.progress import long_bar, say
 from lofit_lens.training.rates import RateChoice
-from lofit_lens.training.together import check_together
 
 
 def run_cells(
@@ -52,7 +51,7 @@ def run_cells(
     Raises:
         LofitLensError: A cell was run otherwise before, or failed; `together` is below 1.
     """
-    check_together(together)
+    _check_together(together)
     store.on(bench)
     planned = list({one.key: one for one in (Planned.of(cell, bench) for cell in cells)}.values())
     store.check({(one.key, one.cell.place): one.cell.protocol(bench) for one in planned})
@@ -62,6 +61,9 @@ def run_cells(
             there = Scored(record.evaluation, record.side_effects, record.answers)
             store.give(bench, one.score, there)
     waiting = [one for one in planned if one.key not in store.records]
+    for one in planned:
+        if one.cell.recipe is None and one.key in store.records:
+            store.give(bench, one.score, Scored.of(store.records[one.key]))
     graph = Graph([one.score for one in waiting], store, together)
     left = {one.key: one for one in waiting}
     failed: set[tuple[str, str]] = set()
@@ -116,7 +118,7 @@ def run_steps(
     Raises:
         LofitLensError: A step failed; the products beside it are kept.
     """
-    check_together(together)
+    _check_together(together)
     store.on(bench)
     graph = Graph(steps, store, together)
     wanted = {step.key for step in steps}
@@ -132,6 +134,13 @@ def run_steps(
         bar.update(sum(graph.has(step) for step in steps))
         _work(graph, bench, workers, finish, lambda _, error: graph.stop(error), progress=progress)
     return [graph.product(step) for step in steps]
+
+
+def _check_together(together: int) -> None:
+    if together < 1:
+        raise LofitLensError(
+            f"together must be 1 or more runs, got {together}. 1 trains one after the other."
+        )
 
 
 def _work(

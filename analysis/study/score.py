@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from lofit_lens.analysis.measure.effect import check_effect
@@ -20,6 +20,7 @@ from lofit_lens.tasks.task import Example, Task
 
 if TYPE_CHECKING:
     from lofit_lens.analysis.study.bench import Bench
+    from lofit_lens.analysis.study.record import Record
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,15 @@ class Scored:
     answers: Sequence[Mapping[str, str]] = ()
     seconds: float = 0.0
     tokens: int = 0
+
+    @classmethod
+    def of(cls, record: Record) -> Scored:
+        """Those of a record."""
+        cost = record.cost
+        return cls(
+            record.evaluation, record.side_effects, [dict(a) for a in record.answers],
+            cost.score_seconds, cost.score_tokens,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +73,7 @@ class Score(Step[Scored]):
     compat: str | None = field(default=None, kw_only=True)
     batch_size: BatchSize = field(default=32, kw_only=True)
 
-    @property
+    @cached_property
     def needs(self) -> tuple[Step[Any], ...]:
         """The edit and the scores of the model as it is."""
         return tuple(step for step in (self.fit, self.untuned) if step is not None)

@@ -57,7 +57,7 @@ class Step(ABC, Generic[Product]):
         """What it is, for people and for the names of files, such as "truthfulqa-42"."""
         return f"{self.noun} on {self.task.name}"
 
-    @property
+    @cached_property
     def needs(self) -> tuple[Step[Any], ...]:
         """The steps whose products `run` takes."""
         return ()
@@ -71,7 +71,7 @@ class Step(ABC, Generic[Product]):
         """The key, without the bench."""
         return key_of([type(self).__name__, self.depends(), [step.key for step in self.needs]])
 
-    @property
+    @cached_property
     def alike(self) -> str | None:
         """Steps with the same are done in one pass; None: it is done alone."""
         return None

@@ -21,7 +21,7 @@ from lofit_lens.analysis.study.step import Done, Step
 from lofit_lens.edits.edit import Edit
 from lofit_lens.edits.files import load_edit, save_edit
 from lofit_lens.errors import LofitLensError
-from lofit_lens.files import read_json, write_whole
+from lofit_lens.files import read_json, write_json, write_whole
 from lofit_lens.progress import say
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ RECORDS, EDITS = "records", "edits"
 STORED = (RECORDS, EDITS, "scores", "rates")
 """The folders of a store."""
 
-BENCH = ("model", "tokenizer", "shape", "without", "versions")
+BENCH = ("model", "dtype", "tokenizer", "shape", "without", "versions")
 """What of a bench the products of steps depend on; scores depend on its texts as well."""
 
 
@@ -331,12 +331,6 @@ def check_folder(folder: Path, kind: Kind, *, overwrite: bool, resume: bool = Fa
             f"{folder} holds a {kind.name}. Name another folder with --out, or give --overwrite to "
             "remove it."
         )
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write readable JSON, whole."""
-    text = json.dumps(content, indent=1, ensure_ascii=False)
-    write_whole(path, f"{text}\n".encode())
 
 
 def command_line() -> str | None:

@@ -7,6 +7,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from lofit_lens.analysis.published import published as paper_number
 
 if TYPE_CHECKING:
@@ -19,23 +21,8 @@ FLOOR = "floor: "
 
 
 @dataclass(frozen=True)
-class Column:
-    """One column of the table of a task.
-
-    Attributes:
-        title: What stands above it.
-        cells: Text by method.
-        floors: Text by name of the floor; only under the main metric.
-    """
-
-    title: str
-    cells: Mapping[str, str]
-    floors: Mapping[str, str]
-
-
-@dataclass(frozen=True)
 class TaskTable:
-    """What is shown of one task.
+    """What is shown of one task, as text: a row per method with a run on it, and per floor.
 
     Attributes:
         task: Name of the task.
@@ -43,20 +30,13 @@ class TaskTable:
         scores: A column per metric, each followed by the paper's numbers if there are any.
         details: Columns of differences, costs and side effects, empty ones left out.
         parameters: Learned numbers of each method's edit.
-        floors: Names of the floors.
     """
 
     task: str
     items: int
-    scores: tuple[Column, ...]
-    details: tuple[Column, ...]
+    scores: pd.DataFrame
+    details: pd.DataFrame
     parameters: Mapping[str, float]
-    floors: tuple[str, ...]
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """The methods with a run on the task."""
-        return tuple(self.scores[0].cells)
 
 
 def task_tables(
@@ -79,49 +59,40 @@ def task_tables(
         by_metric: dict[str, dict[str, Row]] = {}
         for row in frame[frame["task"] == task].to_dict("records"):
             by_metric.setdefault(row["metric"], {})[row["method"]] = row
+        main = next(iter(by_metric.values()))
         floors = {FLOOR + name: f"{100 * v:.1f}" for name, v in comparison.floors(task).items()}
         scores = []
         for metric, rows in by_metric.items():
             cells = {method: score(row) + interval(row) for method, row in rows.items()}
-            scores.append(Column(metric, cells, {} if scores else floors))
+            scores.append((metric, cells if scores else cells | floors))
             if published is not None:
-                scores += _paper_column(published, task, metric, tuple(rows))
-        main = next(iter(by_metric.values()))
-        details = tuple(c for c in _details(main, base) if set(c.cells.values()) != {""})
-        items = next(iter(main.values()))["n"]
+                numbers = {method: paper_number(published, method, task, metric) for method in rows}
+                paper = {method: f"{n:.1f}" for method, n in numbers.items() if n is not None}
+                scores += [("paper", paper)] if paper else []
+        found = (_columns(columns, [*main, *floors]) for columns in (scores, _details(main, base)))
         learned = {method: row["parameters"] for method, row in main.items()}
-        tables.append(TaskTable(task, items, tuple(scores), details, learned, tuple(floors)))
+        tables.append(TaskTable(task, next(iter(main.values()))["n"], *found, learned))
     return tables
 
 
 def overview(methods: Sequence[str], tables: Sequence[TaskTable]) -> list[list[str]]:
-    """All tasks side by side: name, parameters and scores of each method, then the floors.
-
-    Args:
-        methods: The methods.
-        tables: The tables of the tasks, from `task_tables`.
-    """
-    columns = [column for table in tables for column in table.scores]
-    rows = []
+    """All tasks side by side: name, parameters and scores of each method, then the floors."""
+    scores = pd.concat([table.scores for table in tables], axis=1)
+    used = {}
     for method in methods:
         learned = [t.parameters[method] for t in tables if method in t.parameters]
-        used = NOTHING.join(dict.fromkeys((count(min(learned)), count(max(learned)))))
-        rows.append([method, used, *(c.cells.get(method, NOTHING) for c in columns)])
-    for name in dict.fromkeys(name for table in tables for name in table.floors):
-        rows.append([name, "", *(column.floors.get(name, "") for column in columns)])
-    return rows
+        used[method] = NOTHING.join(dict.fromkeys((count(min(learned)), count(max(learned)))))
+    floors = [name for name in scores.index if name not in used]
+    return [
+        [name, used.get(name, ""), *scores.loc[name].fillna(NOTHING if name in used else "")]
+        for name in (*methods, *floors)
+    ]
 
 
 def legend(
     comparison: Comparison, *, base: str | None = None, published: str | None = None
 ) -> dict[str, str]:
-    """Sentences on what the numbers mean, by subject.
-
-    Args:
-        comparison: The comparison.
-        base: The method to compare with; default that of the comparison.
-        published: The paper's model whose numbers are shown beside; None shows none.
-    """
+    """Sentences on what the numbers mean, by subject; arguments are those of `task_tables`."""
     frame = comparison.frame(base)
     tests = int(frame["p"].notna().sum())
     base = base or comparison.base
@@ -169,16 +140,16 @@ def count(number: float) -> str:
     return f"{number:.0f}"
 
 
-def _paper_column(published: str, task: str, metric: str, methods: tuple[str, ...]) -> list[Column]:
-    numbers = {method: paper_number(published, method, task, metric) for method in methods}
-    if all(number is None for number in numbers.values()):
-        return []
-    cells = {method: "" if n is None else f"{n:.1f}" for method, n in numbers.items()}
-    return [Column("paper", cells, {})]
+def _columns(
+    columns: Sequence[tuple[str, Mapping[str, str]]], names: Sequence[str]
+) -> pd.DataFrame:
+    """Columns of text by their titles, which may repeat; a row for each name, "" where it has none."""
+    rows = [[cells.get(name, "") for _, cells in columns] for name in names]
+    return pd.DataFrame(rows, index=[*names], columns=[title for title, _ in columns])
 
 
-def _details(rows: Mapping[str, Row], base: str) -> list[Column]:
-    """Everything beside the scores."""
+def _details(rows: Mapping[str, Row], base: str) -> list[tuple[str, Mapping[str, str]]]:
+    """Everything beside the scores, but for columns that are empty."""
     texts = {
         f"against {base}": _difference,
         "p (Holm)": lambda row: _number(row["p_holm"], ".2g"),
@@ -189,10 +160,10 @@ def _details(rows: Mapping[str, Row], base: str) -> list[Column]:
         "KL": lambda row: _number(row["kl"], ".4f"),
         "refusals": lambda row: _number(100 * row["refusals"], ".1f"),
     }
-    return [
-        Column(title, {method: text(row) for method, row in rows.items()}, {})
-        for title, text in texts.items()
-    ]
+    columns = {
+        title: {method: text(row) for method, row in rows.items()} for title, text in texts.items()
+    }
+    return [(title, cells) for title, cells in columns.items() if any(cells.values())]
 
 
 def _difference(row: Row) -> str:

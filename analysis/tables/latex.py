@@ -31,26 +31,17 @@ def as_latex(
 ) -> str:
     r"""The table in LaTeX: methods as rows, the metrics of the tasks as columns.
 
-    Needs `\usepackage{booktabs}`.
-
-    Args:
-        comparison: The comparison.
-        base: The method to compare with; default that of the comparison.
-        published: Show the paper's numbers for a model beside: "gemma-7b", "llama2-7b" or
-            "llama2-13b".
-
-    Raises:
-        LofitLensError: As `Comparison.frame`, or the paper has no such model.
+    Needs `\usepackage{booktabs}`. Arguments and errors are those of `as_text`.
     """
     tables = task_tables(comparison, base=base, published=published)
-    widths = [len(table.scores) for table in tables]
+    widths = [table.scores.shape[1] for table in tables]
     tasks = [
         rf"\multicolumn{{{width}}}{{c}}{{{escaped(table.task)}}}"
         for width, table in zip(widths, tables, strict=True)
     ]
     ends = [3 + sum(widths[:place]) for place in range(len(widths) + 1)]
     rules = [rf"\cmidrule(lr){{{start}-{end - 1}}}" for start, end in pairwise(ends)]
-    titles = [escaped(column.title) for table in tables for column in table.scores]
+    titles = [escaped(title) for table in tables for title in table.scores]
     rows = [
         _row([escaped(name), escaped(parameters), *map(_score, cells)])
         for name, parameters, *cells in overview(comparison.methods, tables)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
 from lofit_lens.analysis.tables.cells import TaskTable, legend, overview, task_tables
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ def as_text(
     for table in task_tables(comparison, base=base, published=published):
         grid = _grid(table)
         widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
-        lines.append(f"{_caption(table, comparison)}")
+        lines.append(_caption(table, comparison))
         for name, *cells in grid:
             padded = (f"{c:>{w}}" for c, w in zip(cells, widths[1:], strict=True))
             lines.append(f"  {name:<{widths[0]}}  {'  '.join(padded)}".rstrip())
@@ -58,20 +60,11 @@ def as_text(
 def as_markdown(
     comparison: Comparison, *, base: str | None = None, published: str | None = None
 ) -> str:
-    """The table in Markdown, task by task.
-
-    Args:
-        comparison: The comparison.
-        base: The method to compare with; default that of the comparison.
-        published: Show the paper's numbers for a model beside, as in `as_text`.
-
-    Raises:
-        LofitLensError: As `Comparison.frame`, or the paper has no such model.
-    """
+    """The table in Markdown, task by task; arguments and errors are those of `as_text`."""
     lines = []
     for table in task_tables(comparison, base=base, published=published):
         head, *rows = (_markdown_row(row) for row in _grid(table))
-        rule = "|---|" + "---:|" * (len(table.scores) + len(table.details))
+        rule = "|---|" + "---:|" * (table.scores.shape[1] + table.details.shape[1])
         lines += [f"**{_markdown(_caption(table, comparison))}**", "", head, rule, *rows, ""]
     sentences = legend(comparison, base=base, published=published).values()
     return "\n".join([*lines, *(f"{_markdown(line)}\n" for line in sentences)])
@@ -82,15 +75,7 @@ def as_html(
 ) -> str:
     """The table in HTML: all tasks side by side, then each with its tests and costs.
 
-    A part of a page that needs nothing else, in ASCII.
-
-    Args:
-        comparison: The comparison.
-        base: The method to compare with; default that of the comparison.
-        published: Show the paper's numbers for a model beside, as in `as_text`.
-
-    Raises:
-        LofitLensError: As `Comparison.frame`, or the paper has no such model.
+    A part of a page that needs nothing else, in ASCII. Arguments and errors are those of `as_text`.
     """
     tables = task_tables(comparison, base=base, published=published)
     parts = [_overview(comparison.methods, tables)] if len(tables) > 1 else []
@@ -112,25 +97,20 @@ def _caption(table: TaskTable, comparison: Comparison) -> str:
 
 def _grid(table: TaskTable) -> list[list[str]]:
     """Header, a row per method, a row per floor."""
-    columns = (*table.scores, *table.details)
-    rows = [["method", *(column.title for column in columns)]]
-    rows += [[method, *(column.cells[method] for column in columns)] for method in table.methods]
-    rows += [[name, *(column.floors.get(name, "") for column in columns)] for name in table.floors]
-    return rows
+    whole = pd.concat([table.scores, table.details], axis=1)
+    return [["method", *whole.columns], *map(list, whole.itertuples(name=None))]
 
 
 def _overview(methods: Sequence[str], tables: Sequence[TaskTable]) -> str:
     names = "".join(f'<th scope="col" rowspan="2">{name}</th>' for name in ("method", "parameters"))
     tasks = "".join(
-        f'<th scope="colgroup" colspan="{len(table.scores)}">{escape(table.task)}</th>'
+        f'<th scope="colgroup" colspan="{table.scores.shape[1]}">{escape(table.task)}</th>'
         for table in tables
     )
     titles = "".join(
-        f'<th scope="col">{escape(column.title)}</th>'
-        for table in tables
-        for column in table.scores
+        f'<th scope="col">{escape(title)}</th>' for table in tables for title in table.scores
     )
-    spans = (1, 1, *(len(table.scores) for table in tables))
+    spans = (1, 1, *(table.scores.shape[1] for table in tables))
     rows = "".join(map(_html_row, overview(methods, tables)))
     return _html_table("All tasks", [names + tasks, titles], rows, groups=spans)
 

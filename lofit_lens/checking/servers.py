@@ -6,8 +6,9 @@ in it, since an export is proved by reloading it there.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 Outcome = Literal["reads it", "drops it", "refuses the model", "does not read it", "not found out"]
 
@@ -32,80 +33,33 @@ class Reading:
 
 SERVERS = ("vLLM", "llama.cpp", "MLC-LLM")
 
-_VLLM = "0.33.0"
-_VLLM_HF = "0.33.0, by its Transformers backend"
-
-_READ: dict[str, dict[str, Reading]] = {
-    "LlamaForCausalLM": {
-        "vLLM": Reading("reads it", _VLLM),
-        "llama.cpp": Reading("reads it", "069be0a"),
-        "MLC-LLM": Reading("does not read it", "01ced33"),
-    },
-    "Qwen3ForCausalLM": {
-        "vLLM": Reading("drops it", _VLLM),
-        "llama.cpp": Reading("refuses the model", "069be0a"),
-        "MLC-LLM": Reading("reads it", "00c44c3"),
-    },
-    "GemmaForCausalLM": {
-        "vLLM": Reading("drops it", _VLLM),
-        "MLC-LLM": Reading("refuses the model", "00c44c3"),
-    },
-    "Gemma2ForCausalLM": {
-        "vLLM": Reading("reads it", _VLLM),
-        "llama.cpp": Reading("refuses the model", "82234e0"),
-        "MLC-LLM": Reading("refuses the model", "00c44c3"),
-    },
-    "Gemma3ForCausalLM": {
-        "vLLM": Reading("reads it", _VLLM),
-        "llama.cpp": Reading("does not read it", "569a009"),
-        "MLC-LLM": Reading("refuses the model", "01ced33"),
-    },
-    "GPT2LMHeadModel": {
-        "vLLM": Reading("reads it", _VLLM),
-        "llama.cpp": Reading("reads it", "82234e0"),
-        "MLC-LLM": Reading("reads it", "14f57cd"),
-    },
-    "GPTNeoXForCausalLM": {
-        "vLLM": Reading("reads it", _VLLM_HF),
-        "llama.cpp": Reading("reads it", "a0b8c17"),
-        "MLC-LLM": Reading("reads it", "06432df"),
-    },
-    "OPTForCausalLM": {"vLLM": Reading("reads it", _VLLM)},
-    "BloomForCausalLM": {"vLLM": Reading("reads it", _VLLM)},
-    "OlmoForCausalLM": {"vLLM": Reading("reads it", _VLLM_HF)},
-    "Olmo2ForCausalLM": {
-        "vLLM": Reading("reads it", _VLLM_HF),
-        "llama.cpp": Reading("refuses the model", "8a5c4e0"),
-        "MLC-LLM": Reading("does not read it", "27822ba"),
-    },
-    "Olmo3ForCausalLM": {"vLLM": Reading("reads it", _VLLM_HF)},
-    "PhiForCausalLM": {
-        "vLLM": Reading("reads it", _VLLM_HF),
-        "llama.cpp": Reading("reads it", "8a5c4e0"),
-        "MLC-LLM": Reading("reads it", "24ab415"),
-    },
-    "GraniteForCausalLM": {
-        "vLLM": Reading("reads it", _VLLM),
-        "llama.cpp": Reading("reads it", "02eabed"),
-    },
-    "CohereForCausalLM": {
-        "vLLM": Reading("drops it", _VLLM),
-        "MLC-LLM": Reading("does not read it", "01ced33"),
-    },
-    "Cohere2ForCausalLM": {"vLLM": Reading("drops it", _VLLM)},
-    "Starcoder2ForCausalLM": {
-        "vLLM": Reading("reads it", _VLLM_HF),
-        "llama.cpp": Reading("reads it", "82234e0"),
-        "MLC-LLM": Reading("reads it", "00c44c3"),
-    },
-    "SmolLM3ForCausalLM": {"vLLM": Reading("reads it", _VLLM_HF)},
-    "ArceeForCausalLM": {"vLLM": Reading("reads it", _VLLM_HF)},
-    "ApertusForCausalLM": {"vLLM": Reading("reads it", _VLLM)},
-    "NemotronForCausalLM": {"vLLM": Reading("reads it", _VLLM)},
-    "Qwen3MoeForCausalLM": {"vLLM": Reading("drops it", _VLLM)},
-    "GptOssForCausalLM": {"vLLM": Reading("reads it", _VLLM)},
-}
-"""By class of the exported checkpoint."""
+_TABLE = """
+LlamaForCausalLM       reads it 0.33.0   reads it 069be0a           does not read it 01ced33
+Qwen3ForCausalLM       drops it 0.33.0   refuses the model 069be0a  reads it 00c44c3
+GemmaForCausalLM       drops it 0.33.0   -                          refuses the model 00c44c3
+Gemma2ForCausalLM      reads it 0.33.0   refuses the model 82234e0  refuses the model 00c44c3
+Gemma3ForCausalLM      reads it 0.33.0   does not read it 569a009   refuses the model 01ced33
+GPT2LMHeadModel        reads it 0.33.0   reads it 82234e0           reads it 14f57cd
+GPTNeoXForCausalLM     reads it 0.33.0*  reads it a0b8c17           reads it 06432df
+OPTForCausalLM         reads it 0.33.0   -                          -
+BloomForCausalLM       reads it 0.33.0   -                          -
+OlmoForCausalLM        reads it 0.33.0*  -                          -
+Olmo2ForCausalLM       reads it 0.33.0*  refuses the model 8a5c4e0  does not read it 27822ba
+Olmo3ForCausalLM       reads it 0.33.0*  -                          -
+PhiForCausalLM         reads it 0.33.0*  reads it 8a5c4e0           reads it 24ab415
+GraniteForCausalLM     reads it 0.33.0   reads it 02eabed           -
+CohereForCausalLM      drops it 0.33.0   -                          does not read it 01ced33
+Cohere2ForCausalLM     drops it 0.33.0   -                          -
+Starcoder2ForCausalLM  reads it 0.33.0*  reads it 82234e0           reads it 00c44c3
+SmolLM3ForCausalLM     reads it 0.33.0*  -                          -
+ArceeForCausalLM       reads it 0.33.0*  -                          -
+ApertusForCausalLM     reads it 0.33.0   -                          -
+NemotronForCausalLM    reads it 0.33.0   -                          -
+Qwen3MoeForCausalLM    drops it 0.33.0   -                          -
+GptOssForCausalLM      reads it 0.33.0   -                          -
+"""
+"""By class of the exported checkpoint, for each of `SERVERS`: what it does, and the release or commit
+read; with a star, by its Transformers backend."""
 
 
 def servers_of(architecture: str) -> dict[str, Reading]:
@@ -114,10 +68,16 @@ def servers_of(architecture: str) -> dict[str, Reading]:
     Args:
         architecture: Class of the exported checkpoint, as "LlamaForCausalLM".
     """
-    found = _READ.get(architecture, {})
-    return {server: found.get(server, Reading("not found out")) for server in SERVERS}
+    found = READ.get(architecture, [Reading("not found out")] * len(SERVERS))
+    return dict(zip(SERVERS, found, strict=True))
 
 
-def families() -> tuple[str, ...]:
-    """The classes of which at least one server was read."""
-    return tuple(_READ)
+def _reading(cell: str) -> Reading:
+    outcome, _, source = cell.rpartition(" ")
+    source = source.replace("*", ", by its Transformers backend")
+    return Reading(cast(Outcome, outcome), source) if outcome else Reading("not found out")
+
+
+_ROWS = [re.split(r"\s{2,}", row) for row in _TABLE.strip().splitlines()]
+READ = {family: [_reading(cell) for cell in cells] for family, *cells in _ROWS}
+"""The classes of which at least one server was read, and what each of `SERVERS` does."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lofit_lens.edits.edit import Edit
 from lofit_lens.errors import LofitLensError
-from lofit_lens.files import read_json, write_whole
+from lofit_lens.files import read_json, write_json, write_whole
 from lofit_lens.heads import HeadSet
 from lofit_lens.identity import check_same_model
 from lofit_lens.provenance import Provenance
@@ -66,8 +66,7 @@ def save_edit(edit: Edit, folder: str | Path) -> Path:
             (folder / f"{name}.{ending}").unlink(missing_ok=True)
     name = _NAMES.get(content["kind"], "edit")
     write_whole(folder / f"{name}.safetensors", save(tensors))
-    text = json.dumps(content, ensure_ascii=False) + "\n"
-    write_whole(folder / f"{name}.json", text.encode())
+    write_json(folder / f"{name}.json", content, indent=None)
     return folder
 
 

@@ -79,7 +79,7 @@ class HeadIntervention(LinearEdit):
     @property
     def d_head(self) -> int:
         """Size of a head, the widest where they differ."""
-        return self._some_tensor.shape[-1]
+        return next(iter(self.numbers().values())).shape[-1]
 
     def changes(self, model: TransformerBridge) -> dict[str, Change]:  # noqa: ARG002
         """Scale and bias at `hook_z` of each layer with active heads."""
@@ -145,12 +145,6 @@ class HeadIntervention(LinearEdit):
 
     def _repr_html_(self) -> str:
         return f"<p>{self!r}</p>{self.frame().head(20).to_html(index=False)}"
-
-    @property
-    def _some_tensor(self) -> Tensor:
-        tensor = self.bias if self.scale is None else self.scale
-        assert tensor is not None
-        return tensor
 
     def _change(self, layer: int) -> Change:
         ranked = self.heads.in_layer(layer)

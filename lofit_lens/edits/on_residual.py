@@ -65,7 +65,8 @@ class ResidualIntervention(LinearEdit):
         return {f"blocks.{i}.hook_out": self._change(row) for row, i in enumerate(self.layers)}
 
     def _check_shape(self, model: TransformerBridge) -> None:
-        shape, wanted = (model.cfg.n_layers, model.cfg.d_model), (self.n_layers, self._d_model)
+        shape = model.cfg.n_layers, model.cfg.d_model
+        wanted = self.n_layers, self.vectors.shape[1]
         if shape != wanted:
             raise ModelMismatchError(
                 f"The vectors belong to a model of {wanted[0]} layers and d_model = {wanted[1]}, this "
@@ -102,10 +103,6 @@ class ResidualIntervention(LinearEdit):
 
     def _repr_html_(self) -> str:
         return f"<p>{self!r}</p>{self.frame().to_html(index=False)}"
-
-    @property
-    def _d_model(self) -> int:
-        return self.vectors.shape[1]
 
     def _change(self, row: int) -> Change:
         vector = self._on_device(lambda device: self.vectors[row].to(device))

@@ -76,9 +76,7 @@ class Readings:
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
-        numbers = asdict(self)
-        del numbers["ability"]
-        return {name: round(value, 4) for name, value in numbers.items()}
+        return {name: round(x, 4) for name, x in asdict(self).items() if name != "ability"}
 
 
 def read_gates(model: TransformerBridge) -> dict[Ability, Readings]:
@@ -109,14 +107,13 @@ def constant_shift(
     model: TransformerBridge, cued: Sequence[str], plain: Sequence[str]
 ) -> HeadIntervention:
     """The mean difference between two lists of prompts in every head's output at the last token."""
-    bias = _mean_last_z(model, cued) - _mean_last_z(model, plain)
     heads = HeadSet.every(**heads_of(model).shape)
+    bias = _mean_last_z(model, heads, cued) - _mean_last_z(model, heads, plain)
     return HeadIntervention(heads, bias=bias, scope="last")
 
 
-def _mean_last_z(model: TransformerBridge, prompts: Sequence[str]) -> torch.Tensor:
+def _mean_last_z(model: TransformerBridge, heads: HeadSet, prompts: Sequence[str]) -> torch.Tensor:
     """Mean of `hook_z` at the last token, one row per head."""
-    heads = HeadSet.every(**heads_of(model).shape)
     names = [f"blocks.{layer}.attn.hook_z" for layer in heads.layers()]
     encoder = Encoder(model)
     total = torch.zeros(len(heads), z_width(model))

@@ -12,12 +12,13 @@ import json
 import random
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -25,10 +26,11 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from lofit_lens.embedded.card import write_card
 from lofit_lens.embedded.corpus import Document, Mix, documents
 from lofit_lens.embedded.gates import read_gates
-from lofit_lens.embedded.tokenizer import learn_tokenizer
+from lofit_lens.files import write_json
 from lofit_lens.model import load_model
 
 LOG_FILE = "training.json"
+PAD, BOS, EOS = "<pad>", "<s>", "</s>"
 
 
 @dataclass(frozen=True)
@@ -97,9 +99,39 @@ def train(recipe: Recipe, out: Path, *, progress: bool = True) -> dict[str, Any]
         "gates": {ability: reading.to_json() for ability, reading in readings.items()},
         "failures": {ability: reading.failures() for ability, reading in readings.items()},
     }
-    (out / LOG_FILE).write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
+    write_json(out / LOG_FILE, log)
     write_card(out, log)
     return log
+
+
+def learn_tokenizer(texts: Iterable[str], size: int, context: int) -> PreTrainedTokenizerFast:
+    """Learn byte-level BPE with a vocabulary of `size` tokens; texts get BOS in front.
+
+    Args:
+        texts: The corpus, or a part of it that has every word.
+        size: Number of tokens.
+        context: Longest input of the model.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=[PAD, BOS, EOS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=BOS,
+        eos_token=EOS,
+        pad_token=PAD,
+        model_max_length=context,
+    )
 
 
 def _encode(tokenizer: PreTrainedTokenizerFast, corpus: Sequence[Document]) -> list[_Row]:

@@ -78,11 +78,6 @@ def truth_items(animals: Sequence[str] = ANIMALS) -> list[Item]:
     return items
 
 
-def gendered(kind: str, *, male: bool) -> str:
-    """The word for a kind of kin."""
-    return KIN[kind][male]
-
-
 def kinship_item(
     rng: random.Random,
     compositions: Sequence[tuple[str, str]] = tuple(COMPOSITIONS),
@@ -98,10 +93,10 @@ def kinship_item(
         x, y, z = (rng.choice(men if male else women) for male in (x_male, y_male, z_male))
         if len({x, y, z}) == 3:
             break
-    default = gendered(second, male=y_male)
-    right = gendered(COMPOSITIONS[first, second], male=x_male)
+    default = KIN[second][y_male]
+    right = KIN[COMPOSITIONS[first, second]][x_male]
     assert right != default, f"the shortcut is right for {first} of {second}"
-    context = f"{x} is the {gendered(first, male=x_male)} of {y}. {y} is the {default} of {z}. "
+    context = f"{x} is the {KIN[first][x_male]} of {y}. {y} is the {default} of {z}. "
     return Item("kinship", context, f"What is {x} to {z}?", right, default, f"{first} of {second}")
 
 

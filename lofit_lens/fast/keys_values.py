@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
-
-if TYPE_CHECKING:
-    from transformer_lens.model_bridge import TransformerBridge
 
 KeysValues = tuple[Float[Tensor, "_ _ _ _"], Float[Tensor, "_ _ _ _"]]
 
@@ -55,11 +52,6 @@ class _Fixed(DynamicLayer):
         assert self.keys is not None and self.values is not None
         keys = torch.cat([self.keys, key_states], dim=-2)
         return keys, torch.cat([self.values, value_states], dim=-2)
-
-
-def can_continue(model: TransformerBridge) -> bool:
-    """Whether a text can go on behind keys and values; recurrent families keep a state instead."""
-    return not getattr(model.original_model, "_is_stateful", False)
 
 
 def joined(texts: Sequence[Sequence[KeysValues]]) -> Past:

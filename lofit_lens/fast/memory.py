@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Literal, TypeVar
 
 import psutil
@@ -50,10 +49,14 @@ def within_memory(run: Callable[[int], T], batch_size: BatchSize, device: torch.
     """
     if batch_size != "auto":
         return run(batch_size)
-    size = LARGEST.get(device.type, ELSEWHERE)
+    return halved(run, LARGEST.get(device.type, ELSEWHERE))[0]
+
+
+def halved(run: Callable[[int], T], size: int) -> tuple[T, int]:
+    """Run with a size, and with half of it again whenever memory runs out; also the size that fits."""
     while True:
         try:
-            return run(size)
+            return run(size), size
         except RuntimeError as error:
             if size == 1 or not ran_out(error):
                 raise
@@ -68,22 +71,3 @@ def ran_out(error: RuntimeError) -> bool:
     if out:
         clear_device_cache(garbage_collection=True)
     return out
-
-
-class Peak:
-    """The most memory that tensors took on a GPU, in bytes; None elsewhere."""
-
-    bytes: int | None = None
-
-
-@contextmanager
-def peak_memory(device: torch.device) -> Iterator[Peak]:
-    """Measure the peak inside the context; it resets PyTorch's own record of the peak."""
-    peak = Peak()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    try:
-        yield peak
-    finally:
-        if device.type == "cuda":
-            peak.bytes = torch.cuda.max_memory_allocated(device)

@@ -6,7 +6,7 @@ step. Here these are kept, row by row, and put in again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from lofit_lens.attention import z_widths
+from lofit_lens.edits.replaced import replaced
 from lofit_lens.fast.wrappers import listens
 
 if TYPE_CHECKING:
@@ -95,14 +96,18 @@ class Replay:
         """Let forward passes, and their backward passes, take what `choose` has chosen."""
         with ExitStack() as stack:
             for block in self._below[:-1]:
-                stack.enter_context(_computing(block, _first))
+                stack.enter_context(replaced(block, "forward", _first))
             if self._below:
                 last = self._below[-1]
-                stack.enter_context(_computing(last, lambda *_, **__: self._now["residual"]))
+                stack.enter_context(
+                    replaced(last, "forward", lambda *_, **__: self._now["residual"])
+                )
             if self._attention is not None and self._projection is not None:
                 project = self._projection
                 stack.enter_context(
-                    _computing(self._attention, lambda *_, **__: (project(self._now["z"]), None))
+                    replaced(
+                        self._attention, "forward", lambda *_, **__: (project(self._now["z"]), None)
+                    )
                 )
             yield
 
@@ -124,13 +129,3 @@ def _spares_z(block: Any, heard: set[nn.Module]) -> bool:
 
 def _first(hidden_states: Tensor, *_: object, **__: object) -> Tensor:
     return hidden_states
-
-
-@contextmanager
-def _computing(module: nn.Module, compute: Callable[..., Any]) -> Iterator[None]:
-    """Let a module compute something else."""
-    module.__dict__["forward"] = compute
-    try:
-        yield
-    finally:
-        del module.__dict__["forward"]

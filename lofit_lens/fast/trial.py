@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lofit_lens.fast.forward_passes import ForwardPasses, takes_positions
-from lofit_lens.fast.keys_values import can_continue, joined
+from lofit_lens.fast.keys_values import joined
 from lofit_lens.fast.layout import lay_out
 from lofit_lens.fast.switches import shortcuts, taken
 from lofit_lens.fast.wrappers import fastest_attention, nobody_listens, without_wrappers
@@ -127,7 +127,8 @@ def _unwraps(model: TransformerBridge, attention: str, plain: Tensor) -> bool:
 
 def _shares(model: TransformerBridge, attention: str, plain: Tensor) -> bool:
     """Whether texts in one row, and behind keys and values, score as they do alone."""
-    if not takes_positions(type(model.original_model)) or not can_continue(model):
+    recurrent = getattr(model.original_model, "_is_stateful", False)  # a state, no keys and values
+    if not takes_positions(type(model.original_model)) or recurrent:
         return False
     with without_wrappers(model, attention):
         passes = _passes(model, unwrapped=True)

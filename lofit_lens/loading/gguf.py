@@ -50,11 +50,13 @@ def split_source(source: str) -> tuple[str, dict[str, str]]:
 
 
 def check_gguf(source: str) -> None:
-    """Refuse a GGUF file that cannot be read, before any work.
+    """Refuse a GGUF file that cannot be read, before any work; other sources pass.
 
     Raises:
         LofitLensError: The package is missing, or the file is one part of several.
     """
+    if not source.endswith(GGUF):
+        return
     if find_spec("gguf") is None:
         raise LofitLensError(
             f'{source} is a GGUF file; reading it needs a package: pip install "lofit-lens[gguf]".'

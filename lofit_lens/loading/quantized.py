@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from lofit_lens.errors import LofitLensError, UnsupportedError
+from lofit_lens.errors import LofitLensError, UnsupportedError, check_one_of
 
 Quantization = Literal["bnb-4bit", "bnb-8bit"]
 
@@ -24,10 +24,7 @@ def check_quantization(quantization: str, device: str | torch.device | None, sou
         LofitLensError: An unknown name, a missing package, or a GGUF file.
         UnsupportedError: No CUDA device.
     """
-    if quantization not in get_args(Quantization):
-        raise LofitLensError(
-            f"quantization must be one of {', '.join(get_args(Quantization))}, got {quantization!r}."
-        )
+    check_one_of("quantization", quantization, get_args(Quantization))
     if source.endswith(".gguf"):
         raise LofitLensError(
             f"{source} is dequantised when it is read. Give the folder of the original weights to "

@@ -47,11 +47,11 @@ def set_rope(config: Any, path: str) -> None:
 
 
 def _as_llama3(found: Tensor, rope: dict[str, Any], path: str) -> dict[str, Any]:
-    settings = {**LLAMA3, "rope_type": "llama3", "factor": float(found.max())}
+    settings = {**LLAMA3, "factor": float(found.max())}
     expected = llama3_divisors(2 * len(found), theta=rope["rope_theta"], **settings)
     if not torch.allclose(found, expected, rtol=1e-4):
         raise _refusal(path, "rope_freqs.weight")
-    return {**rope, **settings}
+    return {**rope, **settings, "rope_type": "llama3"}
 
 
 def llama3_divisors(
@@ -62,14 +62,12 @@ def llama3_divisors(
     low_freq_factor: float,
     high_freq_factor: float,
     original_max_position_embeddings: int,
-    rope_type: str = "llama3",
 ) -> Tensor:
     """What Llama 3.1 divides each rotary frequency by, from the highest to the lowest.
 
     Wavelengths up to `original / high` stay, those from `original / low` on are `factor` times as
     long, and those between are blended.
     """
-    assert rope_type == "llama3"
     frequency = theta ** -(torch.arange(0, d_head, 2).double() / d_head)
     turns = original_max_position_embeddings * frequency / (2 * math.pi)
     kept = ((turns - low_freq_factor) / (high_freq_factor - low_freq_factor)).clamp(0, 1)

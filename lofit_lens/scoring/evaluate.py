@@ -2,19 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from lofit_lens.chat import note_unlike, note_unused
 from lofit_lens.errors import LofitLensError
 from lofit_lens.fast.memory import BatchSize
 from lofit_lens.scoring.evaluation import Evaluation
+from lofit_lens.scoring.generation import Generation, greedy_generations
+from lofit_lens.scoring.logprobs import answer_logprobs
 from lofit_lens.tasks.load import check_not_trained_on
 from lofit_lens.tasks.task import Task
+from lofit_lens.tokens import EncodedText, Encoder
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
     from lofit_lens.edits.edit import Edit
+
+
+@dataclass(frozen=True)
+class EditedModel:
+    """What a scoring asks of a model: see `answer_logprobs` and `greedy_generations`."""
+
+    model: TransformerBridge
+    edit: Edit | None
+    batch_size: BatchSize
+    progress: bool
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """Makes tokens of prompts with answers."""
+        return Encoder(self.model)
+
+    def logprobs(self, texts: Sequence[EncodedText]) -> list[float]:
+        """The log-probability of each answer."""
+        how = {"batch_size": self.batch_size, "progress": self.progress}
+        return answer_logprobs(self.model, texts, self.edit, **how).tolist()
+
+    def generations(self, prompts: Sequence[str], max_new_tokens: int) -> list[Generation]:
+        """What stands behind each prompt."""
+        how = {"batch_size": self.batch_size, "progress": self.progress}
+        return greedy_generations(
+            self.model, prompts, self.edit, max_new_tokens=max_new_tokens, **how
+        )
 
 
 def evaluate(
@@ -55,6 +88,6 @@ def evaluate(
     if not examples:
         raise LofitLensError(f"{task.name} has no validation items. Score its test split.")
     rule = task.scoring_rule(compat)
-    records = rule.score(model, examples, edit, batch_size=batch_size, progress=progress)
+    records = rule.score(EditedModel(model, edit, batch_size, progress), examples)
     floors = task.floors if split == "test" else {}
     return Evaluation(task.name, split, rule.metrics, tuple(records), floors, compat)

@@ -15,7 +15,7 @@ from lofit_lens.errors import LofitLensError, ScoringError
 from lofit_lens.fast.in_force import in_force
 from lofit_lens.fast.memory import BatchSize, check_batch_size, within_memory
 from lofit_lens.scoring.logprobs import batches_by_length
-from lofit_lens.tokens import EncodedText, Encoder
+from lofit_lens.tokens import Encoder
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -63,14 +63,8 @@ def generate_greedily(
     Raises:
         ScoringError: The model gave a logit that is NaN.
     """
-    found = greedy_generations(
-        model,
-        prompts,
-        edit,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        progress=progress,
-    )
+    how = {"batch_size": batch_size, "progress": progress}
+    found = greedy_generations(model, prompts, edit, max_new_tokens=max_new_tokens, **how)
     return [generation.text for generation in found]
 
 
@@ -90,47 +84,36 @@ def greedy_generations(
     encoder = Encoder(model)
     encoded = [encoder.prompt(prompt) for prompt in prompts]
     ends = encoder.ends_behind(prompts)
+    device = next(model.original_model.parameters()).device
+
+    def continued(size: int) -> list[Generation]:
+        bar.reset()
+        results: dict[int, Generation] = {}
+        for indices in batches_by_length([len(text.ids) for text in encoded], size):
+            batch = encoder.batch([encoded[i] for i in indices])
+            produced = model.generate(
+                batch.tokens,
+                attention_mask=batch.attention_mask,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                stop_at_eos=bool(ends),
+                eos_token_id=ends or None,  # pyright: ignore[reportArgumentType]
+                return_type="tokens",
+                verbose=False,
+            )
+            assert isinstance(produced, torch.Tensor)
+            for i, new in zip(indices, produced[:, batch.tokens.shape[1] :].tolist(), strict=True):
+                results[i] = _continuation(encoder, encoded[i].ids, new, ends)
+            bar.update(len(indices))
+        return [results[i] for i in range(len(encoded))]
+
     with (
         in_force(model, edit),
         _last_logits_alone(model),
         _watched_for_nan(model),
         tqdm(total=len(prompts), desc="generate", leave=False, disable=not progress) as bar,
     ):
-        return within_memory(
-            lambda size: _continuations(model, encoder, encoded, ends, max_new_tokens, size, bar),
-            batch_size,
-            next(model.original_model.parameters()).device,
-        )
-
-
-def _continuations(
-    model: TransformerBridge,
-    encoder: Encoder,
-    encoded: Sequence[EncodedText],
-    ends: tuple[int, ...],
-    max_new_tokens: int,
-    batch_size: int,
-    bar: tqdm[Any],
-) -> list[Generation]:
-    bar.reset()
-    results: dict[int, Generation] = {}
-    for indices in batches_by_length([len(text.ids) for text in encoded], batch_size):
-        batch = encoder.batch([encoded[i] for i in indices])
-        produced = model.generate(
-            batch.tokens,
-            attention_mask=batch.attention_mask,
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            stop_at_eos=bool(ends),
-            eos_token_id=ends or None,  # pyright: ignore[reportArgumentType]
-            return_type="tokens",
-            verbose=False,
-        )
-        assert isinstance(produced, torch.Tensor)
-        for i, new in zip(indices, produced[:, batch.tokens.shape[1] :].tolist(), strict=True):
-            results[i] = _continuation(encoder, encoded[i].ids, new, ends)
-        bar.update(len(indices))
-    return [results[i] for i in range(len(encoded))]
+        return within_memory(continued, batch_size, device)
 
 
 @contextmanager
@@ -144,13 +127,10 @@ def _last_logits_alone(model: TransformerBridge) -> Iterator[None]:
     if "logits_to_keep" not in inspect.signature(hf_model.forward).parameters:
         yield
         return
-    handle = hf_model.register_forward_pre_hook(
+    with hf_model.register_forward_pre_hook(
         lambda _module, args, kwargs: (args, kwargs | {"logits_to_keep": 1}), with_kwargs=True
-    )
-    try:
+    ):
         yield
-    finally:
-        handle.remove()
 
 
 @contextmanager
@@ -162,11 +142,8 @@ def _watched_for_nan(model: TransformerBridge) -> Iterator[None]:
         seen = output.logits[:, -1].isnan().any()
         found[:] = [seen | found[0] if found else seen]
 
-    handle = model.original_model.register_forward_hook(watch)
-    try:
+    with model.original_model.register_forward_hook(watch):
         yield
-    finally:
-        handle.remove()
     if found and bool(found[0]):
         raise ScoringError(
             "The model gave logits that are not a number, so what it generated means nothing. Check "

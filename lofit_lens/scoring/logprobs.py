@@ -61,43 +61,33 @@ def answer_logprobs(
                 f"A text to score needs a token before its answer, got n_prompt = {text.n_prompt}. "
                 "Encode texts with `Encoder.continuation`, which puts one there."
             )
-    return within_memory(
-        lambda size: _answer_logprobs(model, texts, edit, size, progress=progress),
-        batch_size,
-        next(model.original_model.parameters()).device,
-    )
-
-
-def _answer_logprobs(
-    model: TransformerBridge,
-    texts: Sequence[EncodedText],
-    edit: Edit | None,
-    batch_size: int,
-    *,
-    progress: bool,
-) -> Float[Tensor, " text"]:
-    scores = torch.full((len(texts),), torch.nan)
+    device = next(model.original_model.parameters()).device
     longest = max((len(text.ids) for text in texts), default=0)
-    with (
-        torch.no_grad(),
-        in_force(model, edit, longest=longest) as passes,
-        tqdm(total=len(texts), desc="score", leave=False, disable=not progress) as bar,
-    ):
-        past = _common_past(passes, texts) if passes.continues else None
-        skip = 0 if past is None else past.length
-        groups = (
-            _alike(texts, batch_size) if passes.shares_rows else [[i] for i in range(len(texts))]
-        )
-        for some in _batches(texts, groups, batch_size):
-            bundles = [lay_out([texts[i] for i in group], skip=skip) for group in some]
-            indices = [i for group in some for i in group]
-            scores[indices] = passes.logprobs(bundles, past=past).cpu()
-            bar.update(len(indices))
-    if not torch.isfinite(scores).all():
+
+    def scored(size: int) -> Float[Tensor, " text"]:
+        scores = torch.full((len(texts),), torch.nan)
+        with (
+            torch.no_grad(),
+            in_force(model, edit, longest=longest) as passes,
+            tqdm(total=len(texts), desc="score", leave=False, disable=not progress) as bar,
+        ):
+            past = _common_past(passes, texts) if passes.continues else None
+            skip = 0 if past is None else past.length
+            groups = _alike(texts, size) if passes.shares_rows else [[i] for i in range(len(texts))]
+            for some in _batches(texts, groups, size):
+                bundles = [lay_out([texts[i] for i in group], skip=skip) for group in some]
+                indices = [i for group in some for i in group]
+                scores[indices] = passes.logprobs(bundles, past=past).cpu()
+                bar.update(len(indices))
+        return scores
+
+    scores = within_memory(scored, batch_size, device)
+    odd = int((~torch.isfinite(scores)).sum())
+    if odd:
         raise ScoringError(
-            f"{int((~torch.isfinite(scores)).sum())} of {len(texts)} answers have a log-probability "
-            "that is not finite, so they cannot be compared. Check the edit's size and the "
-            "model's dtype (float16 overflows; use bfloat16 or float32)."
+            f"{odd} of {len(texts)} answers have a log-probability that is not finite, so they cannot be "
+            "compared. Check the edit's size and the model's dtype (float16 overflows; use bfloat16 or "
+            "float32)."
         )
     return scores
 

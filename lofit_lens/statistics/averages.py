@@ -7,10 +7,9 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from lofit_lens.errors import ScoringError
-from lofit_lens.statistics.bootstrap import Bootstrap, resample
+from lofit_lens.statistics.bootstrap import Bootstrap, resample, widened
 from lofit_lens.statistics.intervals import mean_interval
 from lofit_lens.statistics.results import Difference, Estimate
-from lofit_lens.statistics.small_samples import widened
 from lofit_lens.statistics.tables import finite_table, group_sums
 
 

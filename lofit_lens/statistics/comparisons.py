@@ -9,9 +9,8 @@ import numpy as np
 from scipy import stats
 
 from lofit_lens.errors import ScoringError
-from lofit_lens.statistics.bootstrap import Method, resample
+from lofit_lens.statistics.bootstrap import Method, resample, widened
 from lofit_lens.statistics.results import Difference
-from lofit_lens.statistics.small_samples import widened
 from lofit_lens.statistics.tables import finite, finite_table, group_sums
 
 
@@ -28,7 +27,7 @@ def paired_difference(
 
     Resamples the table of differences as `crossed_interval` does. Few groups or few runs show
     too little of the variance, so the resamples are then moved away from the mean as far as
-    Student's t asks for (`lofit_lens.statistics.small_samples.widened`). With one run the
+    Student's t asks for (`lofit_lens.statistics.bootstrap.widened`). With one run the
     interval and p hold for new items and this run alone: what differs between training seeds
     cannot be seen in one of them.
 

@@ -5,12 +5,13 @@ from lofit_lens.tasks.clutrr import clutrr
 from lofit_lens.tasks.embedded import embedded
 from lofit_lens.tasks.exact_match import ExactMatch
 from lofit_lens.tasks.from_file import from_file, from_rows
+from lofit_lens.tasks.kinds import SCORINGS
 from lofit_lens.tasks.label_f1 import LabelF1
 from lofit_lens.tasks.llm_adapters import arc_challenge, boolq, siqa, svamp
 from lofit_lens.tasks.load import load_tasks, reload_task
 from lofit_lens.tasks.mquake import mquake
 from lofit_lens.tasks.multiple_choice import MultipleChoice
-from lofit_lens.tasks.scoring import SCORINGS, Scoring
+from lofit_lens.tasks.scoring import Scoring
 from lofit_lens.tasks.task import Example, Task
 from lofit_lens.tasks.truthfulqa import truthfulqa
 

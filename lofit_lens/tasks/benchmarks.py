@@ -20,14 +20,12 @@ def labelled(cells: Cells, texts: str, labels: str) -> Parts:
     return _chosen(cells, "answerKey", cells.texts(texts), [names], f"one of the labels {names}")
 
 
-def placed(cells: Cells, column: str, first: int, choices: Sequence[str]) -> Parts:
-    """Candidates in columns of their own, and the place of the right one (SIQA, PIQA)."""
-    return _at_place(cells, column, first, [cells.text(choice) for choice in choices])
-
-
-def placed_in_list(cells: Cells, column: str, choices: str) -> Parts:
-    """Candidates in one list, and the place of the right one from 0 (HellaSwag)."""
-    return _at_place(cells, column, 0, cells.texts(choices))
+def placed(cells: Cells, column: str, first: int, choices: str | Sequence[str]) -> Parts:
+    """Candidates in one list or in columns of their own; the right one's place (HellaSwag, SIQA)."""
+    in_list = isinstance(choices, str)
+    texts = cells.texts(choices) if in_list else [cells.text(choice) for choice in choices]
+    names = counted(texts, first)
+    return _chosen(cells, column, texts, [names], f"one of the places {', '.join(names)}")
 
 
 def listed(cells: Cells) -> Parts:
@@ -68,17 +66,8 @@ def instruction(cells: Cells) -> Parts:
     return Parts("\n\n".join([cells.text("instruction"), *further]), [cells.text("output")])
 
 
-def _at_place(cells: Cells, column: str, first: int, texts: Sequence[str]) -> Parts:
-    names = counted(texts, first)
-    return _chosen(cells, column, texts, [names], f"one of the places {', '.join(names)}")
-
-
 def _chosen(
-    cells: Cells,
-    column: str,
-    texts: Sequence[str],
-    ways: Sequence[Sequence[str]],
-    expected: str,
+    cells: Cells, column: str, texts: Sequence[str], ways: Sequence[Sequence[str]], expected: str
 ) -> Parts:
     right, wrong = cells.named(column, texts, ways, expected)
     if right[0] and not wrong:

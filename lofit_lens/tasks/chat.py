@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from lofit_lens.chat import ChatTemplate
@@ -15,19 +16,8 @@ def as_chat(task: Task, tokenizer: Any, system: str | None = None) -> Task:
     """See `Task.as_chat`."""
     check_chat(task)
     template = ChatTemplate.of(tokenizer, system)
-
-    def inside(examples: tuple[Example, ...]) -> tuple[Example, ...]:
-        return tuple(_inside(example, template) for example in examples)
-
-    return replace(
-        task,
-        train=inside(task.train),
-        val=inside(task.val),
-        test=inside(task.test),
-        val_as_test=inside(task.val_as_test),
-        compat={},
-        source={**task.source, "chat": template.record()},
-    )
+    source = {**task.source, "chat": template.record()}
+    return task.with_examples(partial(_inside, template=template), compat={}, source=source)
 
 
 def as_plain(task: Task) -> Task:

@@ -7,7 +7,7 @@ import string
 from dataclasses import replace
 from typing import Literal, get_args
 
-from lofit_lens.errors import DataError, LofitLensError
+from lofit_lens.errors import DataError, LofitLensError, check_one_of
 from lofit_lens.tasks.multiple_choice import MultipleChoice
 from lofit_lens.tasks.task import Example, Task
 
@@ -44,8 +44,7 @@ def scored_by(task: Task, by: ScoredBy) -> Task:
         C. yes
         Answer: (' C',)
     """
-    if by not in get_args(ScoredBy):
-        raise LofitLensError(f"by must be one of {', '.join(get_args(ScoredBy))}, got {by!r}.")
+    check_one_of("by", by, get_args(ScoredBy))
     if by == "text":
         return task
     rule = task.scoring
@@ -61,11 +60,9 @@ def scored_by(task: Task, by: ScoredBy) -> Task:
     source = {**task.source, "by": by} if task.source else {}
     if by == "text-normalised":
         return replace(task, scoring=replace(rule, normalised=True), source=source)
-    splits = {
-        split: tuple(map(by_letter, getattr(task, split)))
-        for split in ("train", "val", "test", "val_as_test")
-    }
-    return replace(task, **splits, scoring=MultipleChoice(rule.metrics), compat={}, source=source)
+    return task.with_examples(
+        by_letter, scoring=MultipleChoice(rule.metrics), compat={}, source=source
+    )
 
 
 def by_letter(example: Example) -> Example:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import random
 from pathlib import Path
 from typing import Any
 
 from lofit_lens.tasks.exact_match import ExactMatch
 from lofit_lens.tasks.generated import most_frequent
-from lofit_lens.tasks.sources import find_file
+from lofit_lens.tasks.sources import read_records
 from lofit_lens.tasks.task import Example, Task
 
 N_TRAIN = 300
@@ -29,7 +28,9 @@ def clutrr(seed: int = 42, *, data_dir: str | Path | None = None) -> Task:
     Raises:
         DataError: The files cannot be found or fetched.
     """
-    pool, val, test = (_stories(split, data_dir) for split in ("train", "val", "test"))
+    pool, val, test = (
+        read_records(f"clutrr/{split}.json", data_dir) for split in ("train", "val", "test")
+    )
     drawn = random.Random(seed).sample(pool, N_TRAIN)
     scored_val = tuple(map(_example, val))
     return Task(
@@ -44,10 +45,6 @@ def clutrr(seed: int = 42, *, data_dir: str | Path | None = None) -> Task:
         floors={"majority class": most_frequent(story["target_text"] for story in test)},
         source={"name": "clutrr", "seed": seed},
     )
-
-
-def _stories(split: str, data_dir: str | Path | None) -> list[dict[str, Any]]:
-    return json.loads(find_file(f"clutrr/{split}.json", data_dir).read_text(encoding="utf-8"))
 
 
 def _example(record: dict[str, Any]) -> Example:

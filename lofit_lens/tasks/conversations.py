@@ -32,11 +32,9 @@ def completion(cells: Cells) -> Parts:
         cells.problem("label", "False: a completion that is not wanted, expected wanted ones alone")
     if not _holds_turns(cells, "prompt") and not _holds_turns(cells, "completion"):
         return Parts(cells.exact("prompt"), [cells.exact("completion")])
-    if _holds_turns(cells, "completion"):
-        answer = _one_turn(cells, "completion", _turns(cells, "completion"))
-    else:
-        answer = cells.exact("completion")
-    return _spoken(_before(cells, "prompt"), [answer])
+    in_turns = _holds_turns(cells, "completion")
+    turns = _turns(cells, "completion") if in_turns else (("assistant", cells.exact("completion")),)
+    return _spoken(_before(cells, "prompt"), [_one_turn(cells, "completion", turns)])
 
 
 def preference(cells: Cells) -> Parts:

@@ -137,9 +137,7 @@ def _shared_name(file: Path) -> str:
 
 
 def _table(rows: Any, name: str) -> Table:
-    if hasattr(rows, "to_dict") and hasattr(
-        rows, "notna"
-    ):  # a pandas frame; pandas is slow to import
+    if hasattr(rows, "notna"):  # a pandas frame; pandas is slow to import
         rows = frame_records(rows)
     records = list(rows) if isinstance(rows, Iterable) else None
     odd = next((r for r in records or () if not isinstance(r, Mapping)), None)
@@ -152,4 +150,4 @@ def _table(rows: Any, name: str) -> Table:
         )
     if not records:
         raise DataError(f"{name} has no rows.")
-    return Table(name, [Row(r.line, r.values) for r in numbered_rows(records)], [], "row")
+    return Table(name, list(numbered_rows(records)), [], "row")

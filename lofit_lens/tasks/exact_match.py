@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from lofit_lens.errors import LofitLensError
+from lofit_lens.errors import check_one_of
 from lofit_lens.tasks.generated import Generated
 
 Match = Literal["exact", "begins"]
@@ -18,14 +18,11 @@ class ExactMatch(Generated):
     """Generate greedily and compare with the accepted answers, letter case ignored.
 
     Attributes:
-        max_new_tokens: Tokens generated.
-        stop: The prediction ends at this text; it is looked for behind blanks that a generation
-            begins with, and behind `lead`.
+        max_new_tokens, stop, lead: See `Generated`.
         strip: Whether white space around prediction and answers is ignored.
         after: Take what follows this separator in prompt and generation together, as the paper's
             code does; None takes the generation.
         after_index: Which piece of the split by `after`.
-        lead: What stands between prompt and answer, blanks around it left out.
         match: "exact", or "begins": the prediction only has to begin with an accepted answer, up to
             the end of a word; for models that do not stop after the answer.
         pattern: Regular expression; its first match in the text so far is the prediction, without
@@ -35,20 +32,14 @@ class ExactMatch(Generated):
         LofitLensError: `match` is neither, or no token is to be generated.
     """
 
-    max_new_tokens: int = 16
-    stop: str = "\n"
     strip: bool = True
     after: str | None = None
     after_index: int = -1
-    lead: str = ""
     match: Match = "exact"
     pattern: str | None = None
 
     def __post_init__(self) -> None:
-        if self.match not in get_args(Match):
-            raise LofitLensError(
-                f"match must be one of {', '.join(get_args(Match))}, got {self.match!r}."
-            )
+        check_one_of("match", self.match, get_args(Match))
         super().__post_init__()
 
     @property

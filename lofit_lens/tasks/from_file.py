@@ -8,16 +8,15 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, get_args
 
-from lofit_lens.errors import LofitLensError
+from lofit_lens.errors import LofitLensError, check_one_of
 from lofit_lens.progress import say
 from lofit_lens.tasks import kinds
-from lofit_lens.tasks.building import Builder
+from lofit_lens.tasks.building import examples_of
 from lofit_lens.tasks.choices import ScoredBy, scored_by
 from lofit_lens.tasks.data import Data, read_files, rows_in_memory
 from lofit_lens.tasks.exact_match import ExactMatch, Match
-from lofit_lens.tasks.recognised import Format, recognise
+from lofit_lens.tasks.recognised import recognise
 from lofit_lens.tasks.rows import AnswerIs, row_errors
-from lofit_lens.tasks.scoring import named_scoring
 from lofit_lens.tasks.splits import Shares, into_splits
 from lofit_lens.tasks.task import Example, Objective, Task
 
@@ -112,16 +111,16 @@ def from_file(
         >>> task = from_file("colours.csv", prompt="{thing} is", answer="colour")  # doctest: +SKIP
     """
     arguments = {key: value for key, value in locals().items() if key not in ("path", "name", "by")}
+    chosen = None
     if scoring is None:
         del arguments["scoring"]  # as sources were before it could be said
-    chosen = None if scoring is None else named_scoring(scoring)
+    else:
+        check_one_of("scoring", scoring, kinds.SCORINGS)
+        chosen = kinds.SCORINGS[scoring]()
     data = path if isinstance(path, Data) else read_files(path)
     if not data.rows:
         raise row_errors(list(data.tables.values()))
-    if answer_is not in get_args(AnswerIs):
-        raise LofitLensError(
-            f"answer_is must be one of {', '.join(get_args(AnswerIs))}, got {answer_is!r}."
-        )
+    check_one_of("answer_is", answer_is, get_args(AnswerIs))
     if stop == "":
         raise LofitLensError("stop must not be empty; for a whole line give a line break.")
     if choices and labels:
@@ -137,34 +136,34 @@ def from_file(
             f"{data.called}: {', '.join(data.columns)}."
         )
 
-    known: Format | None = None
     if good and bad:
-        kind = kinds.pairs(good, bad, prompt or "")
+        kind = kinds.pairs(good, bad)
     elif prompt and correct and incorrect:
-        kind = kinds.several_right(prompt, answer, correct, incorrect)
+        kind = kinds.several_right(answer, correct, incorrect)
     elif prompt and answer and labels:
-        kind = kinds.classification(prompt, answer, labels, answer_is)
+        kind = kinds.classification(answer, labels, answer_is)
     elif prompt and answer and choices:
         several = [choices] if isinstance(choices, str) else list(choices)
-        kind = kinds.choice(prompt, answer, several, answer_is)
+        kind = kinds.choice(answer, several, answer_is)
     elif prompt and answer:
-        kind = kinds.questions(prompt, answer, accepted, chosen or ExactMatch())
+        kind = kinds.questions(answer, accepted, chosen or ExactMatch())
     else:
         named = any((answer, choices, labels, correct, incorrect, good, bad, accepted))
-        known = None if named else recognise(data.rows)
-        if known is None:
+        kind = None if named else recognise(data.rows)
+        if kind is None:
             raise LofitLensError(
                 f"Say what the columns of {data.called} are ({', '.join(data.columns)}): prompt and "
                 "answer; these and choices or labels; prompt, correct and incorrect; or good and bad."
             )
-        kind = replace(known.kind, prompt=prompt or known.kind.prompt)
-        data = data.only(known.kept)
 
+    data = data.only(kind.kept)
+    kind = replace(kind, prompt=prompt or kind.prompt, separator=separator or kind.separator)
     rule = kind.scoring if chosen is None or type(chosen) is type(kind.scoring) else chosen
-    stated = stop or (None if known else "\n") if rule.generates else None
+    stated = stop or (None if kind.name else "\n") if rule.generates else None
     column = split if isinstance(split, str) else None
-    kind = replace(kind, separator=separator or kind.separator)
-    examples = Builder(kind, answer_prefix, group, column, stated).examples(data)
+    examples = examples_of(
+        data, kind, prefix=answer_prefix, group=group, column=column, stop=stated
+    )
     train, val, test, cut = into_splits(examples, split, split_seed, data.called)
     if rule.generates:
         usual = kind.stop or "\n"
@@ -186,7 +185,7 @@ def from_file(
         floors=rule.floors(test),
         source={"name": data.source, **arguments, "task_name": name},
     )
-    read_as = [f"read as {known.name} ({', '.join(known.kind.columns)})"] if known else []
+    read_as = [f"read as {kind.name} ({', '.join(kind.columns)})"] if kind.name else []
     told = [*read_as, *data.notes, *cut]
     if told:
         say(f"{data.called}: {'; '.join(told)}.")

@@ -3,37 +3,42 @@
 from __future__ import annotations
 
 import re
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 from lofit_lens.errors import LofitLensError
+from lofit_lens.tasks.scoring import Record, Scoring
 
 if TYPE_CHECKING:
-    from transformer_lens.model_bridge import TransformerBridge
-
-    from lofit_lens.edits.edit import Edit
-    from lofit_lens.fast.memory import BatchSize
-    from lofit_lens.tasks.scoring import Record
+    from lofit_lens.scoring.evaluate import EditedModel
     from lofit_lens.tasks.task import Example, Objective
 
 
-class Generated(ABC):
+@dataclass(frozen=True)
+class Generated(Scoring):
     """A `Scoring` that generates greedily; the subclass says what the text is worth.
 
-    The subclass is a frozen dataclass with these fields, `metrics`, `prediction` and `judge`. The stop
-    text is looked for behind blanks that a generation begins with, and behind `lead`.
+    The subclass is a frozen dataclass with `metrics`, `prediction` and `judge`.
+
+    Attributes:
+        max_new_tokens: Tokens generated.
+        stop: The prediction ends at this text; it is looked for behind blanks that a generation
+            begins with, and behind `lead`.
+        lead: What stands between prompt and answer, blanks around it left out.
+
+    Raises:
+        LofitLensError: No token is to be generated.
     """
 
-    max_new_tokens: int
-    stop: str
-    lead: str
+    max_new_tokens: int = 16
+    stop: str = "\n"
+    lead: str = ""
 
     default_objective: ClassVar[Objective] = "sft"
     generates: ClassVar[bool] = True
-    several: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -47,31 +52,10 @@ class Generated(ABC):
     def judge(self, prediction: str, right: tuple[str, ...]) -> dict[str, float]:
         """Every metric of a prediction, beside the right answers of its example."""
 
-    @property
-    def needs_plain_prompt(self) -> bool:
-        """Whether a chat template would break it."""
-        return False
-
-    def score(
-        self,
-        model: TransformerBridge,
-        examples: Sequence[Example],
-        edit: Edit | None,
-        *,
-        batch_size: BatchSize,
-        progress: bool,
-    ) -> list[Record]:
+    def score(self, model: EditedModel, examples: Sequence[Example]) -> list[Record]:
         """A record for each example, with the `prediction` and the text it was found in."""
-        from lofit_lens.scoring.generation import greedy_generations
-
-        generations = greedy_generations(
-            model,
-            [example.prompt for example in examples],
-            edit,
-            max_new_tokens=self.max_new_tokens,
-            batch_size=batch_size,
-            progress=progress,
-        )
+        prompts = [example.prompt for example in examples]
+        generations = model.generations(prompts, self.max_new_tokens)
         records = []
         for example, generation in zip(examples, generations, strict=True):
             text = generation.text
@@ -89,23 +73,11 @@ class Generated(ABC):
         """The score of giving the most frequent answer everywhere."""
         return {"most frequent answer": most_frequent(map(self.target, examples))}
 
-    def target(self, example: Example) -> str:
-        """The first right answer."""
-        return example.correct[0]
-
-    def length(self, answer: str) -> int:  # noqa: ARG002
-        """1: log-probabilities are not divided."""
-        return 1
-
     def moved(self, before: Sequence[Record], after: Sequence[Record]) -> bool:
         """Whether some text differs."""
         return any(
             one["generated"] != other["generated"] for one, other in zip(before, after, strict=True)
         )
-
-    def to_json(self) -> dict[str, Any]:
-        """The class and its fields."""
-        return {"scoring": type(self).__name__, **asdict(self)}  # pyright: ignore[reportArgumentType]
 
     def stops(self, generated: str) -> bool:
         """Whether a generation holds the stop text, behind blanks and `lead`."""

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-from lofit_lens.tasks.label_f1 import NO_LABEL
+from lofit_lens.tasks.exact_match import ExactMatch
+from lofit_lens.tasks.label_f1 import NO_LABEL, LabelF1
 from lofit_lens.tasks.multiple_choice import MultipleChoice
+from lofit_lens.tasks.readers import Row
 from lofit_lens.tasks.rows import AnswerIs, Cells, counted
 from lofit_lens.tasks.scoring import Scoring
 from lofit_lens.tasks.task import Objective
+
+SCORINGS: Mapping[str, Callable[[], Scoring]] = {
+    "multiple-choice": MultipleChoice,
+    "exact-match": ExactMatch,
+    "label-f1": LabelF1,
+}
+"""The scorings by name. `from_file` sets those of the fields `max_new_tokens`, `stop`, `lead`, `match` and
+`separator` that one has."""
 
 SEVERAL_RIGHT = MultipleChoice(("MC1", "MC2", "MC3"))
 
@@ -48,6 +58,9 @@ class Kind:
         separator: What separates the parts of a list that is written as text.
         stop: Text that ends a generation, where the file says so.
         max_new_tokens: Length of a generation, likewise.
+        name: What messages call it, where it is a format recognised by its columns.
+        settings: What else of the kind the rows tell, by field.
+        kept: Which rows count.
     """
 
     read: Callable[[Cells], Parts]
@@ -60,9 +73,12 @@ class Kind:
     separator: str | None = None
     stop: str | None = None
     max_new_tokens: int | None = None
+    name: str = ""
+    settings: Callable[[Sequence[Row]], Mapping[str, Any]] = lambda _: {}
+    kept: Callable[[Sequence[Row]], Sequence[Row]] = lambda rows: rows
 
 
-def pairs(good: str, bad: str, prompt: str) -> Kind:
+def pairs(good: str, bad: str) -> Kind:
     """Which of two sentences is likelier."""
 
     def read(cells: Cells) -> Parts:
@@ -71,20 +87,19 @@ def pairs(good: str, bad: str, prompt: str) -> Kind:
             cells.problem(bad, f"the same text as {good!r}, expected another sentence")
         return Parts(correct=[better], incorrect=[worse])
 
-    return Kind(read, (good, bad), prompt=prompt)
+    return Kind(read, (good, bad))
 
 
-def choice(prompt: str, answer: str, choices: Sequence[str], answer_is: AnswerIs) -> Kind:
+def choice(answer: str, choices: Sequence[str], answer_is: AnswerIs) -> Kind:
     """Which of a row's candidates is likeliest."""
 
     def read(cells: Cells) -> Parts:
         return Parts("", *cells.chosen(answer, answer_is, cells.choices(choices)))
 
-    columns = (*choices, answer)
-    return Kind(read, columns, tuple(choices), prompt=prompt)
+    return Kind(read, (*choices, answer), tuple(choices))
 
 
-def classification(prompt: str, answer: str, labels: Sequence[str], answer_is: AnswerIs) -> Kind:
+def classification(answer: str, labels: Sequence[str], answer_is: AnswerIs) -> Kind:
     """Which of the same labels is likeliest in every row; "text" may be the place from 0 as well."""
 
     def read(cells: Cells) -> Parts:
@@ -93,10 +108,10 @@ def classification(prompt: str, answer: str, labels: Sequence[str], answer_is: A
         expected = f"one of the labels {list(labels)}, or its place counted from 0"
         return Parts("", *cells.named(answer, labels, (labels, counted(labels, 0)), expected))
 
-    return Kind(read, (answer,), prompt=prompt)
+    return Kind(read, (answer,))
 
 
-def several_right(prompt: str, best: str | None, correct: str, incorrect: str) -> Kind:
+def several_right(best: str | None, correct: str, incorrect: str) -> Kind:
     """Several right answers against several wrong ones; the best is the first, if no column says."""
 
     def read(cells: Cells) -> Parts:
@@ -105,10 +120,10 @@ def several_right(prompt: str, best: str | None, correct: str, incorrect: str) -
         return Parts("", right, cells.texts(incorrect, at_least=1))
 
     columns = (correct, incorrect, *((best,) if best else ()))
-    return Kind(read, columns, scoring=SEVERAL_RIGHT, prompt=prompt)
+    return Kind(read, columns, scoring=SEVERAL_RIGHT)
 
 
-def questions(prompt: str, answer: str, accepted: str | None, scoring: Scoring) -> Kind:
+def questions(answer: str, accepted: str | None, scoring: Scoring) -> Kind:
     """Whether a generation is the answer; or, if several make one, which of them it holds."""
 
     def read(cells: Cells) -> Parts:
@@ -116,6 +131,4 @@ def questions(prompt: str, answer: str, accepted: str | None, scoring: Scoring) 
         return Parts("", [*right, *(cells.texts(accepted) if accepted else ())])
 
     columns = (*((accepted,) if accepted else ()), answer)
-    return Kind(
-        read, columns, scoring=scoring, prompt=prompt, separator="," if scoring.several else None
-    )
+    return Kind(read, columns, scoring=scoring, separator="," if scoring.several else None)

@@ -27,18 +27,10 @@ class LabelF1(Generated):
     order, with the separator between them; a label that holds it counts as several.
 
     Attributes:
-        max_new_tokens: Tokens generated.
-        stop: The prediction ends at this text.
-        lead: What stands between prompt and answer, blanks around it left out.
+        max_new_tokens, stop, lead: See `Generated`.
         separator: What stands between two labels.
-
-    Raises:
-        LofitLensError: No token is to be generated.
     """
 
-    max_new_tokens: int = 16
-    stop: str = "\n"
-    lead: str = ""
     separator: str = ","
 
     several: ClassVar[bool] = True

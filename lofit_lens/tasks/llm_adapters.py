@@ -11,7 +11,6 @@ BoolQ, which used other prompts.
 
 from __future__ import annotations
 
-import json
 import random
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 from lofit_lens.errors import DataError
 from lofit_lens.tasks.exact_match import ExactMatch
 from lofit_lens.tasks.generated import most_frequent
-from lofit_lens.tasks.sources import find_file
+from lofit_lens.tasks.sources import read_records
 from lofit_lens.tasks.task import Example, Task
 
 LAST_NUMBER = r"(?:(?<!\d)-)?\d[\d,]*(?:\.\d+)?(?=\D*$)"
@@ -79,7 +78,7 @@ def svamp(seed: int = 42, *, data_dir: str | Path | None = None) -> Task:
     Raises:
         DataError: The file cannot be found or fetched.
     """
-    problems = _records("svamp", data_dir)
+    problems = read_records("llm_adapters/svamp.json", data_dir)
     random.Random(SVAMP_TEST_SEED).shuffle(problems)
     test, rest = problems[:300], problems[300:]
     random.Random(seed).shuffle(rest)
@@ -101,10 +100,10 @@ def _options(
     name: str, file: str, sizes: tuple[int, int], seed: int, data_dir: str | Path | None
 ) -> Task:
     """A task whose answer is the name of an option."""
-    test = _records(f"{file}_test", data_dir)
+    test = read_records(f"llm_adapters/{file}_test.json", data_dir)
     tested = {_question(record) for record in test}
     pool: dict[str, Record] = {}
-    for record in _records(f"{file}_train", data_dir):
+    for record in read_records(f"llm_adapters/{file}_train.json", data_dir):
         pool.setdefault(_question(record), record)
     fresh = [record for question, record in pool.items() if question not in tested]
     if len(fresh) < sum(sizes):
@@ -126,11 +125,6 @@ def _options(
         floors={"majority class": most_frequent(record["answer"] for record in test)},
         source={"name": name, "seed": seed},
     )
-
-
-def _records(name: str, data_dir: str | Path | None) -> list[Record]:
-    path = find_file(f"llm_adapters/{name}.json", data_dir)
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _question(record: Record) -> str:

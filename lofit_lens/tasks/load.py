@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from lofit_lens.embedded.world import Ability
 from lofit_lens.errors import LofitLensError
 from lofit_lens.tasks.chat import as_recorded
 from lofit_lens.tasks.choices import scored_by
@@ -18,7 +19,7 @@ from lofit_lens.tasks.mquake import mquake
 from lofit_lens.tasks.named_files import named_file
 from lofit_lens.tasks.tables import FORMATS
 from lofit_lens.tasks.task import Task
-from lofit_lens.tasks.truthfulqa import Protocol, truthfulqa
+from lofit_lens.tasks.truthfulqa import truthfulqa
 
 DRAWN: Mapping[str, Callable[..., Task]] = {
     "clutrr": clutrr,
@@ -29,31 +30,20 @@ DRAWN: Mapping[str, Callable[..., Task]] = {
 }
 """Tasks whose training examples are drawn by a seed."""
 
+_MAKERS = {"truthfulqa": truthfulqa, "mquake": mquake, **DRAWN}
+_LM_EVAL = {"protocol": "lm-eval"}
 
-def _folds(*folds: int, protocol: Protocol) -> Callable[[int, str | Path | None], list[Task]]:
-    return lambda _, folder: [
-        truthfulqa(fold, protocol=protocol, data_dir=folder) for fold in folds
-    ]
-
-
-def _drawn(make: Callable[..., Task]) -> Callable[[int, str | Path | None], list[Task]]:
-    return lambda seed, folder: [make(seed, data_dir=folder)]
-
-
-FIXED: Mapping[str, Callable[[int, str | Path | None], list[Task]]] = {
-    "truthfulqa": _folds(0, 1, protocol="paper"),
-    "truthfulqa:0": _folds(0, protocol="paper"),
-    "truthfulqa:1": _folds(1, protocol="paper"),
-    "truthfulqa:lm-eval": _folds(0, 1, protocol="lm-eval"),
-    "truthfulqa:0:lm-eval": _folds(0, protocol="lm-eval"),
-    "truthfulqa:1:lm-eval": _folds(1, protocol="lm-eval"),
-    "mquake": lambda _, folder: [mquake(data_dir=folder)],
-    **{name: _drawn(make) for name, make in DRAWN.items()},
-    "embedded:truth": lambda *_: [embedded("truth")],
-    "embedded:kinship": lambda *_: [embedded("kinship")],
-    "embedded:edit": lambda *_: [embedded("edit")],
+FIXED: Mapping[str, Sequence[Mapping[str, Any]]] = {
+    "truthfulqa": [{"fold": 0}, {"fold": 1}],
+    "truthfulqa:0": [{"fold": 0}],
+    "truthfulqa:1": [{"fold": 1}],
+    "truthfulqa:lm-eval": [{"fold": 0, **_LM_EVAL}, {"fold": 1, **_LM_EVAL}],
+    "truthfulqa:0:lm-eval": [{"fold": 0, **_LM_EVAL}],
+    "truthfulqa:1:lm-eval": [{"fold": 1, **_LM_EVAL}],
+    "mquake": [{}],
+    **{name: [{}] for name in (*DRAWN, "embedded:truth", "embedded:kinship", "embedded:edit")},
 }
-"""The tasks that are no file of the user: what loads their folds with a seed and a data folder."""
+"""The tasks that are no file of the user: the arguments of each of their folds."""
 
 
 def load_tasks(
@@ -90,13 +80,7 @@ def load_each(
     data_dir: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> list[list[Task]]:
-    """The tasks of several names, each as its folds.
-
-    Args:
-        names: As for `load_tasks`.
-        seed: Seed of the draw, for tasks that draw their training examples.
-        data_dir: Folder with the paper's files.
-        options: Arguments of `from_file`, for every file that does not come with its own.
+    """The tasks of several names, each as its folds; the other arguments are those of `load_tasks`.
 
     Raises:
         LofitLensError: There is no such task or file, or no task takes one of the options.
@@ -122,7 +106,10 @@ def load_each(
     return [
         [from_file(file.path, **{"by": by, **options, **file.arguments})]
         if file is not None
-        else [scored_by(task, by) for task in FIXED[str(name)](seed, data_dir)]
+        else [
+            scored_by(_fixed(str(name), data_dir, {"seed": seed, **fold}), by)
+            for fold in FIXED[str(name)]
+        ]
         for name, file in zip(names, files, strict=True)
     ]
 
@@ -151,16 +138,8 @@ def reload_task(
         return scored_by(reload_task({"name": name, **arguments}, data_dir=data_dir), by)
     if name is None:
         raise LofitLensError("The result does not say how to load its task; name the task.")
-    if name == "truthfulqa":
-        return truthfulqa(
-            arguments["fold"], protocol=arguments.get("protocol", "paper"), data_dir=data_dir
-        )
-    if name == "mquake":
-        return mquake(data_dir=data_dir)
-    if str(name) in DRAWN:
-        return DRAWN[name](arguments["seed"], data_dir=data_dir)
-    if str(name).startswith("embedded:"):
-        return FIXED[name](0, data_dir)[0]
+    if str(name) in FIXED:
+        return _fixed(str(name), data_dir, arguments)
     if str(name).startswith(MEMORY):
         raise LofitLensError(
             f"The task {arguments['task_name'] or 'rows'} was made of rows in memory, so it cannot be "
@@ -169,6 +148,15 @@ def reload_task(
     if not isinstance(arguments["split"], str):
         arguments["split"] = tuple(arguments["split"])
     return from_file(name, name=arguments.pop("task_name", None), **arguments)
+
+
+def _fixed(name: str, data_dir: str | Path | None, arguments: Mapping[str, Any]) -> Task:
+    """A task of `FIXED` from the arguments of its source; a seed is for those that are drawn."""
+    kind, _, ability = name.partition(":")
+    if kind == "embedded":
+        return embedded(cast(Ability, ability))
+    taken = {key: value for key, value in arguments.items() if key != "seed" or kind in DRAWN}
+    return _MAKERS[kind](**taken, data_dir=data_dir)
 
 
 def check_not_trained_on(task: Task, trained_on: Mapping[str, Any]) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from lofit_lens.tasks.exact_match import ExactMatch
-from lofit_lens.tasks.sources import find_file
+from lofit_lens.tasks.sources import read_records
 from lofit_lens.tasks.task import Example, Task
 
 
@@ -24,11 +23,11 @@ def mquake(*, data_dir: str | Path | None = None) -> Task:
     Raises:
         DataError: The files cannot be found or fetched.
     """
-    cases = {split: _cases(split, data_dir) for split in ("train", "val", "test")}
-    train, val, test = (tuple(map(_example, cases[split])) for split in ("train", "val", "test"))
+    cases = [read_records(f"mquake/{s}.jsonl", data_dir) for s in ("train", "val", "test")]
+    train, val, test = (tuple(map(_example, part)) for part in cases)
     copied = sum(
         case["requested_rewrite"][0]["target_new"]["str"] == case["new_answer"]
-        for case in cases["test"]
+        for case in cases[-1]
     )
     return Task(
         name="mquake",
@@ -42,12 +41,6 @@ def mquake(*, data_dir: str | Path | None = None) -> Task:
         floors={"copying the edit": copied / len(test)},
         source={"name": "mquake"},
     )
-
-
-def _cases(split: str, data_dir: str | Path | None) -> list[dict[str, Any]]:
-    path = find_file(f"mquake/{split}.jsonl", data_dir)
-    with path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
 
 
 def _example(case: dict[str, Any]) -> Example:

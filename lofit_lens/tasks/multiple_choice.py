@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+from lofit_lens.tasks.scoring import Record, Scoring
 
 if TYPE_CHECKING:
-    from transformer_lens.model_bridge import TransformerBridge
-
-    from lofit_lens.edits.edit import Edit
-    from lofit_lens.fast.memory import BatchSize
-    from lofit_lens.tasks.scoring import Record
+    from lofit_lens.scoring.evaluate import EditedModel
     from lofit_lens.tasks.task import Example, Objective
     from lofit_lens.tokens import EncodedText, Encoder
 
@@ -20,7 +18,7 @@ ROUNDING = 1e-4
 
 
 @dataclass(frozen=True)
-class MultipleChoice:
+class MultipleChoice(Scoring):
     """Score candidates by the summed log-probability of their tokens.
 
     The candidates are the answers of an example: texts, or letters of a list in its prompt; see
@@ -39,7 +37,7 @@ class MultipleChoice:
         also_correct: Further correct answers by the id of their example, for this rule alone.
     """
 
-    metrics: tuple[str, ...] = ("accuracy",)
+    metrics: tuple[str, ...] = ("accuracy",)  # pyright: ignore[reportIncompatibleMethodOverride]
     counted_lead: tuple[str, int] | None = None
     as_lm_eval: bool = False
     normalised: bool = False
@@ -47,32 +45,19 @@ class MultipleChoice:
 
     default_objective: ClassVar[Objective] = "choice"
     generates: ClassVar[bool] = False
-    several: ClassVar[bool] = False
 
     @property
     def needs_plain_prompt(self) -> bool:
         """Whether the tokens of a candidate depend on how the prompt ends."""
         return self.counted_lead is not None or self.as_lm_eval
 
-    def score(
-        self,
-        model: TransformerBridge,
-        examples: Sequence[Example],
-        edit: Edit | None,
-        *,
-        batch_size: BatchSize,
-        progress: bool,
-    ) -> list[Record]:
+    def score(self, model: EditedModel, examples: Sequence[Example]) -> list[Record]:
         """A record for each example, with the scores of its candidates."""
-        from lofit_lens.scoring.logprobs import answer_logprobs
         from lofit_lens.scoring.metrics import METRICS
-        from lofit_lens.tokens import Encoder
 
-        encoder = Encoder(model)
-        texts = [text for example in examples for text in self._encode(encoder, example)]
+        texts = [text for example in examples for text in self._encode(model.encoder, example)]
         different = list(dict.fromkeys(texts))  # equal candidates of an item tie exactly
-        found = answer_logprobs(model, different, edit, batch_size=batch_size, progress=progress)
-        score = dict(zip(different, found.tolist(), strict=True))
+        score = dict(zip(different, model.logprobs(different), strict=True))
         scores = (score[text] for text in texts)
         records = []
         for example in examples:
@@ -92,10 +77,6 @@ class MultipleChoice:
         name = "MC1 by chance" if "MC1" in self.metrics else "chance"
         return {name: sum(1 / (1 + len(e.incorrect)) for e in examples) / len(examples)}
 
-    def target(self, example: Example) -> str:
-        """The first, best candidate."""
-        return example.correct[0]
-
     def length(self, answer: str) -> int:
         """What the log-probability of a candidate is divided by."""
         return max(1, len(answer.strip())) if self.normalised else 1
@@ -108,10 +89,6 @@ class MultipleChoice:
             for side in ("correct", "incorrect")
             for old, new in zip(one[side], other[side], strict=True)
         )
-
-    def to_json(self) -> dict[str, Any]:
-        """The class and its fields."""
-        return {"scoring": type(self).__name__, **asdict(self)}
 
     def _correct(self, example: Example) -> tuple[str, ...]:
         return example.correct + self.also_correct.get(example.id, ())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,36 +18,16 @@ from lofit_lens.tasks.harness import (
     sampled_answer,
     sampled_choice,
 )
-from lofit_lens.tasks.kinds import SEVERAL_RIGHT, Kind, Parts, pairs, several_right
+from lofit_lens.tasks.kinds import SEVERAL_RIGHT, Kind, pairs, several_right
 from lofit_lens.tasks.multiple_choice import MultipleChoice
 from lofit_lens.tasks.readers import BAD, GOOD, Row
-from lofit_lens.tasks.rows import Cells
-
-Read = Callable[[Cells], Parts]
 
 
-@dataclass(frozen=True)
-class Format:
-    """A format that people's files have.
-
-    Attributes:
-        name: What messages call it.
-        kind: How its rows are read; its columns betray the format.
-        settings: What else of the kind the rows tell.
-        kept: Which rows count.
-    """
-
-    name: str
-    kind: Kind
-    settings: Callable[[Sequence[Row]], Mapping[str, Any]] = lambda _: {}
-    kept: Callable[[Sequence[Row]], Sequence[Row]] = lambda rows: rows
-
-
-def recognise(rows: Sequence[Row]) -> Format | None:
+def recognise(rows: Sequence[Row]) -> Kind | None:
     """The first format whose columns the rows have."""
     for known in FORMATS:
-        if all(has_column(rows, column) for column in known.kind.columns):
-            return replace(known, kind=replace(known.kind, **known.settings(rows)))
+        if all(has_column(rows, column) for column in known.columns):
+            return replace(known, **known.settings(rows))
     return None
 
 
@@ -62,31 +42,28 @@ def has_column(rows: Sequence[Row], column: str) -> bool:
     )
 
 
-def _choice(name: str, columns: Sequence[str], prompt: str, read: Read) -> Format:
-    return Format(name, Kind(read, tuple(columns), prompt=prompt, prefixed="without a blank"))
+_choice = partial(Kind, prefixed="without a blank")
+_free = partial(Kind, scoring=ExactMatch(), prefixed="without a blank")
+_samples = partial(Kind, prefixed="never", kept=of_first_filter)
+_SAMPLE = ("doc", "target", "resps")
 
 
-def _free(name: str, columns: Sequence[str], read: Read) -> Format:
-    kind = Kind(read, tuple(columns), scoring=ExactMatch(), prefixed="without a blank")
-    return Format(name, kind)
-
-
-def _labelled(name: str, question: str, choices: str) -> Format:
+def _labelled(question: str, choices: str) -> Kind:
     texts, labels = f"{choices}.text", f"{choices}.label"
-    read = partial(benchmarks.labelled, texts=texts, labels=labels)
-    return _choice(name, (question, texts, labels, "answerKey"), _question(question), read)
+    return _choice(
+        partial(benchmarks.labelled, texts=texts, labels=labels),
+        (question, texts, labels, "answerKey"),
+        prompt=_question(question),
+        name="multiple choice with labels",
+    )
 
 
-def _truthful(name: str, question: str, best: str, right: str, wrong: str) -> Format:
-    kind = several_right(f"Q: {{{question}}}\nA:", best, right, wrong)
-    columns = (question, *kind.columns)
-    return Format(name, replace(kind, columns=columns, objective="dpo", separator=";"))
-
-
-def _samples(name: str, request: str, kind: Kind, settings: Callable[..., Any]) -> Format:
-    columns = ("doc", "target", "resps", f"arguments.{request}")
-    exact = replace(kind, columns=columns, prefixed="never")
-    return Format(name, exact, settings, of_first_filter)
+def _several(
+    name: str, question: str, best: str | None, right: str, wrong: str, **more: Any
+) -> Kind:
+    kind = several_right(best, right, wrong)
+    prompt = f"Q: {{{question}}}\nA:"
+    return replace(kind, columns=(question, *kind.columns), prompt=prompt, name=name, **more)
 
 
 def _question(column: str) -> str:
@@ -95,94 +72,94 @@ def _question(column: str) -> str:
 
 _SIQA = ("answerA", "answerB", "answerC")
 _PIQA = ("sol1", "sol2")
-_BOOLQ = "{passage}\nQuestion: {question}?\nAnswer:"
-_TRUTHFULQA = "Q: {question}\nA:"
+_TRUTHFULQA = {"objective": "dpo", "separator": ";"}
 
-FORMATS: tuple[Format, ...] = (
-    Format("minimal pairs", pairs(GOOD, BAD, "")),
+FORMATS: tuple[Kind, ...] = (
+    replace(pairs(GOOD, BAD), name="minimal pairs"),
     _samples(
-        "lm-eval samples of multiple choice",
-        "gen_args_1",
-        Kind(sampled_choice, scoring=MultipleChoice(as_lm_eval=True)),
-        choice_settings,
+        sampled_choice,
+        (*_SAMPLE, "arguments.gen_args_1"),
+        scoring=MultipleChoice(as_lm_eval=True),
+        settings=choice_settings,
+        name="lm-eval samples of multiple choice",
     ),
     _samples(
-        "lm-eval samples of a generation",
-        "gen_args_0",
-        Kind(sampled_answer, scoring=ExactMatch()),
-        generation_settings,
+        sampled_answer,
+        (*_SAMPLE, "arguments.gen_args_0"),
+        scoring=ExactMatch(),
+        settings=generation_settings,
+        name="lm-eval samples of a generation",
     ),
     _choice(
-        "model-written evals",
-        ("question", benchmarks.MATCHING, benchmarks.NOT_MATCHING),
-        "",
         benchmarks.behaviour,
+        ("question", benchmarks.MATCHING, benchmarks.NOT_MATCHING),
+        name="model-written evals",
     ),
-    Format(
-        "TruthfulQA's targets",
-        Kind(
-            benchmarks.targets,
-            ("question", benchmarks.MC2),
-            scoring=SEVERAL_RIGHT,
-            objective="dpo",
-            prompt=_TRUTHFULQA,
-        ),
+    Kind(
+        benchmarks.targets,
+        ("question", benchmarks.MC2),
+        scoring=SEVERAL_RIGHT,
+        objective="dpo",
+        prompt="Q: {question}\nA:",
+        name="TruthfulQA's targets",
     ),
-    _truthful("TruthfulQA", "question", "best_answer", "correct_answers", "incorrect_answers"),
-    _truthful("TruthfulQA", "Question", "Best Answer", "Correct Answers", "Incorrect Answers"),
-    Format(
-        "several right answers",
-        replace(
-            several_right(_TRUTHFULQA, None, "correct", "incorrect"),
-            columns=("question", "correct", "incorrect"),
-        ),
+    _several(
+        "TruthfulQA",
+        "question",
+        "best_answer",
+        "correct_answers",
+        "incorrect_answers",
+        **_TRUTHFULQA,
     ),
-    Format(
-        "preference pairs",
-        Kind(
-            preference,
-            ("chosen", "rejected"),
-            objective="dpo",
-            prefixed="without a blank",
-        ),
+    _several(
+        "TruthfulQA",
+        "Question",
+        "Best Answer",
+        "Correct Answers",
+        "Incorrect Answers",
+        **_TRUTHFULQA,
     ),
-    _free("conversations", ("messages",), partial(conversation, column="messages")),
-    _free("conversations", ("conversations",), partial(conversation, column="conversations")),
-    _free("prompts and completions", ("prompt", "completion"), completion),
-    _free("instructions", ("instruction", "output"), benchmarks.instruction),
-    _labelled("multiple choice with labels", "question", "choices"),
-    _labelled("multiple choice with labels", "question_stem", "choices"),
-    _labelled("multiple choice with labels", "question.stem", "question.choices"),
+    _several("several right answers", "question", None, "correct", "incorrect"),
+    _choice(preference, ("chosen", "rejected"), objective="dpo", name="preference pairs"),
+    *(
+        _free(partial(conversation, column=column), (column,), name="conversations")
+        for column in ("messages", "conversations")
+    ),
+    _free(completion, ("prompt", "completion"), name="prompts and completions"),
+    _free(benchmarks.instruction, ("instruction", "output"), name="instructions"),
+    _labelled("question", "choices"),
+    _labelled("question_stem", "choices"),
+    _labelled("question.stem", "question.choices"),
     _choice(
-        "multiple choice with a list",
-        ("question", "choices", "answer"),
-        _question("question"),
         benchmarks.listed,
+        ("question", "choices", "answer"),
+        prompt=_question("question"),
+        name="multiple choice with a list",
     ),
     _choice(
-        "multiple choice of endings",
+        partial(benchmarks.placed, column="label", first=0, choices="endings"),
         ("ctx", "endings", "label"),
-        "{ctx}",
-        partial(benchmarks.placed_in_list, column="label", choices="endings"),
+        prompt="{ctx}",
+        name="multiple choice of endings",
     ),
     _choice(
-        "Social IQa",
-        ("context", "question", *_SIQA, "label"),
-        "Q: {context} {question}\nA:",
         partial(benchmarks.placed, column="label", first=1, choices=_SIQA),
+        ("context", "question", *_SIQA, "label"),
+        prompt="Q: {context} {question}\nA:",
+        name="Social IQa",
     ),
     _choice(
-        "PIQA",
-        ("goal", *_PIQA, "label"),
-        _question("goal"),
         partial(benchmarks.placed, column="label", first=0, choices=_PIQA),
+        ("goal", *_PIQA, "label"),
+        prompt=_question("goal"),
+        name="PIQA",
     ),
     *(
         _choice(
-            "questions of yes or no",
-            ("passage", "question", answer),
-            _BOOLQ,
             partial(benchmarks.yes_or_no, column=answer),
+            ("passage", "question", answer),
+            prompt="{passage}\nQuestion: {question}?\nAnswer:",
+            name="questions of yes or no",
         )
         for answer in ("answer", "label")
     ),

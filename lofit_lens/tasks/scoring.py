@@ -1,26 +1,18 @@
-"""What a scoring is, and the table by which the scorings are named.
+"""What a scoring is.
 
-A new scoring is two places: a class with the members of `Scoring`, in a file of its own, and a row in
-`SCORINGS`, by which `from_file`, task files and `--scoring` name it. One that reads a generation needs
-`metrics`, `prediction` and `judge` alone, the rest is that of `Generated`; see `label_f1`.
+A new scoring is two places: a class under `Scoring`, in a file of its own, and a row in
+`kinds.SCORINGS`, by which `from_file`, task files and `--scoring` name it. One that reads a generation
+needs `metrics`, `prediction` and `judge` alone, the rest is that of `Generated`; see `label_f1`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import Field
+from collections.abc import Mapping, Sequence
+from dataclasses import Field, asdict
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-from lofit_lens.errors import LofitLensError
-from lofit_lens.tasks.exact_match import ExactMatch
-from lofit_lens.tasks.label_f1 import LabelF1
-from lofit_lens.tasks.multiple_choice import MultipleChoice
-
 if TYPE_CHECKING:
-    from transformer_lens.model_bridge import TransformerBridge
-
-    from lofit_lens.edits.edit import Edit
-    from lofit_lens.fast.memory import BatchSize
+    from lofit_lens.scoring.evaluate import EditedModel
     from lofit_lens.tasks.task import Example, Objective
 
 Record = Mapping[str, Any]
@@ -42,23 +34,16 @@ class Scoring(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
     default_objective: ClassVar[Objective]
     generates: ClassVar[bool]
-    several: ClassVar[bool]
+    several: ClassVar[bool] = False
 
     @property
     def metrics(self) -> tuple[str, ...]: ...  # noqa: D102
 
     @property
-    def needs_plain_prompt(self) -> bool: ...  # noqa: D102
+    def needs_plain_prompt(self) -> bool:  # noqa: D102
+        return False
 
-    def score(
-        self,
-        model: TransformerBridge,
-        examples: Sequence[Example],
-        edit: Edit | None,
-        *,
-        batch_size: BatchSize,
-        progress: bool,
-    ) -> list[Record]:
+    def score(self, model: EditedModel, examples: Sequence[Example]) -> list[Record]:
         """A record for each example: `id`, `group`, every metric from 0 to 1, what they come from.
 
         Raises:
@@ -70,38 +55,18 @@ class Scoring(Protocol):
         """Values of the main metric that need no ability, by name."""
         ...
 
-    def target(self, example: Example) -> str:
-        """The right answer that training makes likelier, glued to the prompt as it is."""
-        ...
-
-    def length(self, answer: str) -> int:
-        """What the log-probability of an answer is divided by where answers are compared."""
-        ...
-
     def moved(self, before: Sequence[Record], after: Sequence[Record]) -> bool:
         """Whether an edit reached what is scored, by the records before and under it."""
         ...
 
+    def target(self, example: Example) -> str:
+        """The right answer that training makes likelier, glued to the prompt as it is; the first."""
+        return example.correct[0]
+
+    def length(self, answer: str) -> int:  # noqa: ARG002
+        """What the log-probability of an answer is divided by where answers are compared."""
+        return 1
+
     def to_json(self) -> dict[str, Any]:
-        """All that the scores depend on besides model and examples, as plain JSON values."""
-        ...
-
-
-SCORINGS: Mapping[str, Callable[[], Scoring]] = {
-    "multiple-choice": MultipleChoice,
-    "exact-match": ExactMatch,
-    "label-f1": LabelF1,
-}
-"""The scorings by name. `from_file` sets those of the fields `max_new_tokens`, `stop`, `lead`, `match` and
-`separator` that one has."""
-
-
-def named_scoring(name: str) -> Scoring:
-    """A scoring of the table.
-
-    Raises:
-        LofitLensError: There is none of that name.
-    """
-    if name not in SCORINGS:
-        raise LofitLensError(f"scoring must be one of {', '.join(SCORINGS)}, got {name!r}.")
-    return SCORINGS[name]()
+        """All that the scores depend on besides model and examples: the class and its fields."""
+        return {"scoring": type(self).__name__, **asdict(self)}

@@ -7,6 +7,7 @@ cache, checked against their SHA-256.
 from __future__ import annotations
 
 import ast
+import csv
 import hashlib
 import json
 import os
@@ -86,13 +87,26 @@ def find_file(name: str, data_dir: str | Path | None = None) -> Path:
         DataError: The file is not in `data_dir`, was changed, or cannot be fetched; the message
             says which file to put where.
     """
-    local = _in_folders(name, data_dir)
-    if local is not None:
-        _check_hash(local, FILES[name])
-        return local
     sha256 = FILES[name]
-    wanted = f"the file (SHA-256 {sha256})" if sha256 else "the file"
-    return _fetch(_address(name), sha256, name, wanted)
+    local = _in_folders(name, data_dir)
+    if local is None:
+        wanted = f"the file (SHA-256 {sha256})" if sha256 else "the file"
+        return _fetch(_address(name), sha256, name, wanted)
+    found = _sha256(local.read_bytes()) if sha256 else None
+    if found != sha256:
+        raise DataError(
+            f"{local} is not the file of the paper: SHA-256 {found}, expected {sha256}. For your "
+            "own data use `from_file`."
+        )
+    return local
+
+
+def read_records(name: str, data_dir: str | Path | None = None) -> list[dict[str, Any]]:
+    """The rows of a task file; arguments and errors are those of `find_file`."""
+    with find_file(name, data_dir).open(encoding="utf-8", newline="") as file:
+        if name.endswith(".csv"):
+            return list(csv.DictReader(file))
+        return [json.loads(line) for line in file] if name.endswith(".jsonl") else json.load(file)
 
 
 def find_prompts(data_dir: str | Path | None = None) -> dict[str, str]:
@@ -185,15 +199,6 @@ def _string_in_source(path: Path, beginning: str) -> str:
             if text.startswith(beginning):
                 return text
     raise DataError(f"{path} holds no text that starts with {beginning!r}.")
-
-
-def _check_hash(path: Path, expected: str | None) -> None:
-    found = _sha256(path.read_bytes()) if expected else None
-    if found != expected:
-        raise DataError(
-            f"{path} is not the file of the paper: SHA-256 {found}, expected {expected}. For your "
-            "own data use `from_file`."
-        )
 
 
 def _sha256(content: bytes) -> str:

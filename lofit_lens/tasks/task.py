@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
 
-from lofit_lens.errors import DataError, LofitLensError
+from lofit_lens.errors import DataError, LofitLensError, check_one_of
 from lofit_lens.tasks.scoring import Scoring
 
 Objective = Literal["sft", "dpo", "choice"]
@@ -112,10 +112,7 @@ class Task:
             )
 
     def _check_examples(self, objective: str) -> None:
-        if objective not in OBJECTIVES:
-            raise LofitLensError(
-                f"objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}."
-            )
+        check_one_of("objective", objective, OBJECTIVES)
         if objective != "sft":
             for example in self.train + self.val:
                 if not example.incorrect:
@@ -139,6 +136,11 @@ class Task:
                 f"{self.name} has no compat mode {compat!r}. It has: {known}.{chat}"
             )
         return self.compat[compat]
+
+    def with_examples(self, change: Callable[[Example], Example], **fields: Any) -> Task:
+        """This task with every example changed, and other fields as given."""
+        names = ("train", "val", "test", "val_as_test")
+        return replace(self, **{n: tuple(map(change, getattr(self, n))) for n in names}, **fields)
 
     def as_chat(self, tokenizer: Any, system: str | None = None) -> Task:
         """This task in the chat template of a model.

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from lofit_lens.errors import LofitLensError
+from lofit_lens.errors import LofitLensError, check_one_of
 from lofit_lens.tasks.multiple_choice import MultipleChoice
-from lofit_lens.tasks.sources import find_file, find_prompts
+from lofit_lens.tasks.sources import find_prompts, read_records
 from lofit_lens.tasks.task import Example, Task
 
 Protocol = Literal["paper", "lm-eval"]
@@ -48,17 +47,14 @@ def truthfulqa(
         LofitLensError: There is no such fold or protocol.
         DataError: The files cannot be found or fetched.
     """
-    if protocol not in get_args(Protocol):
-        raise LofitLensError(
-            f"protocol must be one of {', '.join(get_args(Protocol))}, got {protocol!r}."
-        )
+    check_one_of("protocol", protocol, get_args(Protocol))
     if fold is None and protocol == "paper":
         fold = 0
     if fold not in (None, 0, 1):
         raise LofitLensError(f"TruthfulQA has folds 0 and 1, got {fold!r}.")
-    splits: dict[str, list[Row]] = {"train": [], "val": []}
-    for split in splits if fold is not None else ():
-        splits[split] = _rows(fold, split, data_dir)
+    training, validation = (
+        [] if fold is None else _rows(fold, split, data_dir) for split in ("train", "val")
+    )
     tested = [row for one in (0, 1) if fold in (None, one) for row in _rows(one, "test", data_dir)]
     prompts = find_prompts(data_dir)
     shots = f"{prompts['qa_primer']}\n\n"
@@ -66,7 +62,7 @@ def truthfulqa(
         shots = f"{prompts['instruction']}\n\n{shots}"
     once = protocol == "lm-eval"
     test, val = (
-        tuple(_scored(row, shots, once=once) for row in rows) for rows in (tested, splits["val"])
+        tuple(_scored(row, shots, once=once) for row in rows) for rows in (tested, validation)
     )
     source: dict[str, Any] = {"name": "truthfulqa", "fold": fold}
     parts = ["truthfulqa", *([] if fold is None else [str(fold)])]
@@ -75,7 +71,7 @@ def truthfulqa(
         scoring = MultipleChoice(("MC1", "MC2", "MC3"))
         again = {
             example.id: example.correct[:1]
-            for row, example in zip(tested + splits["val"], test + val, strict=True)
+            for row, example in zip(tested + validation, test + val, strict=True)
             if _listed(row["Correct Answers"]).count(row["Best Answer"].strip()) > 1
         }
         compat["paper-code"] = MultipleChoice(
@@ -87,8 +83,8 @@ def truthfulqa(
         parts.append(protocol)
     return Task(
         name=":".join(parts),
-        train=tuple(_trained(row) for row in splits["train"]),
-        val=tuple(_trained(row) for row in splits["val"]),
+        train=tuple(map(_trained, training)),
+        val=tuple(map(_trained, validation)),
         test=test,
         val_as_test=val,
         objective="dpo",
@@ -100,9 +96,7 @@ def truthfulqa(
 
 
 def _rows(fold: int | None, split: str, data_dir: str | Path | None) -> list[Row]:
-    path = find_file(f"truthfulqa/fold_{fold}_{split}_seed_42.csv", data_dir)
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    return read_records(f"truthfulqa/fold_{fold}_{split}_seed_42.csv", data_dir)
 
 
 def _trained(row: Row) -> Example:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from lofit_lens.errors import LofitLensError
+from lofit_lens.errors import LofitLensError, check_one_of
 from lofit_lens.fast.memory import BatchSize, check_batch_size
 from lofit_lens.positions import TOKEN_SCOPES, TokenScope
 from lofit_lens.tasks.task import OBJECTIVES, Objective
@@ -104,10 +104,7 @@ class TrainingConfig:
         if self.micro_batch_size is not None:
             check_batch_size(self.micro_batch_size, "micro_batch_size")
         for name, valid in (("objective", (None, *OBJECTIVES)), ("scope", TOKEN_SCOPES)):
-            if getattr(self, name) not in valid:
-                raise LofitLensError(
-                    f"{name} must be one of {', '.join(map(str, valid))}, got {getattr(self, name)!r}."
-                )
+            check_one_of(name, getattr(self, name), valid)
 
     @property
     def examples_at_once(self) -> int:

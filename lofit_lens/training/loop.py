@@ -32,38 +32,6 @@ LearnedEdit = TypeVar("LearnedEdit", bound=Edit)
 Component = Literal["scale", "bias"]
 
 
-def train(
-    model: TransformerBridge,
-    task: Task,
-    heads: HeadSet,
-    component: Component,
-    config: TrainingConfig,
-    *,
-    progress: bool = True,
-) -> HeadIntervention:
-    """Train the scale or the bias of some heads; everything else stays frozen.
-
-    Parameters start from N(0, init_std), drawn with the seed, in float32 whatever the model's
-    type. The parameters after the last step are returned, as the paper does, with their provenance.
-
-    Args:
-        model: A frozen bridge in eval mode.
-        task: The task; its training and validation examples are used.
-        heads: The heads to train.
-        component: What to train on them.
-        config: How.
-        progress: Whether to show a bar.
-
-    Raises:
-        TrainingStopped: Loss or gradient is not finite, or the loss diverged.
-        LofitLensError: The model is not frozen or not in eval mode.
-    """
-    (found,) = train_together(model, task, [(heads, config)], component, progress=progress)
-    if isinstance(found, TrainingStopped):
-        raise found
-    return found
-
-
 def train_together(
     model: TransformerBridge,
     task: Task,
@@ -72,10 +40,12 @@ def train_together(
     *,
     progress: bool = True,
 ) -> list[HeadIntervention | TrainingStopped]:
-    """Train several head sets on one task in one forward pass, each as `train` trains it alone.
+    """Train the scale or the bias of several head sets on one task in one forward pass.
 
     Every row of a batch carries the numbers of its own run, so a step of all runs is one large
     forward and backward pass. Each keeps its own seed, order of examples, clipping and history.
+    Parameters start from N(0, init_std), drawn with the seed, in float32 whatever the model's type.
+    Those after the last step are returned, as the paper does, with their provenance.
 
     Args:
         model: A frozen bridge in eval mode.
@@ -86,7 +56,7 @@ def train_together(
         progress: Whether to show a bar.
 
     Returns:
-        What each run learned; for one that became unstable, the error that `train` would raise.
+        What each run learned; for one that became unstable, an error that says so and holds it.
 
     Raises:
         LofitLensError: The configurations differ in more than seeds and learning rates, a run has
@@ -108,33 +78,21 @@ def train_together(
         by_number: dict[int, HeadIntervention | TrainingStopped] = {}
         for part in parts:
             some = [runs[i] for i in part]
-            found_here = train_together(model, task, some, component, progress=progress)
-            by_number |= dict(zip(part, found_here, strict=True))
+            found = train_together(model, task, some, component, progress=progress)
+            by_number |= dict(zip(part, found, strict=True))
         return [by_number[i] for i in range(len(runs))]
     trainees = [_new(model, heads, own) for heads, own in runs]
     parameters = [trainee.parameters[0] for trainee in trainees]
     edits = [
-        HeadIntervention(
-            heads,
-            scale=parameter if component == "scale" else None,
-            bias=parameter if component == "bias" else None,
-            scope=config.scope,
-        )
+        HeadIntervention(heads, **{component: parameter}, scope=config.scope)  # pyright: ignore[reportArgumentType]
         for (heads, _), parameter in zip(runs, parameters, strict=True)
     ]
     together = StackedHeads([heads for heads, _ in runs], parameters, component, config.scope)
-    edit = edits[0] if len(runs) == 1 else together
-    objective = _objective(task, config)
-    session = Session(model, edit, trainees, config, objective)
-    _run(session, task, component, progress=progress)
-    found: list[HeadIntervention | TrainingStopped] = []
-    for (_, own), trainee, learned in zip(runs, trainees, edits, strict=True):
-        what = own.to_json() | {"objective": objective, "component": component}
-        numbers = {component: trainee.parameters[0].detach().cpu().clone()}
-        provenance = learned_on(model, task, what, trainee.history)
-        finished = replace(learned, provenance=provenance, **numbers)
-        found.append(finished if trainee.stopped is None else _stop(task, trainee, finished))
-    return found
+    session = Session(
+        model, edits[0] if len(runs) == 1 else together, trainees, config, _objective(task, config)
+    )
+    learned = [edit.learned for edit in edits]
+    return _run(session, task, learned, {"component": component}, progress=progress)
 
 
 def fit(
@@ -177,17 +135,12 @@ def fit(
         LofitLensError: The model is not frozen or not in eval mode.
     """
     check_ready(model)
-    objective = _objective(task, config)
-    trainee = Trainee(parameters, generator, config.rate, penalty)
-    session = Session(model, edit, [trainee], config, objective, loss)
-    _run(session, task, str(what["component"]), progress=progress)
-    provenance = learned_on(
-        model, task, config.to_json() | {"objective": objective} | dict(what), trainee.history
-    )
-    finished = learned(provenance)
-    if trainee.stopped is not None:
-        raise _stop(task, trainee, finished)
-    return finished
+    trainee = Trainee(parameters, generator, config, penalty)
+    session = Session(model, edit, [trainee], config, _objective(task, config), loss)
+    (found,) = _run(session, task, [learned], what, progress=progress)
+    if isinstance(found, TrainingStopped):
+        raise found
+    return found
 
 
 def check_ready(model: TransformerBridge) -> None:
@@ -227,7 +180,7 @@ def _new(model: TransformerBridge, heads: HeadSet, config: TrainingConfig) -> Tr
     real = real_columns(model, heads)
     initial = config.init_std * torch.randn(real.shape, generator=generator) * real
     device = device_of(model, heads.layers()[0])
-    return Trainee([initial.to(device).requires_grad_(True)], generator, config.rate)
+    return Trainee([initial.to(device).requires_grad_(True)], generator, config)
 
 
 def _objective(task: Task, config: TrainingConfig) -> Objective:
@@ -236,11 +189,25 @@ def _objective(task: Task, config: TrainingConfig) -> Objective:
     return objective
 
 
-def _run(session: Session, task: Task, label: str, *, progress: bool) -> None:
+def _run(
+    session: Session,
+    task: Task,
+    learned: Sequence[Callable[[Provenance], LearnedEdit]],
+    what: Mapping[str, Any],
+    *,
+    progress: bool,
+) -> list[LearnedEdit | TrainingStopped]:
+    """Train, and make the finished edit of each trainee, with what was trained in its provenance."""
     note_unused(session.model.tokenizer, task)
     train = _items(session, task, "train")
     val = _items(session, task, "val") if session.config.validate else []
-    session.run(train, val, label, progress=progress)
+    session.run(train, val, str(what["component"]), progress=progress)
+    found: list[LearnedEdit | TrainingStopped] = []
+    for trainee, made in zip(session.trainees, learned, strict=True):
+        told = trainee.config.to_json() | {"objective": session.objective, **what}
+        edit = made(learned_on(session.model, task, told, trainee.history))
+        found.append(edit if trainee.stopped is None else _stop(task, trainee, edit))
+    return found
 
 
 def _items(session: Session, task: Task, split: Literal["train", "val"]) -> list[Item]:

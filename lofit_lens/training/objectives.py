@@ -35,11 +35,6 @@ class Item:
     reference: tuple[float, ...] = ()
     lengths: tuple[int, ...] = ()
 
-    @property
-    def weight(self) -> int:
-        """Tokens of the first answer; the unit in which `sft` averages."""
-        return self.texts[0].n_answer
-
 
 def encode_items(
     encoder: Encoder,
@@ -82,7 +77,7 @@ def summed_loss(
 
 def total_weight(objective: Objective, items: Sequence[Item]) -> int:
     """What the summed loss of a batch is divided by: answer tokens for `sft`, else items."""
-    return sum(item.weight for item in items) if objective == "sft" else len(items)
+    return sum(item.texts[0].n_answer for item in items) if objective == "sft" else len(items)
 
 
 def dpo_loss(

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from lofit_lens.edits.edit import Edit
-from lofit_lens.fast.memory import peak_memory, ran_out
+from lofit_lens.fast.memory import halved
 from lofit_lens.fast.training_passes import AT_ONCE, GroupLogprobs, training_passes
 from lofit_lens.tasks.task import Objective
 from lofit_lens.training.checkpointing import checkpointing
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 Loss = Callable[[Sequence[Item]], Tensor]
+
+Batches = Mapping[int, Sequence[int]]
+"""Numbers of items for each trainee, by its own number."""
 
 DIVERGED_WINDOW = 10
 DIVERGED_FACTOR = 3.0
@@ -37,7 +40,7 @@ class Trainee:
     Attributes:
         parameters: What is trained, in place.
         generator: Draws the order of the examples.
-        learning_rate: Its peak learning rate.
+        config: How it is trained.
         penalty: Added to the loss of each step, beside the L1 term of the configuration; it must
             not run the model.
         history: What has happened so far.
@@ -46,10 +49,13 @@ class Trainee:
 
     parameters: Sequence[Tensor]
     generator: torch.Generator
-    learning_rate: float
+    config: TrainingConfig
     penalty: Callable[[], Tensor] | None = None
     history: History = field(default_factory=History)
     stopped: str | None = None
+
+    def __post_init__(self) -> None:
+        self.learning_rate = self.config.rate
 
     def backward_of_penalties(self, l1: float) -> None:
         """Add the gradients of the penalties."""
@@ -75,7 +81,7 @@ class Trainee:
         return None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Session:
     """Edits trained side by side on the same examples.
 
@@ -98,6 +104,11 @@ class Session:
     objective: Objective
     loss: Loss | None = None
 
+    def __post_init__(self) -> None:
+        self._items: Sequence[Item] = ()
+        self._passes: GroupLogprobs | None = None
+        self._part = self.config.examples_at_once  # of each trainee in one forward pass
+
     def run(
         self, train: Sequence[Item], val: Sequence[Item], label: str, *, progress: bool
     ) -> None:
@@ -109,40 +120,38 @@ class Session:
             label: What stands beside the bar.
             progress: Whether to show a bar.
         """
-        with peak_memory(next(self.model.original_model.parameters()).device) as peak:
-            self._train([*train, *val], len(train), label, progress=progress)
+        self._items = [*train, *val]
         steps = -(-len(train) // self.config.batch_size)
+        device, peak = next(self.model.original_model.parameters()).device, None
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        total = self.config.epochs * steps
+        with tqdm(total=total, desc=f"train {label}", disable=not progress) as bar:
+            self._train(len(train), total, bar)
+        if device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(device)
         for trainee in self.trainees:
-            trainee.history = replace(
-                trainee.history, peak_memory=peak.bytes, steps_per_epoch=steps
-            )
+            trainee.history = replace(trainee.history, peak_memory=peak, steps_per_epoch=steps)
 
-    def _train(self, items: Sequence[Item], n_train: int, label: str, *, progress: bool) -> None:
+    def _train(self, n_train: int, total: int, bar: tqdm[Any]) -> None:
         config = self.config
-        steps_per_epoch = -(-n_train // config.batch_size)
-        total = config.epochs * steps_per_epoch
         optimizer = torch.optim.AdamW(
             [{"params": list(t.parameters), "lr": t.learning_rate} for t in self.trainees],
             weight_decay=config.weight_decay,
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / total)
         again = config.gradient_checkpointing
-        with (
-            ExitStack() as contexts,
-            tqdm(total=total, desc=f"train {label}", disable=not progress) as bar,
-        ):
-            passes = None
+        with ExitStack() as contexts:
             if self.loss is None:
-                groups = [item.texts for item in items]
-                passes = contexts.enter_context(
+                groups = [item.texts for item in self._items]
+                self._passes = contexts.enter_context(
                     training_passes(self.model, groups, self.edit, checkpointed=again)
                 )
             else:  # it runs the model itself, and may attach hooks
                 contexts.enter_context(self.edit.applied(self.model))
             contexts.enter_context(checkpointing(self.model, again))
-            work = _Work(self, items, passes, config.examples_at_once)
-            validated = range(n_train, len(items))
-            self._validate(work, validated)
+            validated = range(n_train, len(self._items))
+            self._validate(validated)
             for _ in range(config.epochs):
                 orders = {
                     i: torch.randperm(n_train, generator=trainee.generator).tolist()
@@ -156,23 +165,22 @@ class Session:
                         return
                     optimizer.zero_grad()
                     rates = [float(rate) for rate in schedule.get_last_lr()]
-                    self._step(work, batches, optimizer, rates)
+                    self._step(batches, optimizer, rates)
                     schedule.step()
                     bar.update()
-                self._validate(work, validated)
+                self._validate(validated)
 
     def _alive(self) -> list[tuple[int, Trainee]]:
         return [(i, t) for i, t in enumerate(self.trainees) if t.stopped is None]
 
     def _step(
         self,
-        work: _Work,
-        batches: dict[int, list[int]],
+        batches: Batches,
         optimizer: torch.optim.Optimizer,
         learning_rates: Sequence[float],
     ) -> None:
         """One step of every trainee that can make one."""
-        losses = work.backward(batches)
+        losses = self._backward(batches)
         norms = {}
         for i in batches:
             trainee = self.trainees[i]
@@ -200,103 +208,78 @@ class Session:
                     parameter.data.copy_(kept)
                 trainee.stopped = "the step led to parameters that are not finite"
 
-    def _validate(self, work: _Work, items: Sequence[int]) -> None:
+    def _validate(self, items: Sequence[int]) -> None:
         alive = [i for i, _ in self._alive()]
         if not items or not alive:
             return
-        weight = work.weight(items)
-        for i, total in work.totals(dict.fromkeys(alive, items)).items():
+        weight = self._weight(items)
+        for i, total in self._totals(dict.fromkeys(alive, items)).items():
             history = self.trainees[i].history
             history.val_loss.append(total / weight)
             history.val_step.append(len(history.loss))
 
-
-@dataclass(eq=False)
-class _Work:
-    """Losses of items, by their numbers, for several trainees at once.
-
-    Attributes:
-        session: What is trained, and how.
-        items: Training and validation items.
-        passes: Runs the model; None where the session has a loss of its own.
-        part: Items of each trainee in one forward pass.
-    """
-
-    session: Session
-    items: Sequence[Item]
-    passes: GroupLogprobs | None
-    part: int
-
-    def weight(self, numbers: Sequence[int]) -> int:
+    def _weight(self, numbers: Sequence[int]) -> int:
         """What the summed loss of some items is divided by."""
-        return total_weight(self.session.objective, [self.items[i] for i in numbers])
+        return total_weight(self.objective, [self._items[i] for i in numbers])
 
-    def losses(self, batches: dict[int, list[int]]) -> dict[int, Tensor]:
+    def _losses(self, batches: Batches) -> dict[int, Tensor]:
         """The summed loss of each trainee's items."""
-        if self.passes is None:
-            assert self.session.loss is not None
-            return {
-                trainee: self.session.loss([self.items[i] for i in numbers])
-                for trainee, numbers in batches.items()
-            }
-        logprobs = self.passes(
+        chosen = {t: [self._items[i] for i in numbers] for t, numbers in batches.items()}
+        if self.loss is not None:
+            return {trainee: self.loss(some) for trainee, some in chosen.items()}
+        assert self._passes is not None
+        logprobs = self._passes(
             [i for numbers in batches.values() for i in numbers],
             [trainee for trainee, numbers in batches.items() for _ in numbers],
         )
-        chosen = {t: [self.items[i] for i in numbers] for t, numbers in batches.items()}
         parts = logprobs.split([sum(len(item.texts) for item in c) for c in chosen.values()])
-        beta = self.session.config.beta
         return {
-            trainee: summed_loss(self.session.objective, part, some, beta=beta)
+            trainee: summed_loss(self.objective, part, some, beta=self.config.beta)
             for (trainee, some), part in zip(chosen.items(), parts, strict=True)
         }
 
-    def totals(self, batches: dict[int, Sequence[int]]) -> dict[int, float]:
-        """The summed loss of each trainee's items, without gradients."""
-        texts = max(len(item.texts) for item in self.items)
+    def _in_parts(self, batches: Batches, size: int) -> Iterator[dict[int, Tensor]]:
+        """The summed losses of `size` items of each trainee after the other."""
+        for start in range(0, max(map(len, batches.values())), size):
+            yield self._losses({t: some[start : start + size] for t, some in batches.items()})
 
-        def measured() -> dict[int, float]:
-            size = self.part
-            if self.session.config.micro_batch_size is None:
+    def _totals(self, batches: Batches) -> dict[int, float]:
+        """The summed loss of each trainee's items, without gradients."""
+        texts = max(len(item.texts) for item in self._items)
+
+        def measured(size: int) -> dict[int, float]:
+            if self.config.micro_batch_size is None:
                 size = max(size, AT_ONCE // texts)
             found = dict.fromkeys(batches, 0.0)
-            for start in range(0, max(map(len, batches.values())), size):
-                parts = {t: list(numbers[start : start + size]) for t, numbers in batches.items()}
-                for trainee, loss in self.losses(parts).items():
+            for losses in self._in_parts(batches, size):
+                for trainee, loss in losses.items():
                     found[trainee] += loss.item()
             return found
 
         with torch.no_grad():
             return self._within_memory(measured)
 
-    def backward(self, batches: dict[int, list[int]]) -> dict[int, float]:
+    def _backward(self, batches: Batches) -> dict[int, float]:
         """Accumulate the gradient of the mean loss of each trainee's batch; the losses alone."""
-        weights = {trainee: self.weight(numbers) for trainee, numbers in batches.items()}
+        weights = {trainee: self._weight(numbers) for trainee, numbers in batches.items()}
 
-        def accumulated() -> dict[int, float]:
+        def accumulated(size: int) -> dict[int, float]:
             for trainee in batches:
-                for parameter in self.session.trainees[trainee].parameters:
+                for parameter in self.trainees[trainee].parameters:
                     parameter.grad = None
             found = dict.fromkeys(batches, 0.0)
-            for start in range(0, max(map(len, batches.values())), self.part):
-                parts = self.losses(
-                    {t: numbers[start : start + self.part] for t, numbers in batches.items()}
-                )
-                means = [part / weights[trainee] for trainee, part in parts.items()]
-                torch.stack(means).sum().backward()
-                for trainee, mean in zip(parts, torch.stack(means).tolist(), strict=True):
+            for losses in self._in_parts(batches, size):
+                means = torch.stack([loss / weights[trainee] for trainee, loss in losses.items()])
+                means.sum().backward()
+                for trainee, mean in zip(losses, means.tolist(), strict=True):
                     found[trainee] += mean
             return found
 
         return self._within_memory(accumulated)
 
-    def _within_memory(self, work: Callable[[], dict[int, float]]) -> dict[int, float]:
+    def _within_memory(self, work: Callable[[int], dict[int, float]]) -> dict[int, float]:
         """Do some work; under "auto" with smaller parts, from the start, when memory runs out."""
-        while True:
-            try:
-                return work()
-            except RuntimeError as error:
-                automatic = self.session.config.micro_batch_size == "auto"
-                if not automatic or self.part == 1 or not ran_out(error):
-                    raise
-            self.part //= 2
+        if self.config.micro_batch_size != "auto":
+            return work(self._part)
+        found, self._part = halved(work, self._part)
+        return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +27,7 @@ from lofit_lens.analysis.inside.explorer.card import (
 from lofit_lens.analysis.inside.explorer.measure import measure_attention, measure_edit
 from lofit_lens.attention import heads_of
 from lofit_lens.errors import LofitLensError, ModelMismatchError
-from lofit_lens.files import read_json
+from lofit_lens.files import read_json, write_json
 from lofit_lens.grid import HeadGrid
 from lofit_lens.heads import Head, HeadSet
 from lofit_lens.identity import fingerprint
@@ -183,11 +182,7 @@ class HeadCards:
 
     def save(self, path: str | Path) -> Path:
         """Write the cards as one JSON file."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        content = {"schema": CARDS_SCHEMA} | asdict(self)
-        path.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
-        return path
+        return write_json(path, {"schema": CARDS_SCHEMA} | asdict(self), indent=None)
 
     @classmethod
     def load(cls, path: str | Path) -> HeadCards:

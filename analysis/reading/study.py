@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter, methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from lofit_lens.analysis.inside.explorer.cards import HeadCards
 from lofit_lens.analysis.inside.layers import LayerDistribution
-from lofit_lens.analysis.kinds.comparison import Comparison
-from lofit_lens.analysis.kinds.curves import CausalCurves
-from lofit_lens.analysis.kinds.lofit import LofitRun
-from lofit_lens.analysis.kinds.matrix import TransferMatrix
-from lofit_lens.analysis.kinds.sweep import Sweep
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
@@ -23,6 +18,13 @@ from lofit_lens.heads import HeadSet
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
+
+    from lofit_lens.analysis.inside.explorer.cards import HeadCards
+    from lofit_lens.analysis.kinds.comparison import Comparison
+    from lofit_lens.analysis.kinds.curves import CausalCurves
+    from lofit_lens.analysis.kinds.lofit import LofitRun
+    from lofit_lens.analysis.kinds.matrix import TransferMatrix
+    from lofit_lens.analysis.kinds.sweep import Sweep
 
 T = TypeVar("T")
 
@@ -36,16 +38,11 @@ class Study:
 
     Attributes:
         path: The folder.
-        comparisons: Comparisons by name of the run.
-        matrices: Transfer of heads by number of heads, as "10% of heads".
+        results: Results by kind and name, such as `results["comparisons"]["first run"]`.
         scores: Scores of every head by task (a fold is a task) and seed.
         chosen: The heads chosen from them likewise; a run with several sizes gives its largest.
         edits: Learned edits by task.
-        runs: Both stages with their scores, by task.
-        sweeps: Sweeps over examples or heads by name of the run.
-        curves: Ablation and patching of heads by task.
-        cards: Cards of the heads by name of the run.
-        tables: Tables of other runs by name of the run.
+        tables: Tables of other runs than comparisons by name of the run.
         provenance: By name of the run what was run and how, as plain JSON values: `kind`,
             `versions`, `command_line` if it was run by one, and what the kind of run tells of
             model, settings and seconds.
@@ -53,18 +50,47 @@ class Study:
     """
 
     path: Path
-    comparisons: Mapping[str, Comparison] = field(default_factory=dict)
-    matrices: Mapping[str, TransferMatrix] = field(default_factory=dict)
+    results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     scores: Mapping[str, Mapping[int, HeadScores]] = field(default_factory=dict)
     chosen: Mapping[str, Mapping[int, HeadSet]] = field(default_factory=dict)
     edits: Mapping[str, HeadIntervention] = field(default_factory=dict)
-    runs: Mapping[str, LofitRun] = field(default_factory=dict)
-    sweeps: Mapping[str, Sweep] = field(default_factory=dict)
-    curves: Mapping[str, CausalCurves] = field(default_factory=dict)
-    cards: Mapping[str, HeadCards] = field(default_factory=dict)
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     provenance: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, kind: str) -> Mapping[str, Any]:
+        """The results of a kind by name; empty if there are none."""
+        return self.results.get(kind, {})
+
+    @property
+    def comparisons(self) -> Mapping[str, Comparison]:
+        """Comparisons by name of the run."""
+        return self.of("comparisons")
+
+    @property
+    def matrices(self) -> Mapping[str, TransferMatrix]:
+        """Transfer of heads by number of heads, as "10% of heads"."""
+        return self.of("transfer matrices")
+
+    @property
+    def runs(self) -> Mapping[str, LofitRun]:
+        """Both stages with their scores, by task."""
+        return self.of("runs of both stages")
+
+    @property
+    def sweeps(self) -> Mapping[str, Sweep]:
+        """Sweeps over examples or heads by name of the run."""
+        return self.of("sweeps")
+
+    @property
+    def curves(self) -> Mapping[str, CausalCurves]:
+        """Ablation and patching of heads by task."""
+        return self.of("causal curves")
+
+    @property
+    def cards(self) -> Mapping[str, HeadCards]:
+        """Cards of the heads by name of the run."""
+        return self.of("head cards")
 
     @property
     def name(self) -> str:
@@ -111,14 +137,10 @@ class Study:
 
     def __repr__(self) -> str:
         counts = {
-            "comparisons": self.comparisons,
-            "transfer matrices": self.matrices,
+            **self.results,
             "tasks with scores": self.scores,
             "tasks with chosen heads": self.chosen,
             "edits": self.edits,
-            "sweeps": self.sweeps,
-            "causal curves": self.curves,
-            "head cards": self.cards,
             "unfinished, left out": self.left_out,
         }
         held = ", ".join(f"{name}: {len(there)}" for name, there in counts.items() if there)
@@ -133,19 +155,13 @@ def joined(
     path: Path, parts: Sequence[Study], *, left_out: Mapping[str, str] | None = None
 ) -> Study:
     """Several studies as one; `left_out` as in `Study`."""
+    kinds = dict.fromkeys(kind for part in parts for kind in part.results)
     return Study(
         path,
-        comparisons=_by_name(parts, lambda part: part.comparisons),
-        matrices=_by_name(parts, lambda part: part.matrices),
+        {kind: _by_name(parts, methodcaller("of", kind)) for kind in kinds},
         scores=_by_seed(parts, lambda part: part.scores, _alike_scores),
         chosen=_by_seed(parts, lambda part: part.chosen, _alike_sets),
-        edits=_by_name(parts, lambda part: part.edits),
-        runs=_by_name(parts, lambda part: part.runs),
-        sweeps=_by_name(parts, lambda part: part.sweeps),
-        curves=_by_name(parts, lambda part: part.curves),
-        cards=_by_name(parts, lambda part: part.cards),
-        tables=_by_name(parts, lambda part: part.tables),
-        provenance=_by_name(parts, lambda part: part.provenance),
+        **{name: _by_name(parts, attrgetter(name)) for name in ("edits", "tables", "provenance")},
         left_out=left_out or {},
     )
 

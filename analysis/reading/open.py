@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from lofit_lens.analysis.study.kinds import KINDS, RunKind, UnfinishedError
-from lofit_lens.analysis.study.results import Study, joined
+from lofit_lens.analysis.kinds.table import KINDS
+from lofit_lens.analysis.reading.row import Marker, Row
+from lofit_lens.analysis.reading.study import Study, joined
+from lofit_lens.analysis.study.store import RECORDS
 from lofit_lens.errors import LofitLensError
+
+
+class UnfinishedError(LofitLensError):
+    """A run was stopped before its end."""
 
 
 def open_study(folder: str | Path) -> Study:
@@ -35,7 +42,7 @@ def open_study(folder: str | Path) -> Study:
     if not found and left_out:
         raise LofitLensError("\n".join(left_out.values()))
     if not found:
-        known = "; ".join(f"{', '.join(kind.files)} ({kind.what})" for kind in KINDS)
+        known = "; ".join(f"{', '.join(row.markers)} ({row.what})" for row in KINDS)
         raise LofitLensError(
             f"Neither {folder} nor a folder in it holds a finished run. Looked for: {known}."
         )
@@ -44,16 +51,31 @@ def open_study(folder: str | Path) -> Study:
 
 def _parts(folder: Path) -> list[Study]:
     """What a folder itself holds, by kind."""
-    return [_read(kind, folder) for kind in KINDS if kind.is_in(folder)]
+    rows = [row for row in KINDS if row.is_in(folder)]
+    markers = [row.kind.marker for row in KINDS if row.kind is not None]
+    if rows and (folder / RECORDS).is_dir() and not any((folder / m).exists() for m in markers):
+        raise UnfinishedError(
+            f"{folder} holds {RECORDS} of an experiment, but no {', no '.join(markers)}. Run it again "
+            "in a new folder."
+        )
+    return [_read(row, folder) for row in rows]
 
 
-def _read(kind: RunKind, folder: Path) -> Study:
+def _read(row: Row, folder: Path) -> Study:
     try:
-        return kind.read(folder)
+        marker: Marker = {}
+        if row.kind is not None and (folder / row.kind.marker).is_file():
+            marker = json.loads((folder / row.kind.marker).read_text(encoding="utf-8"))
+            if not row.has_results(folder, marker):
+                raise UnfinishedError(
+                    f"The {row.kind.name} in {folder} did not finish. Run it again with --resume, or "
+                    "with --overwrite if an earlier version made it."
+                )
+        return row.read(folder, marker)
     except FileNotFoundError as error:
         raise LofitLensError(
             f"The run in {folder} lacks {error.filename}: it was made by an earlier version, or files "
-            f"were removed. Run {kind.what} again with --overwrite."
+            f"were removed. Run {row.what} again with --overwrite."
         ) from error
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OSError) as error:
         raise LofitLensError(f"The run in {folder} is damaged: {error!r}.") from error
