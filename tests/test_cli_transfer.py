@@ -18,7 +18,6 @@ from typer.testing import CliRunner, Result
 from lofit_lens.analysis.cli.transfer import transfer
 from lofit_lens.analysis.figures.transfer import transfer_heatmap
 from lofit_lens.analysis.kinds.matrix import TransferMatrix
-from lofit_lens.analysis.reporting.transfer import table_of
 from lofit_lens.errors import LofitLensError
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.selection import select_together
@@ -121,9 +120,10 @@ def test_the_matrix_and_its_figure_are_made_again_without_the_model(
     assert (matrix.tasks, matrix.seeds) == (("cat", "dog"), (7, 8))
     assert matrix.sources == ("cat", "dog", "random")
     table = pd.read_csv(out / "table.csv")
-    expected = table_of(matrix, "llama")
-    assert list(table.columns) == list(expected.columns)
-    for name in ("model", "source", "task", "n", "seeds"):
+    expected = matrix.frame(zero_shot=True)
+    assert list(table.columns) == ["model", *expected.columns]
+    assert set(table["model"]) == {"llama"}
+    for name in ("source", "task", "n", "seeds"):
         assert table[name].tolist() == expected[name].tolist()
     marks = [mark if isinstance(mark, str) else "" for mark in table["mark"]]
     assert marks == expected["mark"].tolist()

@@ -26,9 +26,8 @@ from lofit_lens.analysis.kinds.demo import Demo, Sample, Size
 from lofit_lens.analysis.kinds.matrix import TransferMatrix
 from lofit_lens.analysis.kinds.sweep import Sweep
 from lofit_lens.analysis.reading.open import open_study
-from lofit_lens.analysis.reporting.comparison import write_tables
 from lofit_lens.analysis.reporting.demo import settings_of, write_report
-from lofit_lens.analysis.reporting.transfer import write_figure_2
+from lofit_lens.analysis.reporting.written import write_results, write_tables
 from lofit_lens.analysis.study.keys import plain
 from lofit_lens.analysis.study.record import ZERO_SHOT, Cost, Record
 from lofit_lens.analysis.study.store import Kind, Store
@@ -134,7 +133,7 @@ def write_transfer(path: Path) -> TransferMatrix:
     records = [*untuned(found), *found.runs]
     store = write_records(path, matrices.KIND, records, k=2, versions={"torch": "2"})
     write_scores(path)
-    write_figure_2(store, found, "tiny", {})
+    write_results(store, found.frame(zero_shot=True), {"figure2.html": found.plot()})
     return found
 
 

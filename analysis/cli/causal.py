@@ -51,7 +51,7 @@ def causal(
     with command(as_json, quiet) as report:
         from lofit_lens.analysis.kinds.causal import causal_curves
         from lofit_lens.analysis.kinds.curves import KIND
-        from lofit_lens.analysis.reporting.causal import write_curves
+        from lofit_lens.analysis.reporting.written import write_results
         from lofit_lens.analysis.study.store import rows_of
         from lofit_lens.errors import LofitLensError
 
@@ -85,4 +85,5 @@ def causal(
         shown = frame[["curve", "heads", "k", "value", "low", "high", "p_holm", "mark"]]
         report.add(f"{curves!r}\n{shown.to_string(index=False)}", table=rows_of(frame))
         report.add(failures=report.failures)
-        report.add_paths(out, write_curves(store, curves), "with the record of every point")
+        paths = write_results(store, frame, {"causal.html": curves.plot()})
+        report.add_paths(out, paths, "with the record of every point")

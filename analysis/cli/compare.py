@@ -70,7 +70,7 @@ def compare(
         from lofit_lens.analysis.kinds.comparison import KIND
         from lofit_lens.analysis.methods.settings import PAPER_FRACTION
         from lofit_lens.analysis.published import check_model
-        from lofit_lens.analysis.reporting.comparison import write_tables
+        from lofit_lens.analysis.reporting.written import write_tables
         from lofit_lens.analysis.study.record import ZERO_SHOT
         from lofit_lens.analysis.study.store import rows_of
         from lofit_lens.analysis.tables.tables import as_text

@@ -51,7 +51,7 @@ def sweep(
         from lofit_lens.analysis.kinds.sweep import KIND
         from lofit_lens.analysis.kinds.sweeps import example_sweep, head_sweep
         from lofit_lens.analysis.methods.settings import PAPER_FRACTION
-        from lofit_lens.analysis.reporting.sweep import write_sweep
+        from lofit_lens.analysis.reporting.written import write_results
         from lofit_lens.analysis.study.store import rows_of
         from lofit_lens.attention import heads_of
         from lofit_lens.errors import LofitLensError
@@ -89,7 +89,8 @@ def sweep(
         shown = frame[["task", "metric", "method", "x", "value", "low", "high", "n"]]
         report.add(shown.to_string(index=False), over=over, table=rows_of(frame))
         report.add(failures=report.failures)
-        report.add_paths(out, write_sweep(store, found), "with the records of every item")
+        paths = write_results(store, frame, {"sweep.html": found.plot()})
+        report.add_paths(out, paths, "with the records of every item")
 
 
 def _numbers(text: str, over: str) -> list[int] | list[float]:

@@ -58,11 +58,12 @@ def transfer(
     with, or one of other --seeds or --random-draws is made; all else must be the same.
     """
     with command(as_json, quiet) as report:
+        from lofit_lens.analysis.figures.transfer import transfer_heatmap
         from lofit_lens.analysis.kinds.matrix import KIND
         from lofit_lens.analysis.kinds.transfer import transfer_matrix
         from lofit_lens.analysis.methods.selectors import check_selector
         from lofit_lens.analysis.methods.settings import PAPER_FRACTION, Settings
-        from lofit_lens.analysis.reporting.transfer import write_figure_2
+        from lofit_lens.analysis.reporting.written import write_results
         from lofit_lens.analysis.runs import loaded_as
         from lofit_lens.analysis.study.store import rows_of
         from lofit_lens.attention import heads_of
@@ -117,7 +118,10 @@ def transfer(
             together=running.together,
         )
         report.add_records(matrix.runs)
-        table, paths = write_figure_2(store, matrix, name, report.noted)
+        table = matrix.frame(zero_shot=True)
+        table.insert(0, "model", name)
+        figures = {"figure2.html": transfer_heatmap(table)}
+        paths = write_results(store, table, figures, **report.noted)
         report.add(as_text(table), model=name, k=k, seeds=list(chosen_seeds), table=rows_of(table))
         report.add_paths(out, paths, "with the records of every item")
 

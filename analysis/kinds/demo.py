@@ -24,6 +24,7 @@ from lofit_lens.analysis.study.paired import DIFFERENCE, main_scores
 from lofit_lens.analysis.study.record import ZERO_SHOT, Record
 from lofit_lens.analysis.study.run import run_cells
 from lofit_lens.analysis.study.store import Kind, Store
+from lofit_lens.analysis.tables.cells import FLOOR
 from lofit_lens.attention import heads_of
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.embedded.settings import SELECTION, TUNING
@@ -39,13 +40,11 @@ if TYPE_CHECKING:
     import pandas as pd
     from transformer_lens.model_bridge import TransformerBridge
 
-TABLES = ("table.csv", "table.md")
 KIND = Kind(
     "demo",
     "demo.json",
-    (*TABLES, CARDS, "report.html", "figure2-*percent.html", "figure3.html", "plotly.min.js"),
+    ("table.*", CARDS, "report.html", "figure2-*percent.html", "figure3.html", "plotly.min.js"),
 )
-FLOOR = "floor: "
 BATCH_SIZE = 256
 """Sequences per forward pass in scoring."""
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lofit_lens.analysis.inside.overlap import head_overlap
-from lofit_lens.analysis.kinds.demo import FLOOR, TABLES
 from lofit_lens.analysis.kinds.matrix import MARKS
+from lofit_lens.analysis.reporting.written import write_results
 from lofit_lens.analysis.study.store import Store, rows_of
+from lofit_lens.analysis.tables.cells import FLOOR
 from lofit_lens.embedded.settings import SELECTION, TUNING
 from lofit_lens.provenance import library_versions
 
@@ -22,21 +23,15 @@ if TYPE_CHECKING:
 
 
 def write_report(demo: Demo, size: Size, store: Store, seconds: float) -> list[Path]:
-    """Write table and figures; plotly's script lies once beside them, so they open offline."""
-    from lofit_lens.analysis.figures.files import write_figures
-
-    assert store.path is not None
-    frame = demo.frame()
-    texts = dict(zip(TABLES, (frame.to_csv(index=False), as_markdown(frame)), strict=True))
-    paths = store.write(texts)
-    store.tell(**settings_of(size), seconds=round(seconds, 1), **as_json(demo))
+    """Write table and figures; returns the files."""
     figures = {
         f"figure2-{100 * fraction:g}percent.html": matrix.plot(relative=False)
         for fraction, matrix in demo.matrices.items()
     }
     figures["figure3.html"] = demo.layers.plot()
-    drawn = write_figures({store.path / name: figure for name, figure in figures.items()})
-    return [*paths, store.marker, *drawn]
+    told = settings_of(size) | {"seconds": round(seconds, 1)} | as_json(demo)
+    frame = demo.frame()
+    return write_results(store, frame, figures, {"table.md": as_markdown(frame)}, **told)
 
 
 def as_json(demo: Demo) -> dict[str, Any]:
