@@ -462,7 +462,7 @@ def test_every_task_is_trained_with_its_own_settings(llama: TransformerBridge) -
         assert origin is not None and origin.config["learning_rate"] == rate
         own = next(r for r in result.runs if r.source == r.fold == name)
         assert own.heads == scores[name][42].top(k=1)
-    with pytest.raises(LofitLensError, match="no configuration for b, only for a"):
+    with pytest.raises(LofitLensError, match="`tuning` lacks b; it has a"):
         transfer_matrix(llama, tasks, k=1, tuning={"a": tuning["a"]}, progress=False)
 
 

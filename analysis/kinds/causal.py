@@ -96,16 +96,12 @@ def causal_curves(
         seed: Their seed.
         split: The split scored.
         compat: A scoring rule of the task by name.
-        texts: Plain text on which side effects are measured; by default they are not. None: 64
-            texts sampled from the unedited model.
+        texts: As in `compare`, but by default side effects are not measured.
         batch_size: Sequences per forward pass.
-        out: A folder where each record is written as soon as it is there, and the curves in the
-            end; what is in it is not run again.
+        out: As in `compare`, and so `workers` and `progress`; the curves are written in the end.
         on_failure: Called with the error of a curve that fails; the other one is then alone. None:
             the error is raised.
-        workers: How many processes share the work, or an executor.
         keep_edits: Whether the folder keeps the ablations and patches themselves.
-        progress: Whether to show a bar.
 
     Raises:
         LofitLensError: There are no heads or no draws, `ks` are not rising numbers of heads, or

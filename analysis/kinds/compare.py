@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lofit_lens.analysis.kinds.comparison import KIND, Comparison
 from lofit_lens.analysis.measure.leaks import check_splits
@@ -23,6 +23,8 @@ from lofit_lens.tokens import EncodedText
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
+
+T = TypeVar("T")
 
 
 def compare(
@@ -81,28 +83,18 @@ def compare(
         LofitLensError: A name is unknown or repeats, or `done` was made under another protocol.
         TrainingStopped: Training became unstable.
     """
-    check_tasks(tasks)
-    check_seeds(seeds)
-    by_task = settings_by_task(model, tasks, settings)
-    recipes = {
-        task.name: recipes_of(without_zero_shot(methods), by_task[task.name]) for task in tasks
-    }
-    batch_size = by_task[tasks[0].name].batch_size
+    check_tasks(tasks, seeds)
+    own = settings_by_task(model, tasks, settings)
+    recipes = recipes_by_task(tasks, methods, own)
+    batch_size = own[tasks[0].name].batch_size
     bench = Bench.of(model, texts, n_answers=n_answers, batch_size=batch_size)
     store = Store.at(out, KIND)
     store.take(done)
     records = run_cells(
-        bench,
-        comparison_cells(tasks, recipes, seeds, by_task),
-        store,
-        together=together,
-        workers=workers,
-        on_record=on_run,
-        on_failure=on_failure,
-        keep_edits=keep_edits,
-        what="compare",
-        progress=progress,
-    )
+        bench, comparison_cells(tasks, recipes, seeds, own), store, together=together,
+        workers=workers, on_record=on_run, on_failure=on_failure, keep_edits=keep_edits,
+        what="compare", progress=progress,
+    )  # fmt: skip
     store.finish(records, base=Comparison.base)
     return Comparison(tuple(records))
 
@@ -133,27 +125,28 @@ def comparison_cells(
                     yield Cell(name, task, chosen, seed, draw, cut=cut or {}, batch_size=batch_size)
 
 
-def check_tasks(tasks: Sequence[Task]) -> None:
-    """Refuse tasks that cannot be compared on.
+def check_tasks(tasks: Sequence[Task], seeds: Sequence[int]) -> None:
+    """Refuse tasks that cannot be compared on with these seeds.
 
     Raises:
         LeakError: A test item is among the training or validation items.
-        LofitLensError: There is no task, or two have one name.
+        LofitLensError: As `check_differ`.
     """
-    names = [task.name for task in tasks]
-    if not names or len(set(names)) < len(names):
-        raise LofitLensError(f"Tasks need different names, and at least one; got {names}.")
+    check_differ(tasks, seeds)
     for task in tasks:
         task.check_trainable()
         check_splits(task)
 
 
-def check_seeds(seeds: Sequence[int]) -> None:
-    """Refuse no seeds, or the same twice.
+def check_differ(tasks: Sequence[Task], seeds: Sequence[int]) -> None:
+    """Refuse no tasks or seeds, or the same twice.
 
     Raises:
-        LofitLensError: See above.
+        LofitLensError: There is no task or no seed, or two have one name or are one.
     """
+    names = [task.name for task in tasks]
+    if not names or len(set(names)) < len(names):
+        raise LofitLensError(f"Tasks need different names, and at least one; got {names}.")
     if not seeds or len(set(seeds)) < len(seeds):
         raise LofitLensError(f"Seeds must differ, and there must be one; got {list(seeds)}.")
 
@@ -169,21 +162,36 @@ def settings_by_task(
         LofitLensError: There are settings by task, but none for one, or the number of heads is out
             of range.
     """
+    found = by_task(settings or Settings(), tasks, "settings")
+    for own in found.values():
+        own.n_heads(model)
+    return found
+
+
+def by_task(given: T | Mapping[str, T], tasks: Sequence[Task], what: str) -> dict[str, T]:
+    """What is given for all tasks or by task, by name of the task.
+
+    Args:
+        given: One for all, or one for each.
+        tasks: The tasks.
+        what: The name of the argument, for the message.
+
+    Raises:
+        LofitLensError: There are some by task, but none for one.
+    """
     names = [task.name for task in tasks]
-    if not isinstance(settings, Mapping):
-        settings = dict.fromkeys(names, settings or Settings())
-    missing = [name for name in names if name not in settings]
+    if not isinstance(given, Mapping):
+        return dict.fromkeys(names, given)
+    missing = [name for name in names if name not in given]
     if missing:
-        raise LofitLensError(
-            f"`settings` lacks {', '.join(missing)}; it has {', '.join(settings)}."
-        )
-    for name in names:
-        settings[name].n_heads(model)
-    return {name: settings[name] for name in names}
+        raise LofitLensError(f"`{what}` lacks {', '.join(missing)}; it has {', '.join(given)}.")
+    return {name: given[name] for name in names}
 
 
-def without_zero_shot(methods: Methods) -> Methods:
-    """Methods without the model as it is, which is always there."""
-    if isinstance(methods, Mapping):
-        return methods
-    return [name for name in methods if name != ZERO_SHOT]
+def recipes_by_task(
+    tasks: Sequence[Task], methods: Methods, settings: Mapping[str, Settings]
+) -> dict[str, dict[str, Named | Own]]:
+    """The recipe of each method but zero-shot, by name of the task and method."""
+    if not isinstance(methods, Mapping):
+        methods = [name for name in methods if name != ZERO_SHOT]
+    return {task.name: recipes_of(methods, settings[task.name]) for task in tasks}

@@ -174,12 +174,9 @@ def run_demo(
         model: The embedded model.
         size: How much to run.
         out: The folder; what is in it is not run again.
-        on_failure: Called with the error of what fails; it is then left out. None: it is raised.
-        together: How many runs are trained in one forward pass.
-        workers: How many processes share the work, or an executor; results do not depend on it.
-            With several, a script that calls this needs `if __name__ == "__main__":`, because each
-            runs the script anew.
-        progress: Whether to show bars.
+        on_failure: As in `compare`, and so `together` and `progress`.
+        workers: As in `compare`. With several, a script that calls this needs `if __name__ ==
+            "__main__":`, because each process runs the script anew.
 
     Raises:
         TrainingStopped: Training became unstable.

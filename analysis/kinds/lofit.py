@@ -167,18 +167,11 @@ def lofit(
             the selected heads.
         random_draws: How many sets of random heads to tune beside the selected ones: those that
             `compare` and `transfer_matrix` draw with the same seed.
-        texts: Plain text on which side effects are measured; by default they are not. None: 64
-            texts sampled from the unedited model.
-        out: Folder to write each result to as soon as it is there, in the format of
-            `LofitRun.save`; what is in it is not run again.
+        texts: As in `compare`, but by default side effects are not measured.
+        out: As in `compare`, and in the end in the format of `LofitRun.save`.
         on_failure: Called with the error of random heads that fail; the run then goes without them.
             None: the error is raised, as it is where the selected heads fail.
-        batch_size: Sequences per forward pass in scoring; "auto" takes the most that fit into
-            memory.
-        together: How many head sets are tuned in one forward pass. Activations of a step take so
-            many times the memory of one; results do not depend on it, up to rounding.
-        workers: How many processes share the work, or an executor.
-        progress: Whether to show a bar.
+        batch_size: As in `transfer_matrix`; `together`, `workers` and `progress` as in `compare`.
 
     Raises:
         LofitLensError: Not exactly one of `fraction` and `k` is given, or `together` is below 1.

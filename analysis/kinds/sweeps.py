@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from lofit_lens.analysis.kinds.compare import (
-    check_seeds,
     check_tasks,
     comparison_cells,
+    recipes_by_task,
     settings_by_task,
-    without_zero_shot,
 )
 from lofit_lens.analysis.kinds.sweep import KIND, Sweep, Swept
-from lofit_lens.analysis.methods.names import Methods, named_methods, parts_of, recipes_of
+from lofit_lens.analysis.methods.names import Methods, named_methods, parts_of
 from lofit_lens.analysis.methods.recipes import Named, OnHeads
 from lofit_lens.analysis.methods.selectors import SELECTORS
 from lofit_lens.analysis.methods.settings import Settings
@@ -67,18 +66,10 @@ def example_sweep(
         model: A frozen bridge from `load_model`.
         tasks: The tasks, with different names.
         examples: Numbers of training examples, for all tasks or by task name.
-        methods: As for `compare`.
+        methods: As in `compare`, and so all that is not named here.
         seeds: Seeds of the methods and of the draw of examples.
-        settings: As for `compare`. The paper tunes 10% of the heads here: `Settings(fraction=0.1)`.
-        texts: As for `compare`.
-        folder: Where each record is written as soon as it is there. What is there already is not
-            run again. `Sweep.load` reads the folder of a finished sweep.
-        on_run: As for `compare`, and so all that follow.
-        on_failure: What is called where a method fails.
-        together: How many runs are trained in one forward pass.
-        workers: How many processes share the work, or an executor.
-        keep_edits: Whether edits are kept.
-        progress: Whether to show a bar.
+        settings: As in `compare`. The paper tunes 10% of the heads here: `Settings(fraction=0.1)`.
+        folder: As `out` in `compare`; `Sweep.load` reads the folder of a finished sweep.
 
     Raises:
         DataError: A task has fewer training examples.
@@ -86,13 +77,10 @@ def example_sweep(
             something else; as `compare`.
         TrainingStopped: Training became unstable.
     """
-    check_tasks(tasks)
-    check_seeds(seeds)
+    check_tasks(tasks, seeds)
     numbers = {task.name: _numbers_of_examples(examples, task) for task in tasks}
     by_task = settings_by_task(model, tasks, settings)
-    recipes = {
-        task.name: recipes_of(without_zero_shot(methods), by_task[task.name]) for task in tasks
-    }
+    recipes = recipes_by_task(tasks, methods, by_task)
 
     def cells() -> Iterator[Cell]:
         points = [(n, task) for task in tasks for n in numbers[task.name]]
@@ -148,17 +136,10 @@ def head_sweep(
         methods: Names of methods that edit chosen heads, as "lofit", "random-heads",
             "probes/bias" or "iti" (see `named_methods`). ITI looks for its direction at each share.
         seeds: Seeds of the methods.
-        settings: As for `compare`, or a function of the share that gives them, since fewer heads ask
+        settings: As in `compare`, or a function of the share that gives them, since fewer heads ask
             for a larger learning rate (paper, Table 6). Their number of heads is replaced; heads are
             chosen with those of the largest share.
-        texts: As for `compare`.
-        folder: As for `example_sweep`, and so all that follow.
-        on_run: What is called with each new record.
-        on_failure: What is called where a method fails.
-        together: How many runs are trained in one forward pass.
-        workers: How many processes share the work, or an executor.
-        keep_edits: Whether edits are kept.
-        progress: Whether to show a bar.
+        folder: As in `example_sweep`. All that is not named here is as in `compare`.
 
     Raises:
         LofitLensError: A method edits no chosen heads or a fixed list; there are no shares, seeds,
@@ -166,8 +147,7 @@ def head_sweep(
             holds something else; as `compare`.
         TrainingStopped: Training became unstable.
     """
-    check_tasks(tasks)
-    check_seeds(seeds)
+    check_tasks(tasks, seeds)
     names = [name for name in methods if name != ZERO_SHOT]
     _check_methods(names)
     numbers = _numbers_of_heads(fractions, heads_of(model).total)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from lofit_lens.analysis.kinds.compare import check_seeds
+from lofit_lens.analysis.kinds.compare import by_task, check_differ
 from lofit_lens.analysis.kinds.matrix import KIND, RANDOM, TransferMatrix
 from lofit_lens.analysis.methods.recipes import OnHeads
 from lofit_lens.analysis.methods.selectors import check_selector
@@ -28,13 +28,12 @@ from lofit_lens.identity import check_same_model
 from lofit_lens.scoring.evaluation import Evaluation
 from lofit_lens.tasks.task import Task
 from lofit_lens.tokens import EncodedText
-from lofit_lens.training.config import SelectionConfig, TrainingConfig, TuningConfig
+from lofit_lens.training.config import SelectionConfig, TuningConfig
 from lofit_lens.training.rates import RateChoice
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-C = TypeVar("C", bound=TrainingConfig)
 AllScores = Mapping[str, Mapping[int, HeadScores]]
 """The score of every head, by task name and seed."""
 
@@ -83,18 +82,10 @@ def transfer_matrix(
         tuning: How to train stage 2, for all tasks or by the name of the task tuned on; its seed is
             replaced. A learning rate of "auto" is chosen once for each task, on its own heads with
             the first seed.
-        texts: As in `compare`; without any, side effects are not measured.
+        texts: As in `compare`, and so all that is not named here.
         batch_size: Sequences per forward pass in scoring; "auto" takes the most that fit into
             memory.
-        together: How many runs on one task are trained in one forward pass. Activations of a step
-            take so many times the memory of one run; results do not depend on it, up to rounding.
-        workers: How many processes share the work, or an executor.
-        done: Records of an earlier transfer with the same settings; they are not run again.
-        on_run: Called with each new record as soon as it is there, as to save it.
-        on_failure: As in `compare`; what fails is left out of the matrix.
-        out: A folder where everything is written as soon as it is there, edits included; what is in
-            it is not run again. `TransferMatrix.load` reads it.
-        progress: Whether to show a bar.
+        out: As in `compare`, with the edits; `TransferMatrix.load` reads the folder.
 
     Raises:
         LofitLensError: Not exactly one of `fraction` and `k` is given; there are no tasks or seeds,
@@ -109,8 +100,8 @@ def transfer_matrix(
     names = [task.name for task in tasks]
     size = number_of_heads(heads_of(model).total, k=k, fraction=fraction)
     check_scores(model, scores or {}, needed=dict.fromkeys(() if scores is None else names, seeds))
-    first = by_task(selection or SelectionConfig(), names)
-    second = by_task(tuning or TuningConfig(), names)
+    first = by_task(selection or SelectionConfig(), tasks, "selection")
+    second = by_task(tuning or TuningConfig(), tasks, "tuning")
     settings = {n: Settings(k=size, selection=first[n], tuning=second[n]) for n in names}
     bench = Bench.of(model, texts, batch_size=32 if batch_size == "auto" else batch_size)
     store = Store.at(out, KIND)
@@ -196,12 +187,10 @@ def score_heads(
         heads: The selector.
         selection: How to train stage 1, for all tasks or by task name; its seed is replaced. A
             learning rate of "auto" is chosen once for each task, with the first seed.
-        together: How many seeds of a task are trained in one forward pass, as in `transfer_matrix`.
-        workers: How many processes share the work, or an executor.
+        together: As in `compare`, and so `workers` and `progress`.
         done: Scores that are there already; they are not made again.
         on_scores: Called with new scores of one task and seed as soon as they are there.
         out: As in `transfer_matrix`, which goes on with it.
-        progress: Whether to show a bar.
 
     Raises:
         LofitLensError: `selection` goes by task and lacks one, `together` is below 1, or `done` was
@@ -213,7 +202,7 @@ def score_heads(
     check_selector(heads)
     done = done or {}
     check_scores(model, done)
-    configs = by_task(selection or SelectionConfig(), [task.name for task in tasks])
+    configs = by_task(selection or SelectionConfig(), tasks, "selection")
     steps = {
         (task.name, seed): Select(
             task, heads, Settings(selection=configs[task.name]), seed, Auto(task, seeds[0]), 1
@@ -280,27 +269,9 @@ def check_scores(
         check_same_model(model, fingerprint, what)
 
 
-def by_task(given: C | Mapping[str, C], names: Sequence[str]) -> Mapping[str, C]:
-    """A configuration by task name.
-
-    Raises:
-        LofitLensError: There are some by task, but one is missing.
-    """
-    if not isinstance(given, Mapping):
-        return dict.fromkeys(names, given)
-    missing = [name for name in names if name not in given]
-    if missing:
-        raise LofitLensError(
-            f"There is no configuration for {', '.join(missing)}, only for {', '.join(given)}."
-        )
-    return given
-
-
 def _check_request(tasks: Sequence[Task], seeds: Sequence[int], draws: int, heads: str) -> None:
     names = [task.name for task in tasks]
-    if not names or len(set(names)) < len(names):
-        raise LofitLensError(f"Tasks need different names, and at least one; got {names}.")
-    check_seeds(seeds)
+    check_differ(tasks, seeds)
     if {RANDOM, ZERO_SHOT} & set(names):
         raise LofitLensError(
             f'No task may be called "{RANDOM}" or "{ZERO_SHOT}"; got {", ".join(names)}.'
@@ -314,14 +285,12 @@ def _take_zero_shot(
     store: Store, bench: Bench, tasks: Sequence[Task], zero_shot: Mapping[str, Evaluation] | None
 ) -> None:
     """Put given scores of the model as it is where the run looks for them."""
+    if zero_shot is None:
+        return
+    given, effects = by_task(zero_shot, tasks, "zero_shot"), bench.side_effects(None)
+    told = {} if effects is None else {"cross_entropy": effects.cross_entropy, "kl": 0.0}
     for task in tasks:
-        if zero_shot is None:
-            return
-        if task.name not in zero_shot:
-            raise LofitLensError(f"`zero_shot` lacks {task.name}; it has {', '.join(zero_shot)}.")
-        effects = bench.side_effects(None)
-        told = {} if effects is None else {"cross_entropy": effects.cross_entropy, "kl": 0.0}
-        store.give(bench, Score(task), Scored(zero_shot[task.name], told))
+        store.give(bench, Score(task), Scored(given[task.name], told))
 
 
 def _take_rate(store: Store, bench: Bench, step: Select, made: Iterable[HeadScores]) -> None:
