@@ -156,7 +156,7 @@ def test_own_heads_that_are_not_better_are_rarely_called_better(
     seeds: int, draws: int, own_spread: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where random heads differ from draw to draw, and own heads from seed to seed."""
-    monkeypatch.setattr("lofit_lens.analysis.kinds.matrix.RESAMPLES", 500)
+    monkeypatch.setattr("lofit_lens.analysis.study.paired.RESAMPLES", 500)
     rng = np.random.default_rng(1)
     rejected = []
     for _ in range(200):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
@@ -131,22 +131,15 @@ def causal_curves(
     ]
     cells = {}
     shared: dict[str, Any] = {"split": split, "compat": compat, "must_act": False}
+    shared["batch_size"] = batch_size
     for curve, draw, k, some in plan:  # no head and all heads of a layer are the same in every draw
         recipe = Ablated(curve, some, ablation, edit, batch_size)
-        cell = Cell(curve, task, recipe, seed, draw, cut={"k": k}, batch_size=batch_size, **shared)
+        cell = Cell(curve, task, recipe, seed, draw, cut={"k": k}, **shared)
         cells.setdefault((curve, frozenset(some)), cell)
-    models = [replace(Cell.zero_shot(task, seed, batch_size), **shared)]
+    models = [Cell(ZERO_SHOT, task, None, seed, **shared)]
     if edit is not None:
-        models.append(
-            Cell(
-                "edited",
-                task,
-                Ablated(None, heads, ablation, edit, batch_size),
-                seed,
-                batch_size=batch_size,
-                **shared,
-            )
-        )
+        whole_edit = Ablated(None, heads, ablation, edit, batch_size)
+        models.append(Cell("edited", task, whole_edit, seed, **shared))
     store = Store.at(out, KIND)
     records = run_cells(
         Bench.of(model, texts, batch_size=batch_size), [*cells.values(), *models], store,
@@ -267,11 +260,8 @@ def _checked_ks(ks: Sequence[SupportsIndex] | None, n: int) -> tuple[int, ...]:
     if ks is None:
         return (0, *(2**i for i in range(n.bit_length()) if 2**i < n), n)
     numbers = tuple(operator.index(k) for k in ks)
-    if (
-        not numbers
-        or numbers != tuple(sorted(set(numbers)))
-        or not 0 <= numbers[0] <= numbers[-1] <= n
-    ):
+    rising = numbers == tuple(sorted(set(numbers)))
+    if not numbers or not rising or not 0 <= numbers[0] <= numbers[-1] <= n:
         raise LofitLensError(
             f"ks must be rising numbers of heads from 0 to {n}, such as (0, 1, {n}); got {numbers}."
         )

@@ -91,10 +91,17 @@ def compare(
     store = Store.at(out, KIND)
     store.take(done)
     records = run_cells(
-        bench, comparison_cells(tasks, recipes, seeds, own), store, together=together,
-        workers=workers, on_record=on_run, on_failure=on_failure, keep_edits=keep_edits,
-        what="compare", progress=progress,
-    )  # fmt: skip
+        bench,
+        comparison_cells(tasks, recipes, seeds, own),
+        store,
+        together=together,
+        workers=workers,
+        on_record=on_run,
+        on_failure=on_failure,
+        keep_edits=keep_edits,
+        what="compare",
+        progress=progress,
+    )
     store.finish(records, base=Comparison.base)
     return Comparison(tuple(records))
 

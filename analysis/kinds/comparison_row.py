@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lofit_lens.analysis.figures.drawing import Drawings, named
 from lofit_lens.analysis.kinds.comparison import KIND, Comparison
 from lofit_lens.analysis.kinds.selectors import SELECTOR_METHODS, selector_table
-from lofit_lens.analysis.methods.names import ALIASES
+from lofit_lens.analysis.methods.names import ALIASES, whole_name
 from lofit_lens.analysis.reading.folders import scores_in, told_of
 from lofit_lens.analysis.reading.row import Marker, Row
 from lofit_lens.analysis.reading.study import Study
@@ -19,6 +19,7 @@ from lofit_lens.analysis.reporting.markup import scrolling, table
 from lofit_lens.analysis.reporting.plots import Plot
 from lofit_lens.analysis.reporting.section import Section, percent
 from lofit_lens.analysis.study.paired import DIFFERENCE
+from lofit_lens.analysis.tables.cells import interval
 from lofit_lens.analysis.tables.tables import as_html
 from lofit_lens.heads import HeadSet
 
@@ -44,7 +45,7 @@ def _read(folder: Path, marker: Marker) -> Study:
 def _chosen_by_lofit(comparison: Comparison) -> dict[str, dict[int, HeadSet]]:
     found: dict[str, dict[int, HeadSet]] = {}
     for run in comparison.runs:
-        if _whole_name(run.method) == ALIASES["lofit"] and run.heads:
+        if whole_name(run.method) == ALIASES["lofit"] and run.heads:
             found.setdefault(run.fold, {})[run.seed] = run.heads
     return found
 
@@ -58,14 +59,9 @@ def _drawings(study: Study) -> Drawings:
 
 
 def _has_table_2(comparison: Comparison) -> bool:
-    known = {_whole_name(name) for name in SELECTOR_METHODS}
-    found = [name for name in map(_whole_name, comparison.methods) if name in known]
+    known = {whole_name(name) for name in SELECTOR_METHODS}
+    found = [name for name in map(whole_name, comparison.methods) if name in known]
     return found.count(ALIASES["lofit"]) == 1 and len(set(found)) > 2
-
-
-def _whole_name(method: str) -> str:
-    """Of a short name, such as lofit, what it stands for."""
-    return ALIASES.get(method, method)
 
 
 def _table_2(comparison: Comparison) -> go.Figure:
@@ -90,11 +86,6 @@ def _sections(study: Study) -> Iterator[Section]:
     if scores:
         yield Section("scores", "Scores", "\n".join(scores), tuple(plots), ("forest",))
         yield Section("costs", "Costs", "\n".join(costs))
-
-
-def _sentences(study: Study) -> Iterator[str]:
-    for comparison in study.comparisons.values():
-        yield from sentences(comparison)
 
 
 def sentences(comparison: Comparison) -> Iterator[str]:
@@ -122,7 +113,7 @@ def sentences(comparison: Comparison) -> Iterator[str]:
 
 
 def _score(row: Mapping[Hashable, Any]) -> str:
-    return f"{100 * row['value']:.1f}% [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+    return f"{100 * row['value']:.1f}%{interval(row)}"
 
 
 def _items(study: Study) -> dict[str, int]:
@@ -131,6 +122,7 @@ def _items(study: Study) -> dict[str, int]:
 
 COMPARISON = Row(
     "`compare`", _read, KIND,
-    drawings=_drawings, sections=_sections, sentences=_sentences, items=_items,
+    drawings=_drawings, sections=_sections, items=_items,
+    sentences=lambda study: (told for c in study.comparisons.values() for told in sentences(c)),
     seeds=lambda study: [comparison.seeds for comparison in study.comparisons.values()],
 )  # fmt: skip

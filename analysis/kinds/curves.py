@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -120,20 +120,14 @@ class CausalCurves:
 
     def save(self, path: str | Path) -> Path:
         """Write everything as one gzipped JSON file (`.json.gz`)."""
-        content = {
-            "schema": CAUSAL_SCHEMA,
-            "task": self.task,
-            "split": self.split,
-            "metric": self.metric,
+        content = {field.name: getattr(self, field.name) for field in fields(self)}
+        content |= {
             "heads": self.heads.to_json(),
-            "ks": self.ks,
-            "ablation": self.ablation,
             "scores": {curve: table.tolist() for curve, table in self.scores.items()},
             "unedited": self.unedited.tolist(),
             "edited": None if self.edited is None else self.edited.tolist(),
-            "groups": self.groups,
         }
-        return write_json_gz(path, content)
+        return write_json_gz(path, {"schema": CAUSAL_SCHEMA, **content})
 
     @classmethod
     def load(cls, path: str | Path) -> CausalCurves:
@@ -146,22 +140,19 @@ class CausalCurves:
 
     @classmethod
     def _from_json(cls, content: Mapping[str, Any]) -> CausalCurves:
-        fields = dict(content)
-        found = fields.pop("schema", None)
+        told = dict(content)
+        found, edited = told.pop("schema", None), told.get("edited")
         if found != CAUSAL_SCHEMA:
             raise ValueError(f"schema {found!r}, expected {CAUSAL_SCHEMA}")
-        edited = fields["edited"]
-        return cls(
-            **fields
-            | {
-                "heads": HeadSet.from_json(fields["heads"]),
-                "ks": tuple(fields["ks"]),
-                "scores": {curve: np.array(table) for curve, table in fields["scores"].items()},
-                "unedited": np.array(fields["unedited"]),
-                "edited": None if edited is None else np.array(edited),
-                "groups": tuple(fields["groups"]),
-            }
-        )
+        told |= {
+            "heads": HeadSet.from_json(told["heads"]),
+            "ks": tuple(told["ks"]),
+            "scores": {curve: np.array(table) for curve, table in told["scores"].items()},
+            "unedited": np.array(told["unedited"]),
+            "edited": None if edited is None else np.array(edited),
+            "groups": tuple(told["groups"]),
+        }
+        return cls(**told)
 
     @cached_property
     def _points(self) -> pd.DataFrame:

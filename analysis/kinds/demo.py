@@ -193,7 +193,7 @@ def run_demo(
         model, tasks, seeds=size.seeds, selection=SELECTION, out=store, progress=False
     )
     matrices, scale = (
-        {f: TransferMatrix.of(_part(records, f, does)) for f in size.fractions}
+        {f: TransferMatrix.of(part_of(records, f, does)) for f in size.fractions}
         for does in ("bias", "scale")
     )
     edits = _own_edits(matrices[size.fractions[-1]], size.seeds[0], store)
@@ -218,7 +218,7 @@ def demo_cells(model: TransformerBridge, tasks: Sequence[Task], size: Size) -> I
                 yield replace(cell, cut={"fraction": fraction, "does": does})
 
 
-def _part(records: Sequence[Record], fraction: float, does: str) -> list[Record]:
+def part_of(records: Sequence[Record], fraction: float, does: str = "bias") -> list[Record]:
     """The records of one matrix."""
     cut = {"fraction": fraction, "does": does}
     return [record for record in records if record.method == ZERO_SHOT or record.cut == cut]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from lofit_lens.analysis.kinds.demo import KIND
+from lofit_lens.analysis.kinds.demo import KIND, part_of
 from lofit_lens.analysis.kinds.matrix import TransferMatrix
 from lofit_lens.analysis.kinds.transfer_row import own_heads
 from lofit_lens.analysis.reading.folders import scores_in, settings_in, stage, task_and_seed
@@ -13,7 +12,7 @@ from lofit_lens.analysis.reading.row import Marker, Row
 from lofit_lens.analysis.reading.study import Study
 from lofit_lens.analysis.reporting.run_tables import tables_section
 from lofit_lens.analysis.study.earlier import earlier_demo
-from lofit_lens.analysis.study.record import ZERO_SHOT, Record
+from lofit_lens.analysis.study.record import Record
 from lofit_lens.analysis.study.store import EDITS, RECORDS, read_records
 from lofit_lens.edits.on_heads import HeadIntervention
 
@@ -22,7 +21,7 @@ def _read(folder: Path, marker: Marker) -> Study:
     import pandas as pd
 
     earlier = earlier_demo(folder)
-    _, parts = earlier or _records(folder)
+    parts = earlier[1] if earlier else _parts(folder)
     matrices = {f"{100 * f:g}% of heads": TransferMatrix.of(parts[f]) for f in sorted(parts)}
     last = list(matrices.values())[-1]
     edits = _earlier_edits(folder) if earlier else _edits(folder, last)
@@ -39,15 +38,10 @@ def _read(folder: Path, marker: Marker) -> Study:
     )
 
 
-def _records(folder: Path) -> tuple[dict[str, Any], dict[float, list[Record]]]:
-    """The marker of a demo, and the records of each of its matrices."""
-    content, records = read_records(folder, KIND)
-    untuned = [record for record in records if record.method == ZERO_SHOT]
-    parts: dict[float, list[Record]] = {}
-    for record in records:
-        if record.cut.get("does") == "bias":
-            parts.setdefault(record.cut["fraction"], [*untuned]).append(record)
-    return content, parts
+def _parts(folder: Path) -> dict[float, list[Record]]:
+    """The records of each matrix of a demo."""
+    _, records = read_records(folder, KIND)
+    return {f: part_of(records, f) for f in {r.cut["fraction"] for r in records if r.cut}}
 
 
 def _edits(folder: Path, matrix: TransferMatrix) -> dict[str, HeadIntervention]:

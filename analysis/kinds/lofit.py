@@ -119,9 +119,7 @@ class LofitRun:
             Evaluation.load(folder / "zero_shot.json.gz"),
             Evaluation.load(folder / "tuned.json.gz"),
             {
-                int(path.name.removesuffix(".json.gz").removeprefix("random_")): Evaluation.load(
-                    path
-                )
+                int(path.name.partition(".")[0].removeprefix("random_")): Evaluation.load(path)
                 for path in sorted(folder.glob("random_*.json.gz"))
             },
         )

@@ -118,11 +118,6 @@ def _sections(study: Study) -> Iterator[Section]:
     )
 
 
-def _sentences(study: Study) -> Iterator[str]:
-    for task, run in study.runs.items():
-        yield sentence(task, run)
-
-
 def sentence(task: str, run: LofitRun) -> str:
     """The main metric before and after, beside random heads and the floor."""
     metric, tuned = run.tuned.metric_names[0], run.tuned.main
@@ -142,6 +137,7 @@ def _estimate(found: Estimate) -> str:
 
 LOFIT = Row(
     "`lofit`, `select` or `tune`", _read, KIND, FILES,
-    drawings=_drawings, sections=_sections, sentences=_sentences,
+    drawings=_drawings, sections=_sections,
+    sentences=lambda study: (sentence(task, run) for task, run in study.runs.items()),
     items=lambda study: {task: len(run.tuned.records) for task, run in study.runs.items()},
 )  # fmt: skip

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from lofit_lens.analysis.kinds.comparison import Comparison
-from lofit_lens.analysis.methods.names import ALIASES
+from lofit_lens.analysis.methods.names import whole_name
 from lofit_lens.analysis.published import check_model, table_2
 from lofit_lens.analysis.study import paired
 from lofit_lens.analysis.tables.cells import WORSE, interval, score
@@ -95,8 +94,7 @@ class SelectorTable:
         columns: dict[str, dict[str, str]] = {}
         for row in self.rows.to_dict("records"):
             title = row["task"] if row["task"] == AVERAGE else f"{row['task']} {row['metric']}"
-            text = score(row) + ("" if isnan(row["low"]) else interval(row))
-            columns.setdefault(title, {})[row["method"]] = text
+            columns.setdefault(title, {})[row["method"]] = score(row) + interval(row)
         return pd.DataFrame(columns, index=list(self.methods))
 
     def plot(self) -> go.Figure:
@@ -160,9 +158,9 @@ def selector_table(comparison: Comparison) -> SelectorTable:
 
 def _methods(comparison: Comparison) -> list[str]:
     """The methods of the table in the order of Table 2, others behind, LoFiT last."""
-    order = [_heads(name) for name in TABLE_2_NAMES]
-    found = [name for name in comparison.methods if _heads(name).endswith("/bias")]
-    base = [name for name in found if _heads(name) == order[-1]]
+    order = [whole_name(name) for name in TABLE_2_NAMES]
+    found = [name for name in comparison.methods if whole_name(name).endswith("/bias")]
+    base = [name for name in found if whole_name(name) == order[-1]]
     if len(base) != 1 or len(found) == 1:
         raise LofitLensError(
             "The table sets other choices of heads beside LoFiT's, so the comparison needs lofit and another "
@@ -171,12 +169,7 @@ def _methods(comparison: Comparison) -> list[str]:
         )
     places = {name: place for place, name in enumerate(order[:-1])}
     others = [name for name in found if name not in base]
-    return [*sorted(others, key=lambda name: places.get(_heads(name), len(places))), *base]
-
-
-def _heads(method: str) -> str:
-    """HEADS/DIRECTION of a method."""
-    return ALIASES.get(method, method)
+    return [*sorted(others, key=lambda name: places.get(whole_name(name), len(places))), *base]
 
 
 def _average(kept: Comparison, method: str) -> dict[str, Any]:

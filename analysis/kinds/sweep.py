@@ -17,6 +17,7 @@ from lofit_lens.analysis.reporting.section import Section, percent, plotted
 from lofit_lens.analysis.study.earlier import earlier_sweep
 from lofit_lens.analysis.study.record import ZERO_SHOT, Record
 from lofit_lens.analysis.study.store import Kind, read_records, save_records
+from lofit_lens.analysis.tables.cells import interval
 from lofit_lens.errors import LofitLensError
 
 if TYPE_CHECKING:
@@ -159,10 +160,8 @@ class Sweep:
         from html import escape
 
         frame = self.frame()
-        texts = [
-            f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
-            for value, low, high in zip(frame["value"], frame["low"], frame["high"], strict=True)
-        ]
+        rows = frame.to_dict("records")
+        texts = [f"{100 * row['value']:.1f}{interval(row)}" for row in rows]
         wide = frame.assign(score=texts).pivot_table(
             index=["task", "metric", "method"], columns="x", values="score", aggfunc="first",
             sort=False,

@@ -69,10 +69,15 @@ def recipes_of(methods: Methods, settings: Settings) -> dict[str, Named | Own]:
     return {name: Own(name, tuple(draws)) for name, draws in drawn.items()}
 
 
+def whole_name(name: str) -> str:
+    """Of a short name, such as lofit, what it stands for."""
+    return ALIASES.get(name, name)
+
+
 def parts_of(name: str) -> tuple[str, str, str]:
     """Which heads, what is done to them, and the token scope, if a name has them."""
     kind, _, scope = name.partition("@")
-    chosen, _, direction = ALIASES.get(kind, kind).rpartition("/")
+    chosen, _, direction = whole_name(kind).rpartition("/")
     return chosen, direction, scope
 
 

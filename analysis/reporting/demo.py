@@ -12,7 +12,7 @@ from lofit_lens.analysis.inside.overlap import head_overlap
 from lofit_lens.analysis.kinds.matrix import MARKS
 from lofit_lens.analysis.reporting.written import write_results
 from lofit_lens.analysis.study.store import Store, rows_of
-from lofit_lens.analysis.tables.cells import FLOOR
+from lofit_lens.analysis.tables.cells import FLOOR, interval
 from lofit_lens.embedded.settings import SELECTION, TUNING
 from lofit_lens.provenance import library_versions
 
@@ -61,10 +61,10 @@ def as_text(demo: Demo) -> str:
         for row in rows.to_dict("records"):
             if math.isnan(row["low"]):
                 name = row["method"].removeprefix(FLOOR)
-                lines.append(f"  {'floor':<24}{_interval(row)}   {name}")
+                lines.append(f"  {'floor':<24}{_score(row)}   {name}")
                 continue
             heads = f"{row['heads']:.0f} heads" if row["heads"] > 0 else ""
-            line = f"  {row['method']:<15}{heads:<9}{_interval(row)}"
+            line = f"  {row['method']:<15}{heads:<9}{_score(row)}"
             if not math.isnan(row["p_holm"]):
                 line += (
                     f"   LoFiT {100 * row['difference']:+.1f} "
@@ -94,7 +94,7 @@ def as_markdown(frame: pd.DataFrame) -> str:
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for row in frame.to_dict("records"):
         heads = f"{row['heads']:.0f}" if row["heads"] > 0 else ""
-        rows.setdefault((row["method"], heads), {})[row["task"]] = _interval(row)
+        rows.setdefault((row["method"], heads), {})[row["task"]] = _score(row)
     for (method, heads), cells in rows.items():
         lines.append(f"| {method} | {heads} | {' | '.join(cells.get(t, '') for t in tasks)} |")
     return "\n".join(lines) + "\n"
@@ -104,11 +104,8 @@ def _number(value: float) -> str:
     return "one seed" if math.isnan(value) else f"{value:.2f}"
 
 
-def _interval(row: Mapping[Hashable, Any]) -> str:
-    value = f"{100 * row['value']:.1f}"
-    if math.isnan(row["low"]):
-        return value
-    return f"{value} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+def _score(row: Mapping[Hashable, Any]) -> str:
+    return f"{100 * row['value']:.1f}{interval(row)}"
 
 
 def _matrix_text(cells: pd.DataFrame, heads: int) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from lofit_lens.analysis.reporting.markup import details, paragraph, table
 from lofit_lens.analysis.reporting.section import Section, percent
 from lofit_lens.analysis.study.paired import mark
+from lofit_lens.analysis.tables.cells import interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,9 +38,7 @@ def by_task(frame: pd.DataFrame) -> pd.DataFrame:
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for row in frame.to_dict("records"):
         heads = f"{row['heads']:.0f}" if row.get("heads", 0) > 0 else ""
-        cell = f"{100 * row['value']:.1f}"
-        if not pd.isna(row["low"]):
-            cell += f" [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+        cell = f"{100 * row['value']:.1f}{interval(row)}"
         if row.get("difference", 0) > 0:
             cell += mark(row["p_holm"])
         rows.setdefault((row["method"], heads), {})[f"{row['task']}, {row['metric']}"] = cell

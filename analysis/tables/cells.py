@@ -133,8 +133,9 @@ def score(row: Row) -> str:
 
 
 def interval(row: Row) -> str:
-    """The interval of a score, in percent."""
-    return f" [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+    """The interval of a score, in percent; nothing where there is none."""
+    low, high = 100 * row["low"], 100 * row["high"]
+    return "" if math.isnan(low) else f" [{low:.1f}, {high:.1f}]"
 
 
 def count(number: float) -> str:
