@@ -10,14 +10,24 @@ import pytest
 from lofit_lens.analysis.kinds.comparison import Comparison
 from lofit_lens.analysis.published import published
 from lofit_lens.analysis.study.record import Cost
-from lofit_lens.analysis.tables.cells import count, legend
-from lofit_lens.analysis.tables.latex import as_latex, escaped
-from lofit_lens.analysis.tables.tables import as_html, as_markdown, as_text
+from lofit_lens.analysis.tables import cells, latex, tables
+from lofit_lens.analysis.tables.cells import count
+from lofit_lens.analysis.tables.latex import escaped
 from lofit_lens.errors import LofitLensError
 from tests.test_comparison import METHODS, run, single, whole
 
-LAYOUTS = (as_text, as_markdown, as_html, as_latex)
 Layout = Callable[..., str]
+
+
+def laid_out(layout: Callable[[cells.Tables], str]) -> Layout:
+    """A layout of a comparison; the other arguments are those of `Tables.of`."""
+    return lambda comparison, **how: layout(cells.Tables.of(comparison, **how))
+
+
+LAYOUTS = as_text, as_markdown, as_html, as_latex = [
+    laid_out(layout)
+    for layout in (tables.as_text, tables.as_markdown, tables.as_html, latex.as_latex)
+]
 
 
 class Tables(HTMLParser):
@@ -165,20 +175,20 @@ def test_html_names_are_escaped() -> None:
 
 def test_the_latex_table_has_the_columns_it_says_and_balanced_braces() -> None:
     for result, model in ((whole(), None), (whole(), "llama2-7b"), (odd(), None)):
-        latex = as_latex(result, published=model)
-        (columns,) = re.findall(r"\\begin\{tabular\}\{(\w+)\}", latex)
-        tasks, *rows = latex_rows(latex)
+        page = as_latex(result, published=model)
+        (columns,) = re.findall(r"\\begin\{tabular\}\{(\w+)\}", page)
+        tasks, *rows = latex_rows(page)
         assert {amp(row) for row in rows} == {len(columns) - 1}
         widths = [int(n) for n in re.findall(r"\\multicolumn\{(\d+)\}", tasks)]
         assert amp(tasks) == 2 + len(widths) - 1 and 2 + sum(widths) == len(columns)
-        bare = re.sub(r"\\[{}]", "", latex)
+        bare = re.sub(r"\\[{}]", "", page)
         assert bare.count("{") == bare.count("}")
         depth = 0
         for sign in bare:
             depth += (sign == "{") - (sign == "}")
             assert depth >= 0
-        assert latex.count(r"\begin") == latex.count(r"\end") == 2
-        ends = re.findall(r"\\cmidrule\(lr\)\{(\d+)-(\d+)\}", latex)
+        assert page.count(r"\begin") == page.count(r"\end") == 2
+        ends = re.findall(r"\\cmidrule\(lr\)\{(\d+)-(\d+)\}", page)
         assert [int(b) - int(a) + 1 for a, b in ends] == widths
 
 
@@ -245,9 +255,10 @@ def test_a_method_without_a_task_has_a_dash_there() -> None:
 
 
 def test_the_legend_says_how_many_comparisons_and_what_one_seed_cannot_tell() -> None:
-    assert "over 6 comparisons" in legend(whole())["tests"]
-    assert "new items and new seeds" in legend(whole())["scores"]
-    assert "one seed does not tell" in legend(odd())["scores"]
+    legend = cells.Tables.of(whole()).sentences
+    assert "over 6 comparisons" in legend["tests"]
+    assert "new items and new seeds" in legend["scores"]
+    assert "one seed does not tell" in cells.Tables.of(odd()).sentences["scores"]
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,7 @@ def compare(
         from lofit_lens.analysis.reporting.written import write_tables
         from lofit_lens.analysis.study.record import ZERO_SHOT
         from lofit_lens.analysis.study.store import rows_of
+        from lofit_lens.analysis.tables.cells import Tables
         from lofit_lens.analysis.tables.tables import as_text
         from lofit_lens.attention import heads_of
         from lofit_lens.errors import LofitLensError
@@ -113,7 +114,7 @@ def compare(
         report.add_records(comparison.runs)
         if base not in comparison.methods:
             raise LofitLensError(f"{base} failed, so there is nothing to compare with.")
-        text_table = as_text(comparison, base=base, published=published)
+        text_table = as_text(Tables.of(comparison, base=base, published=published))
         table = rows_of(comparison.frame(base))
         report.add(text_table, base=base, table=table, failures=report.failures)
         if out is not None:

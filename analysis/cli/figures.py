@@ -108,7 +108,7 @@ def figures(
 def _drawings(run: str) -> tuple[Drawings, str]:
     """What draws each figure of a run or of the paper, and what to call it."""
     from lofit_lens.analysis.figures.paper import DRAWINGS
-    from lofit_lens.analysis.figures.study import drawings
+    from lofit_lens.analysis.kinds.table import drawings
     from lofit_lens.analysis.reading.open import open_study
     from lofit_lens.errors import LofitLensError
 

@@ -221,9 +221,10 @@ class Comparison:
         return f"Comparison({methods}; on {tasks}; seeds {seeds})"
 
     def _repr_html_(self) -> str:
+        from lofit_lens.analysis.tables.cells import Tables
         from lofit_lens.analysis.tables.tables import as_html
 
-        return as_html(self)
+        return as_html(Tables.of(self))
 
     def _reference(self, task: str) -> Evaluation:
         """What pairing takes as given for a task: the base's first run of each fold, pooled."""

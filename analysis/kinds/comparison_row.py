@@ -19,7 +19,7 @@ from lofit_lens.analysis.reporting.markup import scrolling, table
 from lofit_lens.analysis.reporting.plots import Plot
 from lofit_lens.analysis.reporting.section import Section, percent
 from lofit_lens.analysis.study.paired import DIFFERENCE
-from lofit_lens.analysis.tables.cells import interval
+from lofit_lens.analysis.tables.cells import Tables, interval
 from lofit_lens.analysis.tables.tables import as_html
 from lofit_lens.heads import HeadSet
 
@@ -73,9 +73,8 @@ def _sections(study: Study) -> Iterator[Section]:
     scores, costs, plots = [], [], []
     for number, (name, comparison) in enumerate(study.comparisons.items(), start=1):
         frame = comparison.frame()
-        scores.append(
-            f"<h3>{escape(name)}</h3>{scrolling(f'Table of {name}', as_html(comparison))}"
-        )
+        whole = scrolling(f"Table of {name}", as_html(Tables.of(comparison)))
+        scores.append(f"<h3>{escape(name)}</h3>{whole}")
         if len(comparison.methods) > 1:
             columns = ["task", "method", "metric", *DIFFERENCE, "p_holm"]
             tested = percent(frame.dropna(subset="difference")[columns])

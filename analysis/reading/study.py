@@ -117,7 +117,7 @@ class Study:
     @property
     def figure_names(self) -> tuple[str, ...]:
         """The names of the figures; none is drawn."""
-        from lofit_lens.analysis.figures.study import drawings
+        from lofit_lens.analysis.kinds.table import drawings
 
         return tuple(drawings(self))
 
@@ -131,7 +131,7 @@ class Study:
             LofitLensError: There is no figure of a name, or the results are incomplete.
         """
         from lofit_lens.analysis.figures.drawing import draw
-        from lofit_lens.analysis.figures.study import drawings
+        from lofit_lens.analysis.kinds.table import drawings
 
         return draw(drawings(self), only, what=repr(self.name))
 

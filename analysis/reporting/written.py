@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lofit_lens.analysis.kinds.comparison import Comparison
 from lofit_lens.analysis.study.store import Store, rows_of
+from lofit_lens.analysis.tables.cells import Tables
 from lofit_lens.analysis.tables.latex import as_latex
 from lofit_lens.analysis.tables.tables import as_html, as_markdown
 
@@ -45,11 +46,12 @@ def write_tables(
     store: Store, comparison: Comparison, *, base: str, published: str | None = None
 ) -> list[Path]:
     """Write the table of a comparison in four formats, and the forest plot; returns the files."""
-    layouts = {"md": as_markdown, "html": as_html, "tex": as_latex}
+    tables = Tables.of(comparison, base=base, published=published)
     texts = {
-        f"table.{suffix}": layout(comparison, base=base, published=published)
-        for suffix, layout in layouts.items()
+        "table.md": as_markdown(tables),
+        "table.html": as_html(tables),
+        "table.tex": as_latex(tables),
+        "choices.csv": comparison.choices().to_csv(index=False),
     }
-    texts["choices.csv"] = comparison.choices().to_csv(index=False)
     figures = {"forest.html": comparison.plot(base)} if len(comparison.methods) > 1 else {}
     return write_results(store, comparison.frame(base), figures, texts, base=base)

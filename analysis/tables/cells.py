@@ -26,34 +26,73 @@ class TaskTable:
 
     Attributes:
         task: Name of the task.
-        items: Number of its items.
+        caption: Its name, with the number of its items and the seeds.
         scores: A column per metric, each followed by the paper's numbers if there are any.
         details: Columns of differences, costs and side effects, empty ones left out.
         parameters: Learned numbers of each method's edit.
     """
 
     task: str
-    items: int
+    caption: str
     scores: pd.DataFrame
     details: pd.DataFrame
     parameters: Mapping[str, float]
 
 
-def task_tables(
-    comparison: Comparison, *, base: str | None = None, published: str | None = None
-) -> list[TaskTable]:
-    """The table of each task.
+@dataclass(frozen=True)
+class Tables:
+    """What is shown of a comparison, as text.
 
-    Args:
-        comparison: The comparison.
-        base: The method to compare with; default that of the comparison.
-        published: The paper's model whose numbers to show beside; None shows none.
-
-    Raises:
-        LofitLensError: As `Comparison.frame`, or the paper has no such model.
+    Attributes:
+        methods: Its methods.
+        tasks: The table of each task.
+        sentences: What the numbers mean, by subject.
     """
-    frame = comparison.frame(base)
-    base = base or comparison.base
+
+    methods: Sequence[str]
+    tasks: Sequence[TaskTable]
+    sentences: Mapping[str, str]
+
+    @classmethod
+    def of(
+        cls, comparison: Comparison, *, base: str | None = None, published: str | None = None
+    ) -> Tables:
+        """The tables of a comparison.
+
+        Args:
+            comparison: The comparison.
+            base: The method to compare with; default that of the comparison.
+            published: Show the paper's numbers for a model beside: "gemma-7b", "llama2-7b" or
+                "llama2-13b".
+
+        Raises:
+            LofitLensError: As `Comparison.frame`, or the paper has no such model.
+        """
+        base = base or comparison.base
+        tasks = _task_tables(comparison, base, published)
+        return cls(comparison.methods, tasks, _legend(comparison, base, published))
+
+    def overview(self) -> list[list[str]]:
+        """All tasks side by side: name, parameters and scores of each method, then the floors."""
+        scores = pd.concat([table.scores for table in self.tasks], axis=1)
+        used = {}
+        for method in self.methods:
+            learned = [t.parameters[method] for t in self.tasks if method in t.parameters]
+            used[method] = NOTHING.join(dict.fromkeys((count(min(learned)), count(max(learned)))))
+        floors = [str(name) for name in scores.index if name not in used]
+        return [
+            [
+                name,
+                used.get(name, ""),
+                *map(str, scores.loc[name].fillna(NOTHING if name in used else "")),
+            ]
+            for name in (*self.methods, *floors)
+        ]
+
+
+def _task_tables(comparison: Comparison, base: str, published: str | None) -> list[TaskTable]:
+    """The table of each task."""
+    frame, seeds = comparison.frame(base), ", ".join(map(str, comparison.seeds))
     tables = []
     for task in comparison.tasks:
         by_metric: dict[str, dict[str, Row]] = {}
@@ -70,37 +109,17 @@ def task_tables(
                 paper = {method: f"{n:.1f}" for method, n in numbers.items() if n is not None}
                 scores += [("paper", paper)] if paper else []
         names, items = [*main, *floors], next(iter(main.values()))["n"]
+        caption = f"{task} (n = {items}, seeds {seeds})"
         details = _columns(_details(main, base), names)
         learned = {method: row["parameters"] for method, row in main.items()}
-        tables.append(TaskTable(task, items, _columns(scores, names), details, learned))
+        tables.append(TaskTable(task, caption, _columns(scores, names), details, learned))
     return tables
 
 
-def overview(methods: Sequence[str], tables: Sequence[TaskTable]) -> list[list[str]]:
-    """All tasks side by side: name, parameters and scores of each method, then the floors."""
-    scores = pd.concat([table.scores for table in tables], axis=1)
-    used = {}
-    for method in methods:
-        learned = [t.parameters[method] for t in tables if method in t.parameters]
-        used[method] = NOTHING.join(dict.fromkeys((count(min(learned)), count(max(learned)))))
-    floors = [str(name) for name in scores.index if name not in used]
-    return [
-        [
-            name,
-            used.get(name, ""),
-            *map(str, scores.loc[name].fillna(NOTHING if name in used else "")),
-        ]
-        for name in (*methods, *floors)
-    ]
-
-
-def legend(
-    comparison: Comparison, *, base: str | None = None, published: str | None = None
-) -> dict[str, str]:
-    """Sentences on what the numbers mean, by subject; arguments are those of `task_tables`."""
+def _legend(comparison: Comparison, base: str, published: str | None) -> dict[str, str]:
+    """Sentences on what the numbers mean, by subject."""
     frame = comparison.frame(base)
     tests = int(frame["p"].notna().sum())
-    base = base or comparison.base
     new = "new items and new seeds"
     if len(comparison.seeds) == 1:
         new = "new items; one seed does not tell how seeds differ"

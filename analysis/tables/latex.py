@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
-from lofit_lens.analysis.tables.cells import NOTHING, WORSE, legend, overview, task_tables
-
-if TYPE_CHECKING:
-    from lofit_lens.analysis.kinds.comparison import Comparison
+from lofit_lens.analysis.tables.cells import NOTHING, WORSE, Tables
 
 _ESCAPES = str.maketrans(
     {sign: f"\\{sign}" for sign in "{}$&#_%"}
@@ -26,30 +22,23 @@ _ESCAPES = str.maketrans(
 )
 
 
-def as_latex(
-    comparison: Comparison, *, base: str | None = None, published: str | None = None
-) -> str:
-    r"""The table in LaTeX: methods as rows, the metrics of the tasks as columns.
-
-    Needs `\usepackage{booktabs}`. Arguments and errors are those of `as_text`.
-    """
-    tables = task_tables(comparison, base=base, published=published)
-    widths = [table.scores.shape[1] for table in tables]
+def as_latex(tables: Tables) -> str:
+    r"""In LaTeX: methods as rows, the metrics of the tasks as columns; needs `\usepackage{booktabs}`."""
+    widths = [table.scores.shape[1] for table in tables.tasks]
     tasks = [
         rf"\multicolumn{{{width}}}{{c}}{{{escaped(table.task)}}}"
-        for width, table in zip(widths, tables, strict=True)
+        for width, table in zip(widths, tables.tasks, strict=True)
     ]
     ends = [3 + sum(widths[:place]) for place in range(len(widths) + 1)]
     rules = [rf"\cmidrule(lr){{{start}-{end - 1}}}" for start, end in pairwise(ends)]
-    titles = [escaped(str(title)) for table in tables for title in table.scores]
+    titles = [escaped(str(title)) for table in tables.tasks for title in table.scores]
     rows = [
         _row([escaped(name), escaped(parameters), *map(_score, cells)])
-        for name, parameters, *cells in overview(comparison.methods, tables)
+        for name, parameters, *cells in tables.overview()
     ]
-    methods = len(comparison.methods)
+    methods = len(tables.methods)
     floors = [r"\midrule", *rows[methods:]] if rows[methods:] else []
-    sentences = legend(comparison, base=base, published=published)
-    told = [text for name, text in sentences.items() if name not in ("costs", "effects")]
+    told = [text for name, text in tables.sentences.items() if name not in ("costs", "effects")]
     lines = [
         "% needs \\usepackage{booktabs}",
         r"\begin{table*}[t]",

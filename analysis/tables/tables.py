@@ -1,19 +1,14 @@
-"""The table of a comparison for a terminal, in Markdown and in HTML; LaTeX is `comparison_latex`."""
+"""The tables of a comparison for a terminal, in Markdown and in HTML; LaTeX is in `latex`."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from lofit_lens.analysis.tables.cells import TaskTable, legend, overview, task_tables
-
-if TYPE_CHECKING:
-    from lofit_lens.analysis.kinds.comparison import Comparison
-
+from lofit_lens.analysis.tables.cells import Tables, TaskTable
 
 _STYLE = """<style>
 .lofit-comparison table { border-collapse: collapse; font-variant-numeric: tabular-nums;
@@ -29,70 +24,45 @@ _STYLE = """<style>
 </style>"""
 
 
-def as_text(
-    comparison: Comparison, *, base: str | None = None, published: str | None = None
-) -> str:
-    """The table for a terminal, task by task.
-
-    Args:
-        comparison: The comparison.
-        base: The method to compare with; default that of the comparison.
-        published: Show the paper's numbers for a model beside: "gemma-7b", "llama2-7b" or
-            "llama2-13b".
-
-    Raises:
-        LofitLensError: As `Comparison.frame`, or the paper has no such model.
-    """
+def as_text(tables: Tables) -> str:
+    """For a terminal, task by task."""
     lines = []
-    for table in task_tables(comparison, base=base, published=published):
+    for table in tables.tasks:
         grid = _grid(table)
         widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
-        lines.append(_caption(table, comparison))
+        lines.append(table.caption)
         for name, *cells in grid:
             padded = (f"{c:>{w}}" for c, w in zip(cells, widths[1:], strict=True))
             lines.append(f"  {name:<{widths[0]}}  {'  '.join(padded)}".rstrip())
         lines.append("")
-    for line in legend(comparison, base=base, published=published).values():
+    for line in tables.sentences.values():
         lines += textwrap.wrap(line, 100, subsequent_indent="  ")
     return "\n".join(lines)
 
 
-def as_markdown(
-    comparison: Comparison, *, base: str | None = None, published: str | None = None
-) -> str:
-    """The table in Markdown, task by task; arguments and errors are those of `as_text`."""
+def as_markdown(tables: Tables) -> str:
+    """In Markdown, task by task."""
     lines = []
-    for table in task_tables(comparison, base=base, published=published):
+    for table in tables.tasks:
         head, *rows = (_markdown_row(row) for row in _grid(table))
         rule = "|---|" + "---:|" * (table.scores.shape[1] + table.details.shape[1])
-        lines += [f"**{_markdown(_caption(table, comparison))}**", "", head, rule, *rows, ""]
-    sentences = legend(comparison, base=base, published=published).values()
-    return "\n".join([*lines, *(f"{_markdown(line)}\n" for line in sentences)])
+        lines += [f"**{_markdown(table.caption)}**", "", head, rule, *rows, ""]
+    return "\n".join([*lines, *(f"{_markdown(line)}\n" for line in tables.sentences.values())])
 
 
-def as_html(
-    comparison: Comparison, *, base: str | None = None, published: str | None = None
-) -> str:
-    """The table in HTML: all tasks side by side, then each with its tests and costs.
+def as_html(tables: Tables) -> str:
+    """In HTML: all tasks side by side, then each with its tests and costs.
 
-    A part of a page that needs nothing else, in ASCII. Arguments and errors are those of `as_text`.
+    A part of a page that needs nothing else, in ASCII.
     """
-    tables = task_tables(comparison, base=base, published=published)
-    parts = [_overview(comparison.methods, tables)] if len(tables) > 1 else []
-    for table in tables:
+    parts = [_overview(tables)] if len(tables.tasks) > 1 else []
+    for table in tables.tasks:
         head, *rows = _grid(table)
         columns = "".join(f'<th scope="col">{escape(title)}</th>' for title in head)
-        caption = _caption(table, comparison)
-        parts.append(_html_table(caption, [columns], "".join(map(_html_row, rows))))
-    sentences = legend(comparison, base=base, published=published).values()
-    parts += [f"<p>{escape(line)}</p>" for line in sentences]
+        parts.append(_html_table(table.caption, [columns], "".join(map(_html_row, rows))))
+    parts += [f"<p>{escape(line)}</p>" for line in tables.sentences.values()]
     page = "\n".join(['<div class="lofit-comparison">', _STYLE, *parts, "</div>"])
     return page.encode("ascii", "xmlcharrefreplace").decode() + "\n"
-
-
-def _caption(table: TaskTable, comparison: Comparison) -> str:
-    seeds = ", ".join(map(str, comparison.seeds))
-    return f"{table.task} (n = {table.items}, seeds {seeds})"
 
 
 def _grid(table: TaskTable) -> list[list[str]]:
@@ -101,17 +71,19 @@ def _grid(table: TaskTable) -> list[list[str]]:
     return [["method", *whole.columns], *map(list, whole.itertuples(name=None))]
 
 
-def _overview(methods: Sequence[str], tables: Sequence[TaskTable]) -> str:
+def _overview(tables: Tables) -> str:
     names = "".join(f'<th scope="col" rowspan="2">{name}</th>' for name in ("method", "parameters"))
     tasks = "".join(
         f'<th scope="colgroup" colspan="{table.scores.shape[1]}">{escape(table.task)}</th>'
-        for table in tables
+        for table in tables.tasks
     )
     titles = "".join(
-        f'<th scope="col">{escape(str(title))}</th>' for table in tables for title in table.scores
+        f'<th scope="col">{escape(str(title))}</th>'
+        for table in tables.tasks
+        for title in table.scores
     )
-    spans = (1, 1, *(table.scores.shape[1] for table in tables))
-    rows = "".join(map(_html_row, overview(methods, tables)))
+    spans = (1, 1, *(table.scores.shape[1] for table in tables.tasks))
+    rows = "".join(map(_html_row, tables.overview()))
     return _html_table("All tasks", [names + tasks, titles], rows, groups=spans)
 
 
