@@ -22,6 +22,7 @@ from lofit_lens.analysis.figures.files import write_figure
 from lofit_lens.analysis.inside.explorer.cards import HeadCards
 from lofit_lens.analysis.kinds.comparison import Comparison
 from lofit_lens.analysis.kinds.comparison_row import sentences as of_comparison
+from lofit_lens.analysis.kinds.demo_row import by_task
 from lofit_lens.analysis.kinds.lofit_row import lofit_table
 from lofit_lens.analysis.kinds.lofit_row import sentence as of_run
 from lofit_lens.analysis.kinds.transfer_row import sentences as of_matrix
@@ -30,7 +31,6 @@ from lofit_lens.analysis.reporting.heads import Explorer
 from lofit_lens.analysis.reporting.markup import flat, in_line, number
 from lofit_lens.analysis.reporting.origins import ONE_SEED, findings
 from lofit_lens.analysis.reporting.page import page, report
-from lofit_lens.analysis.reporting.run_tables import by_task
 from lofit_lens.analysis.reporting.study_cards import cards_of, chosen_by
 from lofit_lens.errors import LofitLensError
 from lofit_lens.grid import HeadGrid

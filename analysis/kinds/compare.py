@@ -115,12 +115,8 @@ def comparison_cells(
 ) -> Iterator[Cell]:
     """The model as it is on each task, then each method with each seed and draw.
 
-    Args:
-        tasks: The tasks.
-        recipes: The recipe of each method, by name of the task and method.
-        seeds: The seeds; learning rates of "auto" are chosen with the first.
-        settings: By name of the task.
-        cut: What makes the cells points of a sweep.
+    Recipes are by name of the task and method, settings by name of the task. Learning rates of
+    "auto" are chosen with the first seed. `cut` is what makes the cells points of a sweep.
     """
     for task in tasks:
         batch_size = settings[task.name].batch_size
@@ -176,12 +172,7 @@ def settings_by_task(
 
 
 def by_task(given: T | Mapping[str, T], tasks: Sequence[Task], what: str) -> dict[str, T]:
-    """What is given for all tasks or by task, by name of the task.
-
-    Args:
-        given: One for all, or one for each.
-        tasks: The tasks.
-        what: The name of the argument, for the message.
+    """What is given for all tasks, or for each, by name of the task; `what` it is, for the message.
 
     Raises:
         LofitLensError: There are some by task, but none for one.

@@ -115,13 +115,10 @@ def _score(row: Mapping[Hashable, Any]) -> str:
     return f"{100 * row['value']:.1f}%{interval(row)}"
 
 
-def _items(study: Study) -> dict[str, int]:
-    return {task: len(c.groups(task)) for c in study.comparisons.values() for task in c.tasks}
-
-
 COMPARISON = Row(
     "`compare`", _read, KIND,
-    drawings=_drawings, sections=_sections, items=_items,
+    drawings=_drawings, sections=_sections,
     sentences=lambda study: (told for c in study.comparisons.values() for told in sentences(c)),
     seeds=lambda study: [comparison.seeds for comparison in study.comparisons.values()],
+    items=lambda study: {t: len(c.groups(t)) for c in study.comparisons.values() for t in c.tasks},
 )  # fmt: skip

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lofit_lens.analysis.kinds.demo import KIND, part_of
 from lofit_lens.analysis.kinds.matrix import TransferMatrix
@@ -10,11 +12,20 @@ from lofit_lens.analysis.kinds.transfer_row import own_heads
 from lofit_lens.analysis.reading.folders import scores_in, settings_in, stage, task_and_seed
 from lofit_lens.analysis.reading.row import Marker, Row
 from lofit_lens.analysis.reading.study import Study
-from lofit_lens.analysis.reporting.run_tables import tables_section
+from lofit_lens.analysis.reporting.markup import details, paragraph, table
+from lofit_lens.analysis.reporting.section import Section, percent
 from lofit_lens.analysis.study.earlier import earlier_demo
+from lofit_lens.analysis.study.paired import mark
 from lofit_lens.analysis.study.record import Record
 from lofit_lens.analysis.study.store import EDITS, RECORDS, read_records
+from lofit_lens.analysis.tables.cells import interval
 from lofit_lens.edits.on_heads import HeadIntervention
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCORES = "Scores in %, with 95% intervals."
+MARKED = "* p < 0.05, + p < 0.1: LoFiT on the heads chosen for the task is better, Holm-corrected."
 
 
 def _read(folder: Path, marker: Marker) -> Study:
@@ -58,4 +69,32 @@ def _earlier_edits(folder: Path) -> dict[str, HeadIntervention]:
     return {task_and_seed(edit.provenance, path)[0]: edit for path, edit in saved.items()}
 
 
-DEMO = Row("`demo`", _read, KIND, sections=tables_section)
+def _sections(study: Study) -> Iterator[Section]:
+    """The tables of a study, whichever kind made them."""
+    parts = []
+    for name, frame in study.tables.items():
+        rows = "With tests, row by row" if "p_holm" in frame else "Row by row"
+        whole = details(rows, table(percent(frame), name))
+        note = f"{SCORES} {MARKED}" if "p_holm" in frame else SCORES
+        parts += [table(by_task(frame), name), paragraph(note), whole]
+    if parts:
+        yield Section("scores", "Scores", "\n".join(parts))
+
+
+def by_task(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table of a run with one row per method and one column per task and metric."""
+    import pandas as pd
+
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for row in frame.to_dict("records"):
+        heads = f"{row['heads']:.0f}" if row.get("heads", 0) > 0 else ""
+        cell = f"{100 * row['value']:.1f}{interval(row)}"
+        if row.get("difference", 0) > 0:
+            cell += mark(row["p_holm"])
+        rows.setdefault((row["method"], heads), {})[f"{row['task']}, {row['metric']}"] = cell
+    lines = [{"method": m, "heads": heads, **cells} for (m, heads), cells in rows.items()]
+    found = pd.DataFrame(lines).fillna("")
+    return found if found["heads"].any() else found.drop(columns="heads")
+
+
+DEMO = Row("`demo`", _read, KIND, sections=_sections)

@@ -198,15 +198,7 @@ def lofit(
 def lofit_cells(
     task: Task, settings: Settings, heads: str, random_draws: int, batch_size: BatchSize
 ) -> list[Cell]:
-    """The model as it is, chosen heads tuned, and random ones.
-
-    Args:
-        task: The task.
-        settings: How many heads, and both stages with their seeds.
-        heads: The selector.
-        random_draws: Sets of random heads.
-        batch_size: Sequences per forward pass in scoring.
-    """
+    """The model as it is, chosen heads tuned, and random ones; arguments are those of `lofit`."""
     seed, does = settings.tuning.seed, settings.tuning.component
     auto = Auto(task, seed, heads, settings.selection.seed)
     chosen = OnHeads(
@@ -238,16 +230,7 @@ def score_heads_by(
     heads: str, model: TransformerBridge, task: Task, settings: Settings, *, seed: int,
     progress: bool = True,
 ) -> HeadScores:  # fmt: skip
-    """The score of every head by a selector, such as stage 1.
-
-    Args:
-        heads: The selector.
-        model: A frozen bridge from `load_model`.
-        task: The task.
-        settings: How to train what it trains.
-        seed: The seed.
-        progress: Whether to show bars.
-    """
+    """The score of every head by a selector, such as stage 1, with the settings of what it trains."""
     k = settings.n_heads(model)
     step = Select(task, heads, settings, seed, Auto(task, seed), k)
     return run_steps(Bench(model, (), progress=progress), [step], Store(), progress=False)[0]

@@ -97,15 +97,7 @@ class TransferMatrix:
         return np.stack([draws.mean(axis=0) for draws in self._by_seed(source, task)])
 
     def draws(self, source: str, task: str) -> np.ndarray:
-        """The main metric of a cell by [run, item]; several draws of a seed are runs of their own.
-
-        Args:
-            source: Where the heads come from.
-            task: The task they were tuned and tested on.
-
-        Raises:
-            LofitLensError: As `table`.
-        """
+        """As `table`, by [run, item]: several draws of a seed are runs of their own."""
         return np.concatenate(self._by_seed(source, task))
 
     def has(self, source: str, task: str) -> bool:

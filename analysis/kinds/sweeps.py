@@ -161,9 +161,10 @@ def head_sweep(
                 ranked = named_methods(names, own[most][task.name])
                 here = named_methods(names, own[k][task.name])
                 for name in names:
-                    fewer = k != most and _is_ranked(here[name])
-                    recipe = _ranked_by(ranked[name], here[name]) if fewer else here[name]
-                    cut = {"heads": k} | ({"ranked_with": most} if fewer else {})
+                    recipe, cut = here[name], {"heads": k}
+                    if k != most and isinstance(recipe, OnHeads) and recipe.learned:
+                        recipe = _ranked_by(ranked[name], recipe)
+                        cut["ranked_with"] = most
                     yield from comparison_cells(
                         [task], {task.name: {name: recipe}}, seeds, own[k], cut
                     )
@@ -222,15 +223,10 @@ def _swept(
     return Sweep.of(swept, records, n_heads)
 
 
-def _ranked_by(ranked: Named, recipe: Named) -> Named:
+def _ranked_by(ranked: Named, recipe: OnHeads) -> OnHeads:
     """A recipe on the best of the heads that another one chose."""
-    assert isinstance(recipe, OnHeads) and isinstance(ranked, OnHeads)
     settings = replace(recipe.settings, selection=ranked.settings.selection)
     return replace(recipe, settings=settings, ranked=ranked.settings)
-
-
-def _is_ranked(recipe: Named) -> bool:
-    return isinstance(recipe, OnHeads) and recipe.learned
 
 
 def _with_k(settings: ByTask | None, k: int) -> ByTask:

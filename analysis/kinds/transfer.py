@@ -133,16 +133,8 @@ def transfer_cells(
 ) -> Iterator[Cell]:
     """The model as it is on each task, then the heads of each source and random ones on it.
 
-    Args:
-        tasks: The tasks to tune and test on.
-        settings: By name of the task: the number of heads, and how to train both stages.
-        seeds: The seeds.
-        draws: Sets of random heads for each seed.
-        heads: The selector.
-        does: What is tuned.
-        scores: The heads' scores, if they are there.
-        batch_size: Sequences per forward pass in scoring.
-        only_own: Whether each task is tuned on its own heads and random ones alone.
+    Arguments are those of `transfer_matrix`; with `only_own` each task is tuned on its own heads and
+    random ones alone.
     """
     for task in tasks:
         yield Cell.zero_shot(task, seeds[0], batch_size)
@@ -238,12 +230,9 @@ def check_scores(
     *,
     needed: Mapping[str, Sequence[int]] | None = None,
 ) -> None:
-    """Refuse scores that were made elsewhere; those without a provenance are taken as they are.
+    """Refuse scores that were made elsewhere, or lack a seed that a task needs.
 
-    Args:
-        model: The model.
-        scores: The scores.
-        needed: The seeds that are needed by task.
+    Those without a provenance are taken as they are.
 
     Raises:
         ModelMismatchError: The scores of a task were made on another model.

@@ -54,11 +54,6 @@ def _sections(study: Study) -> Iterator[Section]:
     )
 
 
-def _sentences(study: Study) -> Iterator[str]:
-    for name, matrix in study.matrices.items():
-        yield from (f"{name}: {sentence}" for sentence in sentences(matrix))
-
-
 def sentences(matrix: TransferMatrix) -> Iterator[str]:
     """In how many cells a task's own heads are significantly better."""
     cells = matrix.frame()
@@ -79,13 +74,10 @@ def sentences(matrix: TransferMatrix) -> Iterator[str]:
             yield f"{start} {better} of {n} cells ({test}){rest}."
 
 
-def _items(study: Study) -> dict[str, int]:
-    scored = [pair for m in study.matrices.values() for pair in m.zero_shot.items()]
-    return {task: len(evaluation.records) for task, evaluation in scored}
-
-
 TRANSFER = Row(
     "`transfer`", _read, KIND,
-    drawings=_drawings, sections=_sections, sentences=_sentences, items=_items,
+    drawings=_drawings, sections=_sections,
+    sentences=lambda study: (f"{n}: {s}" for n, m in study.matrices.items() for s in sentences(m)),
     seeds=lambda study: [matrix.seeds for matrix in study.matrices.values()],
+    items=lambda study: {t: len(m.groups(t)) for m in study.matrices.values() for t in m.zero_shot},
 )  # fmt: skip
