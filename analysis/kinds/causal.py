@@ -200,9 +200,7 @@ class Ablated:
         heads = sorted(map(list, self.heads))
         return {"curve": self.curve, "heads": heads, "ablation": self.ablation, "edit": edit}
 
-    def depends(self) -> Any:
-        """The same."""
-        return self.told()
+    depends = told
 
     def step(self, bench: Bench, task: Task, seed: int, draw: int) -> Step[Fitted]:  # noqa: ARG002
         """Making the edit, from the means of the heads if they give those."""

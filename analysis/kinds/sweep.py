@@ -112,13 +112,15 @@ class Sweep:
         return pd.concat(parts, ignore_index=True)
 
     def save(self, folder: str | Path) -> Path:
-        """Write every record, with a list of them, as `example_sweep` and `head_sweep` do.
+        """Write every record, also those made by hand, as `example_sweep` and `head_sweep` do.
 
         Raises:
             LofitLensError: The folder holds something else, or other runs.
         """
         records = [
-            replace(record, cut=record.cut or _cut(self.swept, x, record))
+            record
+            if record.cut or record.method == ZERO_SHOT
+            else replace(record, cut={self.swept: x})
             for x, comparison in self.comparisons.items()
             for record in comparison.runs
         ]
@@ -169,11 +171,6 @@ class Sweep:
         wide.columns.name = self.swept
         caption = f"{self!r}. Scores in %, with 95% intervals; .plot() draws them."
         return f"<p>{escape(caption)}</p>{wide.to_html(na_rep='')}"
-
-
-def _cut(swept: Swept, x: int, record: Record) -> dict[str, Any]:
-    """What makes a record that was made by hand a point of a sweep."""
-    return {} if record.method == ZERO_SHOT else {swept: x}
 
 
 _FIGURES = {"figure4": "examples", "figure5": "heads"}

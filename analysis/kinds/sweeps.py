@@ -60,13 +60,11 @@ def example_sweep(
     At each number and with each seed this is `compare` on `with_examples(task, n, seed=seed)`: all
     methods see the same examples, and fewer ones are part of more. Epochs stay the same, so fewer
     examples also mean fewer steps. Validation items are all kept: a method that chooses a setting
-    on them, as ITI its alpha, has more data than the number says.
+    on them, as ITI its alpha, has more data than the number says. What is not named here is as in
+    `compare`.
 
     Args:
-        model: A frozen bridge from `load_model`.
-        tasks: The tasks, with different names.
         examples: Numbers of training examples, for all tasks or by task name.
-        methods: As in `compare`, and so all that is not named here.
         seeds: Seeds of the methods and of the draw of examples.
         settings: As in `compare`. The paper tunes 10% of the heads here: `Settings(fraction=0.1)`.
         folder: As `out` in `compare`; `Sweep.load` reads the folder of a finished sweep.
@@ -99,7 +97,7 @@ def example_sweep(
     return _swept(
         "examples", model, texts, by_task[tasks[0].name], folder, cells(), on_record=on_run,
         on_failure=on_failure, together=together, workers=workers, keep_edits=keep_edits,
-        what="example sweep", progress=progress,
+        progress=progress,
     )  # fmt: skip
 
 
@@ -127,19 +125,15 @@ def head_sweep(
     settings, a score is what `compare` would give at that share alone.
 
     A folder may hold runs of another ranking, as of a sweep whose largest share was another. They
-    are run again.
+    are run again. What is not named here is as in `example_sweep`.
 
     Args:
-        model: A frozen bridge from `load_model`.
-        tasks: The tasks, with different names.
         fractions: Shares of all heads, each a different number of heads.
         methods: Names of methods that edit chosen heads, as "lofit", "random-heads",
             "probes/bias" or "iti" (see `named_methods`). ITI looks for its direction at each share.
-        seeds: Seeds of the methods.
         settings: As in `compare`, or a function of the share that gives them, since fewer heads ask
             for a larger learning rate (paper, Table 6). Their number of heads is replaced; heads are
             chosen with those of the largest share.
-        folder: As in `example_sweep`. All that is not named here is as in `compare`.
 
     Raises:
         LofitLensError: A method edits no chosen heads or a fixed list; there are no shares, seeds,
@@ -172,7 +166,7 @@ def head_sweep(
     return _swept(
         "heads", model, texts, own[most][tasks[0].name], folder, cells(), on_record=on_run,
         on_failure=on_failure, together=together, workers=workers, keep_edits=keep_edits,
-        what="head sweep", progress=progress,
+        progress=progress,
     )  # fmt: skip
 
 
@@ -217,7 +211,7 @@ def _swept(
     if any(other in record.cut for record in store.records.values()):
         raise LofitLensError(f"{store.path} holds a sweep over {other}. Name another folder.")
     store.ask(swept=swept)
-    records = run_cells(bench, cells, store, **how)
+    records = run_cells(bench, cells, store, what=f"{swept.rstrip('s')} sweep", **how)
     n_heads = heads_of(model).total
     store.finish(records, n_heads=n_heads)
     return Sweep.of(swept, records, n_heads)

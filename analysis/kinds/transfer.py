@@ -64,11 +64,10 @@ def transfer_matrix(
 ) -> TransferMatrix:
     """Tune each task on the heads of every task and on random heads (paper, Figure 2).
 
-    Every head set of a seed is tuned on a task with that seed and with the same settings.
+    Every head set of a seed is tuned on a task with that seed and with the same settings. What is
+    not named here is as in `compare`.
 
     Args:
-        model: A frozen bridge from `load_model`.
-        tasks: The tasks, with different names.
         seeds: Seeds of both stages.
         fraction: Share of heads to tune.
         k: Number of heads instead.
@@ -82,7 +81,6 @@ def transfer_matrix(
         tuning: How to train stage 2, for all tasks or by the name of the task tuned on; its seed is
             replaced. A learning rate of "auto" is chosen once for each task, on its own heads with
             the first seed.
-        texts: As in `compare`, and so all that is not named here.
         batch_size: Sequences per forward pass in scoring; "auto" takes the most that fit into
             memory.
         out: As in `compare`, with the edits; `TransferMatrix.load` reads the folder.
@@ -172,17 +170,13 @@ def score_heads(
 ) -> AllScores:
     """Stage 1, or another selector, on every task with every seed.
 
+    What is not named here is as in `transfer_matrix`, which goes on with `out`.
+
     Args:
-        model: A frozen bridge from `load_model`.
-        tasks: The tasks, with different names.
-        seeds: The seeds.
-        heads: The selector.
         selection: How to train stage 1, for all tasks or by task name; its seed is replaced. A
             learning rate of "auto" is chosen once for each task, with the first seed.
-        together: As in `compare`, and so `workers` and `progress`.
         done: Scores that are there already; they are not made again.
         on_scores: Called with new scores of one task and seed as soon as they are there.
-        out: As in `transfer_matrix`, which goes on with it.
 
     Raises:
         LofitLensError: `selection` goes by task and lacks one, `together` is below 1, or `done` was
@@ -203,12 +197,10 @@ def score_heads(
         for seed in seeds
         if seed not in done.get(task.name, {})
     }
-    places = {step.key: place for place, step in steps.items()}
 
     def tell(step: Select, scores: HeadScores) -> None:
-        task, seed = places[step.key]
         if on_scores is not None:
-            on_scores({task: {seed: scores}})
+            on_scores({step.task.name: {step.seed: scores}})
 
     bench, store = Bench(model, ()), Store.at(out, KIND)
     for step in steps.values():
