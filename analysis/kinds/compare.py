@@ -83,7 +83,8 @@ def compare(
         LofitLensError: A name is unknown or repeats, or `done` was made under another protocol.
         TrainingStopped: Training became unstable.
     """
-    check_tasks(tasks, seeds)
+    check_tasks(tasks)
+    check_seeds(seeds)
     own = settings_by_task(model, tasks, settings)
     recipes = recipes_by_task(tasks, methods, own)
     batch_size = own[tasks[0].name].batch_size
@@ -128,28 +129,28 @@ def comparison_cells(
                     yield Cell(name, task, chosen, seed, draw, cut=cut or {}, batch_size=batch_size)
 
 
-def check_tasks(tasks: Sequence[Task], seeds: Sequence[int]) -> None:
-    """Refuse tasks that cannot be compared on with these seeds.
+def check_tasks(tasks: Sequence[Task]) -> None:
+    """Refuse tasks that cannot be compared on.
 
     Raises:
         LeakError: A test item is among the training or validation items.
-        LofitLensError: As `check_differ`.
+        LofitLensError: There is no task, or two have one name.
     """
-    check_differ(tasks, seeds)
+    check_names(tasks)
     for task in tasks:
         task.check_trainable()
         check_splits(task)
 
 
-def check_differ(tasks: Sequence[Task], seeds: Sequence[int]) -> None:
-    """Refuse no tasks or seeds, or the same twice.
-
-    Raises:
-        LofitLensError: There is no task or no seed, or two have one name or are one.
-    """
+def check_names(tasks: Sequence[Task]) -> None:
+    """Refuse no tasks, or two of one name."""
     names = [task.name for task in tasks]
     if not names or len(set(names)) < len(names):
         raise LofitLensError(f"Tasks need different names, and at least one; got {names}.")
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Refuse no seeds, or the same twice."""
     if not seeds or len(set(seeds)) < len(seeds):
         raise LofitLensError(f"Seeds must differ, and there must be one; got {list(seeds)}.")
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from lofit_lens.analysis.kinds.compare import (
+    check_seeds,
     check_tasks,
     comparison_cells,
     recipes_by_task,
@@ -75,7 +76,8 @@ def example_sweep(
             something else; as `compare`.
         TrainingStopped: Training became unstable.
     """
-    check_tasks(tasks, seeds)
+    check_tasks(tasks)
+    check_seeds(seeds)
     numbers = {task.name: _numbers_of_examples(examples, task) for task in tasks}
     by_task = settings_by_task(model, tasks, settings)
     recipes = recipes_by_task(tasks, methods, by_task)
@@ -141,7 +143,8 @@ def head_sweep(
             holds something else; as `compare`.
         TrainingStopped: Training became unstable.
     """
-    check_tasks(tasks, seeds)
+    check_tasks(tasks)
+    check_seeds(seeds)
     names = [name for name in methods if name != ZERO_SHOT]
     _check_methods(names)
     numbers = _numbers_of_heads(fractions, heads_of(model).total)

@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lofit_lens.analysis.kinds.compare import by_task, check_differ
+from lofit_lens.analysis.kinds.compare import by_task, check_names, check_seeds
 from lofit_lens.analysis.kinds.matrix import KIND, RANDOM, TransferMatrix
 from lofit_lens.analysis.methods.recipes import OnHeads
 from lofit_lens.analysis.methods.selectors import check_selector
@@ -252,7 +252,8 @@ def check_scores(
 
 def _check_request(tasks: Sequence[Task], seeds: Sequence[int], draws: int, heads: str) -> None:
     names = [task.name for task in tasks]
-    check_differ(tasks, seeds)
+    check_names(tasks)
+    check_seeds(seeds)
     if {RANDOM, ZERO_SHOT} & set(names):
         raise LofitLensError(
             f'No task may be called "{RANDOM}" or "{ZERO_SHOT}"; got {", ".join(names)}.'
