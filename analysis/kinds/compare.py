@@ -191,6 +191,12 @@ def recipes_by_task(
     tasks: Sequence[Task], methods: Methods, settings: Mapping[str, Settings]
 ) -> dict[str, dict[str, Named | Own]]:
     """The recipe of each method but zero-shot, by name of the task and method."""
-    if not isinstance(methods, Mapping):
-        methods = [name for name in methods if name != ZERO_SHOT]
+    methods = without_zero_shot(methods)
     return {task.name: recipes_of(methods, settings[task.name]) for task in tasks}
+
+
+def without_zero_shot(methods: Methods) -> Methods:
+    """Methods without the model as it is, which is always there."""
+    if isinstance(methods, Mapping):
+        return methods
+    return [name for name in methods if name != ZERO_SHOT]
