@@ -149,8 +149,10 @@ def causal_curves(
     found = {key: by_place[c.place] for key, c in cells.items() if c.place in by_place}
     whole = {record.method: record.evaluation for record in records}
     unedited, edited = whole[ZERO_SHOT], whole.get("edited")
-    scores = {
-        curve: np.stack([found[c, frozenset(some)] for c, _, _, some in plan if c == curve])
+    scores: dict[Curve, np.ndarray] = {
+        curve: np.stack(
+            [found[c, frozenset(some)] for c, _, _, some in plan if c == curve]
+        ).reshape(len(rankings), len(numbers), -1)
         for curve in CURVES
         if any(c == curve for c, _ in found)
     }
@@ -163,7 +165,7 @@ def causal_curves(
         heads=heads,
         ks=numbers,
         ablation=ablation,
-        scores={c: t.reshape(len(rankings), len(numbers), -1) for c, t in scores.items()},
+        scores=scores,
         unedited=main_scores(unedited),
         edited=None if edited is None else main_scores(edited),
         groups=tuple(item_groups(unedited)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from lofit_lens.analysis.figures.drawing import Drawings, named, short
 from lofit_lens.analysis.inside.explorer.cards import HeadCards
@@ -35,7 +36,7 @@ def _layer_figures(study: Study) -> Drawings:
     ends = {
         label: "" if len(study.layers) == 1 else f"-{plain(short(label))}" for label in study.layers
     }
-    found = {f"figure3{ends[label]}": layers.plot for label, layers in study.layers.items()}
+    found: dict[str, Any] = {f"figure3{ends[n]}": layers.plot for n, layers in study.layers.items()}
     for label, layers in _several(study).items():
         found[f"figure6{ends[label]}"] = head_overlap(layers.heads).plot
         found[f"chosen{ends[label]}"] = layers.plot_overlap

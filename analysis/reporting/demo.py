@@ -74,7 +74,7 @@ def as_text(demo: Demo) -> str:
             lines.append(line)
     lines.append(f"\nHeads of one task on another, main metric in % ({MARKS})")
     for matrix in demo.matrices.values():
-        lines += ["", _matrix_text(matrix.frame(), len(matrix.runs[0].heads))]
+        lines += ["", _matrix_text(matrix.frame(), len(matrix.runs[0].heads or ()))]
     lines.append("\nHow alike the heads of different seeds are (Jaccard; of random sets)")
     overlap = head_overlap(demo.layers.heads)
     lines += [
