@@ -40,13 +40,14 @@ MAKERS: Mapping[str, Callable[..., Task]] = {
 _LM_EVAL = {"protocol": "lm-eval"}
 
 FIXED: Mapping[str, Sequence[Mapping[str, Any]]] = {
-    **{name: [{}] for name in (*MAKERS, "embedded:truth", "embedded:kinship", "embedded:edit")},
     "truthfulqa": [{"fold": 0}, {"fold": 1}],
     "truthfulqa:0": [{"fold": 0}],
     "truthfulqa:1": [{"fold": 1}],
     "truthfulqa:lm-eval": [{"fold": 0, **_LM_EVAL}, {"fold": 1, **_LM_EVAL}],
     "truthfulqa:0:lm-eval": [{"fold": 0, **_LM_EVAL}],
     "truthfulqa:1:lm-eval": [{"fold": 1, **_LM_EVAL}],
+    **{name: [{}] for name in MAKERS if name != "truthfulqa"},
+    **{name: [{}] for name in ("embedded:truth", "embedded:kinship", "embedded:edit")},
 }
 """The tasks that are no file of the user: the arguments of each of their folds."""
 

@@ -97,7 +97,7 @@ told["method"] = {
 rows = [{"asked": e.prompt.strip(), "right": e.correct[0].strip()} for e in task.test]
 file = out / "asked.jsonl"
 file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-options = {"prompt": "{asked}", "answer": "right", "scoring": "first-letter"}
+options: dict[str, Any] = {"prompt": "{asked}", "answer": "right", "scoring": "first-letter"}
 letters = from_file(file, **options)
 found = evaluate(model, letters, progress=False)
 arguments = "&".join(f"{name}={value}" for name, value in options.items())
