@@ -35,7 +35,7 @@ def transferred(model: TransformerBridge, **options: Any) -> TransferMatrix:
     return transfer_matrix(model, tiny_tasks("a"), progress=False, **asked)
 
 
-def random_heads(found: TransferMatrix) -> dict[int, list[HeadSet]]:
+def random_heads(found: TransferMatrix) -> dict[int, list[HeadSet | None]]:
     return {
         seed: [run.heads for run in found.runs if (run.source, run.seed) == ("random", seed)]
         for seed in found.seeds
