@@ -23,7 +23,7 @@ def as_in_figure_3(config: Any) -> HeadSet:
     """
     model = _published_model(config)
     panel = figure_3().query("model == @model and task == 'truthfulqa'")
-    published = panel["layer"].repeat(panel["heads"]).tolist()
+    published = panel["layer"].repeat(panel["heads"].tolist()).tolist()
     k = number_of_heads(config)
     picked = [published[round(i * (len(published) - 1) / max(1, k - 1))] for i in range(k)]
     depth = config.num_hidden_layers / PUBLISHED_LAYERS[model]

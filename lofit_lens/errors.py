@@ -62,6 +62,9 @@ class TrainingStopped(LofitLensError):
         self.learned = learned
         super().__init__(message)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (str(self), self.learned), vars(self)
+
 
 def check_one_of(name: str, value: object, known: Collection[object]) -> None:
     """Refuse a value of an argument that is none of the known ones.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -55,6 +56,8 @@ def write_whole(path: str | Path, content: bytes) -> Path:
     partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")  # others may write it too
     try:
         partial.write_bytes(content)
+        with partial.open("rb+") as written:
+            os.fsync(written.fileno())  # on the disk before it has its name
         return partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -106,16 +106,14 @@ def name_ticks(names: Sequence[str], letters: int = LETTERS) -> dict[str, Any]:
     return {"type": "category", "tickvals": list(short), "ticktext": list(short.values())}
 
 
-def whiskers(value: np.ndarray, low: np.ndarray, high: np.ndarray) -> dict[str, Any]:
+def error_bars(value: np.ndarray, low: np.ndarray, high: np.ndarray) -> dict[str, Any]:
     """The error bars of values with their intervals."""
-    return {
-        "type": "data",
-        "array": high - value,
-        "arrayminus": value - low,
-        "color": NEUTRAL,
-        "thickness": 1.5,
-        "width": 4,
-    }
+    return {"array": high - value, "arrayminus": value - low, "color": NEUTRAL}
+
+
+def whiskers(value: np.ndarray, low: np.ndarray, high: np.ndarray) -> dict[str, Any]:
+    """The same for dots: thicker, with ends."""
+    return error_bars(value, low, high) | {"type": "data", "thickness": 1.5, "width": 4}
 
 
 def head_grid(
@@ -123,10 +121,9 @@ def head_grid(
 ) -> go.Figure:
     """Layer x head heat map, layer 0 at the bottom; NaN cells stay empty, `without` is hatched."""
     n_layers, n_heads = values.shape
-    names = [[f"L{layer}H{head}" for head in range(n_heads)] for layer in range(n_layers)]
     heat = go.Heatmap(
         z=values,
-        customdata=names,
+        customdata=head_names(n_layers, n_heads),
         hovertemplate=f"%{{customdata}}<br>{label} %{{z:.4g}}<extra></extra>",
         hoverongaps=False,
         colorscale=SCORES,
@@ -141,20 +138,26 @@ def head_grid(
         title={"text": title, "subtitle": note},
         template=TEMPLATE,
         height=grid_height(n_layers),
-        xaxis={"title": "head", "dtick": max(1, n_heads // 16), "range": [-0.5, n_heads - 0.5]},
-        yaxis={"title": "layer", "dtick": max(1, n_layers // 16), "range": [-0.5, n_layers - 0.5]},
+        xaxis={**grid_axis("head", n_heads), "range": [-0.5, n_heads - 0.5]},
+        yaxis={**grid_axis("layer", n_layers), "range": [-0.5, n_layers - 0.5]},
     )
 
 
-def hatch_layers(
-    figure: go.Figure,
-    layers: Sequence[int],
-    *,
-    n_heads: int,
-    row: int | None = None,
-    col: int | None = None,
-) -> None:
-    """Hatch the rows of layers without heads in a layer x head grid, and say so on hovering."""
+def head_names(n_layers: int, n_heads: int) -> list[list[str]]:
+    """The names of all heads, by layer and head."""
+    return [[f"L{layer}H{head}" for head in range(n_heads)] for layer in range(n_layers)]
+
+
+def grid_axis(title: str, size: int) -> dict[str, Any]:
+    """The axis of heads or layers: as many numbers as can be read."""
+    return {"title": title, "dtick": max(1, size // 16)}
+
+
+def hatch_layers(figure: go.Figure, layers: Sequence[int], *, n_heads: int, **panel: Any) -> None:
+    """Hatch the rows of layers without heads in a layer x head grid, and say so on hovering.
+
+    Its `row` and `col` are given where there are several panels.
+    """
     if layers:
         figure.add_bar(
             orientation="h",
@@ -166,8 +169,7 @@ def hatch_layers(
             showlegend=False,
             marker=HATCHED,
             hovertemplate="layer %{y}: no attention heads<extra></extra>",
-            row=row,
-            col=col,
+            **panel,
         )
 
 
@@ -200,23 +202,16 @@ def metric_bars(groups: Mapping[str, Mapping[str, Estimate]], *, title: str) -> 
 
 
 def loss_curve(
-    losses: Sequence[float],
-    means: Mapping[float, float],
-    validation: Mapping[float, float],
+    losses: Sequence[float], means: Mapping[float, float], validation: Mapping[float, float]
 ) -> go.Figure:
     """Training loss of each step from 1 on, its means and the validation loss, both by step."""
     figure = go.Figure()
-    colour, other = COLOURS[:2]
     figure.add_scatter(
         x=list(range(1, len(losses) + 1)), y=list(losses), mode="lines", name="training, by batch",
-        line={"color": colour, "width": 1}, opacity=0.35,
+        line={"color": COLOURS[0], "width": 1}, opacity=0.35,
     )  # fmt: skip
-    for name, values, tint in (
-        ("training, by epoch", means, colour),
-        ("validation", validation, other),
-    ):
-        figure.add_scatter(
-            x=list(values), y=list(values.values()), mode="lines+markers", name=name,
-            line={"color": tint},
-        )  # fmt: skip
+    by_name = {"training, by epoch": means, "validation": validation}
+    for (name, values), colour in zip(by_name.items(), COLOURS, strict=False):
+        line = {"mode": "lines+markers", "line": {"color": colour}}
+        figure.add_scatter(x=list(values), y=list(values.values()), name=name, **line)
     return figure.update_layout(template=TEMPLATE, xaxis={"title": "step"}, yaxis={"title": "loss"})

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lofit_lens.attention import heads_of
-from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError, TrainingStopped
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
@@ -80,10 +79,11 @@ def select_together(
     every = HeadSet.every(**heads_of(model).shape)
     runs = with_one_rate(model, task, [(every, config) for config in configs], progress=progress)
     found = train_together(model, task, runs, "scale", progress=progress)
-    return [edit if isinstance(edit, TrainingStopped) else _scores(edit) for edit in found]
-
-
-def _scores(edit: HeadIntervention) -> HeadScores:
-    """The norm of the scale of each head of an edit of all heads."""
-    assert edit.scale is not None
-    return HeadScores.of(edit.heads, edit.scale.norm(dim=-1), "lofit", edit.provenance)
+    return [
+        edit
+        if isinstance(edit, TrainingStopped)
+        else HeadScores.of(
+            edit.heads, edit.numbers()["scale"].norm(dim=-1), "lofit", edit.provenance
+        )
+        for edit in found
+    ]

@@ -154,22 +154,24 @@ class Experiment:
         run: Runs it, from the model, the folder and what every verb takes.
         command: The command that runs it.
         passes: How many runs are trained in each forward pass.
+        draws: Sets of random heads.
     """
 
     run: Callable[..., Any]
     command: str
     passes: tuple[int, ...]
+    draws: int = 0
 
 
 EXPERIMENTS = {
-    "lofit": Experiment(run_lofit, "lofit", (3,)),
-    "comparison": Experiment(run_comparison, "compare", (3,)),
-    "selector table": Experiment(run_selectors, "compare", (4,)),
-    "transfer": Experiment(run_transfer, "transfer", (3, 3)),
+    "lofit": Experiment(run_lofit, "lofit", (3,), 2),
+    "comparison": Experiment(run_comparison, "compare", (3,), 2),
+    "selector table": Experiment(run_selectors, "compare", (4,), 2),
+    "transfer": Experiment(run_transfer, "transfer", (3, 3), 1),
     "example sweep": Experiment(run_examples, "sweep", (1, 1)),
-    "head sweep": Experiment(run_heads, "sweep", (4,)),
-    "causal": Experiment(run_causal, "causal", ()),
-    "demo": Experiment(run_small_demo, "demo", (3, 3, 2, 2)),
+    "head sweep": Experiment(run_heads, "sweep", (4,), 1),
+    "causal": Experiment(run_causal, "causal", ()),  # nothing is trained
+    "demo": Experiment(run_small_demo, "demo", (3, 3, 2, 2), 1),
 }
 
 every_kind = pytest.mark.parametrize("kind", EXPERIMENTS)
@@ -221,8 +223,8 @@ def finished(
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[Executor]:
-    """Two worker processes for all kinds."""
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
+    """A worker process for all kinds."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
         yield executor
 
 
@@ -267,6 +269,22 @@ def test_a_run_cut_short_is_gone_on_with_and_only_what_is_missing_is_run(
 @every_kind
 def test_alike_runs_are_trained_in_one_pass(kind: str, finished: Callable[[str], Finished]) -> None:
     assert tuple(finished(kind).passes) == EXPERIMENTS[kind].passes
+
+
+@pytest.mark.parametrize("kind", [k for k, e in EXPERIMENTS.items() if e.draws])
+def test_random_heads_of_a_seed_and_a_draw_are_the_same_in_every_kind(
+    kind: str, finished: Callable[[str], Finished]
+) -> None:
+    every = list(HeadSet.every(n_layers=N_LAYERS, n_heads=N_HEADS))
+    drawn = [r for r in finished(kind).records.values() if r.method == "random-heads"]
+    assert {(record.seed, record.draw) for record in drawn} == {
+        (42, draw) for draw in range(EXPERIMENTS[kind].draws)
+    }
+    for record in drawn:
+        order = np.random.default_rng((42, record.draw)).permutation(len(every))
+        assert record.heads is not None
+        best = np.argsort(-order)[: len(record.heads)]
+        assert list(record.heads) == [every[place] for place in best]
 
 
 @every_kind

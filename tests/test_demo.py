@@ -202,7 +202,7 @@ class Says(Step[str]):
     def depends(self) -> Any:
         return self.word
 
-    def run(self, bench: Bench, *given: Any) -> str:
+    def run(self, bench: Bench, *given: Any) -> str:  # noqa: ARG002
         return self.word
 
 
@@ -210,13 +210,13 @@ class Says(Step[str]):
 class Stops(Says):
     edit: HeadIntervention | None = None
 
-    def run(self, bench: Bench, *given: Any) -> str:
+    def run(self, bench: Bench, *given: Any) -> str:  # noqa: ARG002
         assert self.edit is not None
         raise TrainingStopped("The loss is nan.", self.edit)
 
 
 class IsKilled(Says):
-    def run(self, bench: Bench, *given: Any) -> str:
+    def run(self, bench: Bench, *given: Any) -> str:  # noqa: ARG002
         os.kill(os.getpid(), signal.SIGKILL)
         return self.word
 

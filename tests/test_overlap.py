@@ -164,11 +164,10 @@ def test_the_figure_is_a_triangle_with_random_heads_as_its_last_row() -> None:
 def test_figure_6_of_the_paper_is_drawn_by_the_same_function() -> None:
     printed = published.figure_6()
     figure: Any = pair_maps(printed, title="of the paper")
-    traces = dict(
-        zip(product(published.MODELS, ("overlap", "layer distance")), figure.data, strict=True)
-    )
+    panels = product(published.MODELS, ("overlap", "layer distance"))
+    traces: dict[Any, Any] = dict(zip(panels, figure.data, strict=True))
     for row in printed.itertuples():
-        trace = traces[str(row.model), str(row.measure)]
+        trace = traces[row.model, row.measure]
         cell = list(trace.y).index(row.second), list(trace.x).index(row.first)
         assert trace.z[cell] == row.value
         assert trace.text[cell] == f"{row.value:.2f}"

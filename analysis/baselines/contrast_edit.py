@@ -90,12 +90,8 @@ class ContrastIntervention(BaseEdit):
         """
         self.check_model(model)
         with tracked_positions(model, self.scope) as positions:
-            texts = self.positive, self.negative
-            streams = ContrastStreams(model, texts, self.layers, positions, self.behind)
-            hooks = [
-                (f"blocks.{layer}.hook_out", streams.hook(layer, self.alpha))
-                for layer in self.layers
-            ]
+            streams = ContrastStreams(model, self, positions)
+            hooks = [(f"blocks.{layer}.hook_out", streams.hook(layer)) for layer in self.layers]
             before = model.original_model.register_forward_pre_hook(
                 streams.before_forward, with_kwargs=True
             )

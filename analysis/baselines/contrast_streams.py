@@ -20,6 +20,7 @@ from lofit_lens.tokens import EncodedText, Encoder
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
+    from lofit_lens.analysis.baselines.contrast_edit import ContrastIntervention
     from lofit_lens.edits.hooked import HookFunction
 
 
@@ -36,29 +37,22 @@ class ContrastStreams:
 
     Args:
         model: The model.
-        texts: The positive and the negative instruction.
-        layers: The blocks behind which they are compared.
+        edit: The contrast vector.
         positions: The tracker of the positions to edit.
-        behind: Tokens that stand before an instruction in the texts that begin with them.
     """
 
     def __init__(
-        self,
-        model: TransformerBridge,
-        texts: tuple[str, str],
-        layers: Sequence[int],
-        positions: PositionTracker,
-        behind: Sequence[int] = (),
+        self, model: TransformerBridge, edit: ContrastIntervention, positions: PositionTracker
     ) -> None:
         tokenizer: Any = model.tokenizer
         self._hf: Any = model.original_model
         self._n_ctx = model.cfg.n_ctx
         self._encoder = Encoder(model)
         self._starts = {tokenizer.bos_token_id, tokenizer.eos_token_id}
-        self._behind = tuple(behind)
+        self._edit = edit
+        texts = edit.positive, edit.negative
         self._instructions = [tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts]
         self._takes_positions = accepts_mask_derived_position_ids(self._hf)
-        self._top = max(layers)
         self._positions = positions
         self._reading: dict[int, Tensor] | None = None
         self._tokens = torch.empty(0, 0, dtype=torch.long)
@@ -66,16 +60,17 @@ class ContrastStreams:
         # of a key/value cache its tokens, and its keys in the first layer: others mean it was changed
         self._pasts: WeakKeyDictionary[Any, tuple[Tensor, Tensor | None]] = WeakKeyDictionary()
 
-    def hook(self, layer: int, alpha: float) -> HookFunction:
+    def hook(self, layer: int) -> HookFunction:
         """The hook function of `blocks.{layer}.hook_out`."""
 
         def edit(h: Any, hook: object = None) -> Any:  # noqa: ARG001
             if self._reading is not None:
                 self._reading[layer] = h.detach().float()
-                if layer == self._top:
+                if layer == max(self._edit.layers):
                     raise _Enough
                 return h
-            after = (h.float() + alpha * self._differences[layer].to(h.device)).to(h.dtype)
+            difference = self._differences[layer].to(h.device)
+            after = (h.float() + self._edit.alpha * difference).to(h.dtype)
             return self._positions.limit(after, h)
 
         return edit
@@ -130,7 +125,7 @@ class ContrastStreams:
         """
         rows = [row[mask].tolist() for row, mask in zip(tokens, real, strict=True)]
         # what the instruction comes behind is not edited: BOS, or the chat template up to the user
-        starts = [place_of_instruction(row, self._behind, self._starts) for row in rows]
+        starts = [place_of_instruction(row, self._edit.behind, self._starts) for row in rows]
         positive, negative = (
             self._run([(*r[:s], *text, *r[s:]) for r, s in zip(rows, starts, strict=True)])
             for text in self._instructions

@@ -95,7 +95,6 @@ class PatchIntervention(BaseEdit):
             raise UnsupportedError(
                 "Another patch is in force. Patch all heads at once, or one after the other."
             )
-        runs = TwoRuns(model, self.heads, self.donor, self.base)
         uncached = partial(model.generate, use_past_kv_cache=False)
-        with replaced(hf, "forward", runs), replaced(model, "generate", uncached):
+        with replaced(hf, "forward", TwoRuns(model, self)), replaced(model, "generate", uncached):
             yield

@@ -15,11 +15,11 @@ from lofit_lens.analysis.baselines.contrast_streams import ContrastStreams
 from lofit_lens.edits.edit import Edit
 from lofit_lens.errors import UnsupportedError
 from lofit_lens.fast.in_force import edited
-from lofit_lens.heads import HeadSet
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
+    from lofit_lens.analysis.causal.patching import PatchIntervention
     from lofit_lens.edits.hooked import HookFunction
 
 
@@ -31,15 +31,11 @@ class TwoRuns:
 
     Args:
         model: The model.
-        heads: The heads whose z the second run gets from the first.
-        donor: The edit in force in the first run.
-        base: The edit in force in the second.
+        patch: Which heads' z the second run gets from the first, and the edits of both.
     """
 
-    def __init__(
-        self, model: TransformerBridge, heads: HeadSet, donor: Edit | None, base: Edit | None
-    ) -> None:
-        self._model, self._heads, self._donor, self._base = model, heads, donor, base
+    def __init__(self, model: TransformerBridge, patch: PatchIntervention) -> None:
+        self._model, self._patch = model, patch
         self._hf: Any = model.original_model
         self._plain: Callable[..., Any] = self._hf.forward
         self._inside = self._begun = False
@@ -55,8 +51,8 @@ class TwoRuns:
         self._inside = True
         try:
             with torch.no_grad(), suppress(StopAtLayerException):
-                self._run(self._donor, self._take, args, alone)
-            return self._run(self._base, self._put, args, kwargs)
+                self._run(self._patch.donor, self._take, args, alone)
+            return self._run(self._patch.base, self._put, args, kwargs)
         finally:
             self._inside = False
 
@@ -68,7 +64,7 @@ class TwoRuns:
         kwargs: dict[str, Any],
     ) -> Any:
         """One pass under an edit; the hooks come behind those of the edit."""
-        hooks = [(f"blocks.{i}.attn.hook_z", hook(i)) for i in self._heads.layers()]
+        hooks = [(f"blocks.{i}.attn.hook_z", hook(i)) for i in self._patch.heads.layers()]
         with edited(self._model, edit), self._model.hooks(fwd_hooks=hooks):
             self._begun = False
             handle = self._hf.register_forward_pre_hook(self._begin)
@@ -89,7 +85,7 @@ class TwoRuns:
         return read
 
     def _put(self, layer: int) -> HookFunction:
-        heads = torch.tensor([head for _, head in self._heads.in_layer(layer)])
+        heads = torch.tensor([head for _, head in self._patch.heads.in_layer(layer)])
 
         def write(z: Tensor, hook: object = None) -> Tensor:  # noqa: ARG001
             if not self._begun:

@@ -14,11 +14,7 @@ TAG = re.compile(r"</?(?:br|b|i|em|sup|sub|span|a)\b[^>]*>", re.IGNORECASE)
 
 
 def caption_of(figure: go.Figure) -> str:
-    """Title and subtitle in one paragraph, to be pasted below a figure printed without them.
-
-    Args:
-        figure: The figure, before `for_paper` takes its title.
-    """
+    """Title and subtitle in one paragraph, to be pasted below what `for_paper` prints without them."""
     title: Any = figure.layout["title"]
     texts = [plain_text(text) for text in (title.text, title.subtitle.text) if text]
     return " ".join(f"{text.rstrip('.')}." for text in texts if text)

@@ -11,9 +11,9 @@ import plotly.graph_objects as go
 from plotly.colors import hex_to_rgb
 from plotly.subplots import make_subplots
 
-from lofit_lens.analysis.figures.layouts import title_at_top
+from lofit_lens.analysis.figures.layouts import compared, finished, measured
 from lofit_lens.analysis.kinds.curves import CHOSEN, MARKS, RANDOM
-from lofit_lens.plotting import COLOURS, NEUTRAL, TEMPLATE, elided
+from lofit_lens.plotting import COLOURS, NEUTRAL, elided
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,12 +31,12 @@ def causal_figure(
     *,
     task: str,
 ) -> go.Figure:
-    """Two panels, a line with its 95% band for the chosen and for random heads.
+    """A panel for each curve of `CausalCurves.frame`: chosen and random heads with their 95% bands.
 
     Args:
         frame: As `CausalCurves.frame` gives it.
         references: Scores of the whole model, by name; drawn as horizontal lines.
-        meanings: What each curve does to the heads, by its name; one panel each.
+        meanings: What each curve does to the heads, by its name.
         task: Name of the task, for the title.
     """
     told = {curve: wrap(what, 34) for curve, what in meanings.items()}
@@ -59,12 +59,10 @@ def causal_figure(
     ks = frame["k"].drop_duplicates().astype(str).tolist()
     figure.update_xaxes(type="category", categoryarray=ks, title="K heads")
     figure.update_yaxes(title=f"{frame['metric'].iloc[0]}, %", col=1)
-    subtitle = f"lines: mean; bands: 95%; {MARKS}"
-    return figure.update_layout(
-        title=title_at_top(
-            f"Heads and their effect on {elided([task], 48)[task]}", subtitle, 318 + above
-        ),
-        template=TEMPLATE,
+    return finished(
+        figure,
+        f"Heads and their effect on {elided([task], 48)[task]}",
+        f"lines: mean; bands: 95%; {MARKS}",
         width=900,
         height=318 + above,
         margin={"t": above, "r": 96, "b": 84, "l": 70},
@@ -77,13 +75,8 @@ def _line(points: pd.DataFrame, heads: str, *, legend: bool) -> list[go.Scatter]
     look, ks = _LOOKS[heads], points["k"].astype(str).tolist()
     low, high = (100 * points[name].to_numpy() for name in ("low", "high"))
     rgb = ", ".join(map(str, hex_to_rgb(look["colour"])))
-    band = {
-        "mode": "lines",
-        "line": {"width": 0},
-        "legendgroup": heads,
-        "showlegend": False,
-        "hoverinfo": "skip",
-    }
+    band = {"mode": "lines", "line": {"width": 0}, "legendgroup": heads}
+    band |= {"showlegend": False, "hoverinfo": "skip"}
     return [
         go.Scatter(x=ks, y=low, **band),
         go.Scatter(x=ks, y=high, fill="tonexty", fillcolor=f"rgba({rgb}, 0.18)", **band),
@@ -110,29 +103,14 @@ def _draw_references(figure: go.Figure, references: Mapping[str, float]) -> None
     for name, value in references.items():
         figure.add_hline(y=100 * value, line={"color": NEUTRAL, "dash": "dot", "width": 1.5})
         lowest = len(references) > 1 and value == min(references.values())
-        figure.add_annotation(
-            text=f"{name} {100 * value:.1f}",
-            x=1.01,
-            xref="paper",
-            xanchor="left",
-            y=100 * value,
-            yref="y",
-            yanchor="top" if lowest else "bottom",
-            showarrow=False,
-            font={"size": 12},
-        )
+        at = {"x": 1.01, "xref": "paper", "xanchor": "left", "y": 100 * value, "yref": "y"}
+        at["yanchor"] = "top" if lowest else "bottom"
+        text = f"{name} {100 * value:.1f}"
+        figure.add_annotation(text=text, **at, showarrow=False, font={"size": 12})
 
 
 def _hover(row: Mapping[Hashable, Any]) -> str:
-    text = (
-        f"{row['heads']} heads, K = {row['k']}<br>{row['metric']} {100 * row['value']:.1f} "
-        f"[{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
-        f"<br>n = {row['n']}, draws = {row['draws']}"
-    )
-    if np.isnan(row["p"]):
-        return text
-    return (
-        f"{text}<br>{100 * row['difference']:+.1f} points to random heads "
-        f"[{100 * row['difference_low']:+.1f}, {100 * row['difference_high']:+.1f}]"
-        f"<br>p = {row['p']:.2g}, Holm {row['p_holm']:.2g}"
-    )
+    lines = [f"{row['heads']} heads, K = {row['k']}", f"{row['metric']} {measured(row)}"]
+    lines.append(f"n = {row['n']}, draws = {row['draws']}")
+    tested = [] if np.isnan(row["p"]) else compared(row, "random heads")
+    return "<br>".join([*lines, *tested])

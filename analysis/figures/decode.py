@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import plotly.graph_objects as go
@@ -12,13 +12,14 @@ from plotly.subplots import make_subplots
 
 from lofit_lens.analysis.figures.layouts import (
     ABREAST,
+    LEGEND_BELOW,
     NARROW,
-    legend_below,
+    finished,
+    outline,
     signed_axis,
-    title_at_top,
     token_ticks,
 )
-from lofit_lens.plotting import COLOURS, NEUTRAL, TEMPLATE, elided
+from lofit_lens.plotting import COLOURS, NEUTRAL, elided, error_bars, grid_axis
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,12 +30,7 @@ BESIDE = 5
 
 
 def lens_table(frame: pd.DataFrame, *, places: int) -> go.Figure:
-    """Heads x tokens, suppressed and promoted side by side; see `LogitLens.plot`.
-
-    Args:
-        frame: `LogitLens.frame()`.
-        places: Tokens at each end.
-    """
+    """Heads x tokens of `LogitLens.frame()`, so many places at each end; see `LogitLens.plot`."""
     shown = frame[frame["place"] <= places].sort_values(["layer", "head", "place"])
     names, largest = list(shown["name"].unique()), float(shown["from_mean"].abs().max())
     below = places > BESIDE
@@ -48,11 +44,10 @@ def lens_table(frame: pd.DataFrame, *, places: int) -> go.Figure:
         vertical_spacing=between / (2 * row_height + between),
         subplot_titles=["suppressed, the lowest first", "promoted, the highest first"],
     )
+    shape = len(names), places
     for place, direction in enumerate(("suppressed", "promoted"), start=1):
         part = shown[shown["direction"] == direction]
-        shape = len(names), places
         tokens, whole = part["token"].map(short).map(html.escape), part["token"].map(html.escape)
-        details = part[["logit", "from_mean", "token_id"]].to_numpy()
         figure.add_heatmap(
             row=place if below else 1,
             col=1 if below else place,
@@ -63,7 +58,7 @@ def lens_table(frame: pd.DataFrame, *, places: int) -> go.Figure:
             texttemplate="%{text}",
             textfont={"size": 11},
             hovertext=np.reshape(whole.tolist(), shape),
-            customdata=details.reshape(*shape, 3),
+            customdata=part[["logit", "from_mean", "token_id"]].to_numpy().reshape(*shape, 3),
             hovertemplate=f"%{{y}} {direction} %{{x}}: %{{hovertext}}<br>logit %{{customdata[0]:.3f}}, "
             "%{customdata[1]:+.3f} from the mean<br>token %{customdata[2]:.0f}<extra></extra>",
             coloraxis="coloraxis",
@@ -73,28 +68,23 @@ def lens_table(frame: pd.DataFrame, *, places: int) -> go.Figure:
     figure.update_xaxes(dtick=1, showgrid=False)
     figure.update_xaxes(title="place", row=2 if below else 1)
     figure.update_yaxes(type="category", showgrid=False)
-    height = 190 + (2 * row_height + between if below else row_height)
-    return figure.update_layout(
-        title=title_at_top(
-            "What each offset writes, in tokens", "colour: logit minus the head's mean", height
-        ),
-        template=TEMPLATE,
-        coloraxis={**signed_axis(largest), "colorbar": {
-            "title": {"text": "logit"}, "nticks": 5, "lenmode": "pixels", "len": max(110, 30 * len(names)),
-        }},
+    bar = {"title": {"text": "logit"}, "nticks": 5}
+    bar |= {"lenmode": "pixels", "len": max(110, row_height)}
+    return finished(
+        figure,
+        "What each offset writes, in tokens",
+        "colour: logit minus the head's mean",
+        coloraxis={**signed_axis(largest), "colorbar": bar},
         width=170 + (80 if below else 160) * places,
-        height=height,
+        height=190 + (2 * row_height + between if below else row_height),
         margin={"t": 110, "b": 56},
-    )  # fmt: skip
+    )
 
 
 def direction_points(frame: pd.DataFrame, *, chance: float, n: int) -> go.Figure:
-    """Cosines of offsets, and their size; see `OffsetDirections.plot`.
+    """Cosines of offsets, and their size, of `OffsetDirections.frame()`; see `OffsetDirections.plot`.
 
-    Args:
-        frame: `OffsetDirections.frame()`.
-        chance: Cosine that random directions stay within.
-        n: Statements read.
+    Random directions stay within the cosine `chance`; `n` statements were read.
     """
     frame = frame.sort_values(["layer", "head"])
     names = list(frame["name"])
@@ -136,14 +126,13 @@ def direction_points(frame: pd.DataFrame, *, chance: float, n: int) -> go.Figure
     figure.update_xaxes(range=[-1.05, 1.05], title="cosine", row=1, col=1)
     figure.update_xaxes(title="standard deviations of z along it", row=1, col=2)
     figure.update_yaxes(type="category")
-    height = 220 + 30 * len(names)
-    subtitle = f"{n} statements; grey: 95% of random directions (within {chance:.2f})"
-    return figure.update_layout(
-        title=title_at_top("Learned offsets and the activations of their heads", subtitle, height),
-        template=TEMPLATE,
-        legend=legend_below(),
+    return finished(
+        figure,
+        "Learned offsets and the activations of their heads",
+        f"{n} statements; grey: 95% of random directions (within {chance:.2f})",
+        legend=LEGEND_BELOW,
         width=860,
-        height=height,
+        height=220 + 30 * len(names),
         margin={"t": 110, "b": 96},
     )
 
@@ -151,16 +140,11 @@ def direction_points(frame: pd.DataFrame, *, chance: float, n: int) -> go.Figure
 def attribution_map(
     frame: pd.DataFrame, *, values: str, totals: Mapping[str, float], n: int
 ) -> go.Figure:
-    """Contributions by head and by layer; see `Attribution.plot`.
+    """Contributions by head and by layer in a column of `Attribution.frame()`; see `Attribution.plot`.
 
-    Args:
-        frame: `Attribution.frame()`.
-        values: The column shown.
-        totals: The mean logit difference by column.
-        n: Number of examples.
+    `totals` are the mean logit differences by column, over `n` examples.
     """
-    cells = frame[frame["head"].notna()]
-    parts = cells.pivot_table(index=["layer", "head"], columns="component", values=values)
+    parts = frame.dropna(subset="head").pivot_table(values, ["layer", "head"], "component")
     parts = parts.reindex(columns=["head", "scale", "offset"])
     n_layers, n_heads = (int(parts.index.get_level_values(i).max()) + 1 for i in (0, 1))
     sums = parts.sum(axis=1).to_numpy().reshape(n_layers, n_heads)
@@ -172,7 +156,7 @@ def attribution_map(
         row=1,
         col=1,
         z=sums,
-        text=_hovers(parts, n_layers, n_heads),
+        text=np.reshape(_hovers(parts), (n_layers, n_heads)),
         hovertemplate="%{text}<extra></extra>",
         coloraxis="coloraxis",
         xgap=1,
@@ -180,20 +164,18 @@ def attribution_map(
     )
     edited = parts.index[parts["offset"].notna()]
     for layer, head in edited:
-        figure.add_shape(
-            type="rect", row=1, col=1, line={"color": COLOURS[2], "width": 2},
-            x0=head - 0.48, x1=head + 0.48, y0=layer - 0.48, y1=layer + 0.48,
-        )  # fmt: skip
+        figure.add_shape(outline(head, layer, COLOURS[2], 2), row=1, col=1)
     for kind, colour, shape in (("mlp", COLOURS[0], ""), ("attention bias", COLOURS[1], "/")):
         rest = frame[frame["component"] == kind]
         if not rest[values].any():
             continue
+        mean, low, high = (rest[f"{values}{end}"].to_numpy() for end in ("", "_low", "_high"))
         figure.add_bar(
             row=1,
             col=2,
-            x=rest[values].to_numpy(),
+            x=mean,
             y=rest["layer"].astype(int).to_numpy(),
-            error_x=_whiskers(rest, values),
+            error_x=error_bars(mean, low, high) | {"thickness": 1},
             orientation="h",
             name=kind.replace("mlp", "MLP"),
             showlegend=True,
@@ -201,9 +183,9 @@ def attribution_map(
             hovertemplate=f"L%{{y}} {kind}: %{{x:+.3f}}<extra></extra>",
         )
     bare = {"showgrid": False, "zeroline": False}
-    figure.update_xaxes(title="head", dtick=max(1, n_heads // 16), **bare, row=1, col=1)
+    figure.update_xaxes(**grid_axis("head", n_heads), **bare, row=1, col=1)
     figure.update_xaxes(title="logit", zerolinecolor=NEUTRAL, row=1, col=2)
-    figure.update_yaxes(title="layer", dtick=max(1, n_layers // 16), **bare, row=1, col=1)
+    figure.update_yaxes(**grid_axis("layer", n_layers), **bare, row=1, col=1)
     figure.update_yaxes(**bare, row=1, col=2)
     difference = ", ".join(f"{name} {_signed(value)}" for name, value in totals.items())
     outside = ", ".join(
@@ -211,30 +193,25 @@ def attribution_map(
         for row in frame[frame["layer"].isna()].to_dict("records")
     )
     outlined = "; outlined: edited heads, scale and offset included" if len(edited) else ""
-    height = 250 + max(200, 22 * n_layers)
     titles = {
         "change": "Change of direct contributions",
         "after": "Direct contributions after the edit",
     }
-    subtitle = f"right minus wrong logit, n = {n}: {difference};<br>{outside}{outlined}"
-    return figure.update_layout(
-        title=title_at_top(titles.get(values, "Direct contributions"), subtitle, height),
-        template=TEMPLATE,
-        coloraxis={**signed_axis(float(np.abs(sums).max())), "colorbar": {"title": {"text": "logit"}}},
-        legend=legend_below(),
+    bar = {"colorbar": {"title": {"text": "logit"}}}
+    return finished(
+        figure,
+        titles.get(values, "Direct contributions"),
+        f"right minus wrong logit, n = {n}: {difference};<br>{outside}{outlined}",
+        coloraxis={**signed_axis(float(np.abs(sums).max())), **bar},
+        legend=LEGEND_BELOW,
         width=900,
-        height=height,
+        height=250 + max(200, 22 * n_layers),
         margin={"t": 130, "b": 96},
-    )  # fmt: skip
+    )
 
 
 def attention_map(frame: pd.DataFrame, *, tokens: Sequence[str]) -> go.Figure:
-    """Attention of one head on one text; see `AttentionPatterns.plot`.
-
-    Args:
-        frame: The rows of `AttentionPatterns.frame()` of that head and text.
-        tokens: Of the text.
-    """
+    """Attention of one head on one text, by its rows of `AttentionPatterns.frame()`."""
     columns = [name for name in ("before", "after", "change") if name in frame]
     titles = columns if len(columns) > 1 else ["attention"]
     figure = make_subplots(
@@ -261,23 +238,23 @@ def attention_map(frame: pd.DataFrame, *, tokens: Sequence[str]) -> go.Figure:
     figure.update_yaxes(**token_ticks(tokens, side // 13), **bare, range=[len(tokens) - 0.5, -0.5])
     figure.update_xaxes(title="key")
     figure.update_yaxes(title="query", row=1, col=1)
-    height = side + 220
     change = float(frame["change"].abs().max()) if "change" in frame else 0.0
     bar = {"thickness": 12, "len": 0.48 if len(columns) > 1 else 1, "nticks": 5}
-    return figure.update_layout(
-        title=title_at_top(f"Attention of {frame['name'].iloc[0]}", "each row: where a token looks", height),
-        template=TEMPLATE,
-        coloraxis={"colorscale": "Blues", "cmin": 0, "cmax": 1,
-                   "colorbar": {**bar, "y": 1, "yanchor": "top", "title": {"text": "share"}}},
-        coloraxis2={**signed_axis(change),
-                    "colorbar": {**bar, "y": 0, "yanchor": "bottom", "title": {"text": "change"}}},
+    share = {**bar, "y": 1, "yanchor": "top", "title": {"text": "share"}}
+    changed = {**bar, "y": 0, "yanchor": "bottom", "title": {"text": "change"}}
+    return finished(
+        figure,
+        f"Attention of {frame['name'].iloc[0]}",
+        "each row: where a token looks",
+        coloraxis={"colorscale": "Blues", "cmin": 0, "cmax": 1, "colorbar": share},
+        coloraxis2={**signed_axis(change), "colorbar": changed},
         width=side * len(columns) + 280,
-        height=height,
+        height=side + 220,
         margin={"t": 110, "b": 100},
-    )  # fmt: skip
+    )
 
 
-def _hovers(parts: pd.DataFrame, n_layers: int, n_heads: int) -> np.ndarray:
+def _hovers(parts: pd.DataFrame) -> list[str]:
     """One text per head: its contribution, and the shares of head, scale and offset if edited."""
     texts = []
     for (layer, head), row in zip(parts.index.tolist(), parts.to_dict("records"), strict=True):
@@ -286,14 +263,9 @@ def _hovers(parts: pd.DataFrame, n_layers: int, n_heads: int) -> np.ndarray:
         if len(shares) > 1:
             text += "".join(f"<br>{kind} {value:+.3f}" for kind, value in shares.items())
         texts.append(text)
-    return np.reshape(texts, (n_layers, n_heads))
+    return texts
 
 
 def _signed(value: float) -> str:
     """Two decimals with their sign; no minus before zero."""
     return f"{round(value, 2) + 0.0:+.2f}"
-
-
-def _whiskers(rest: pd.DataFrame, values: str) -> dict[str, Any]:
-    mean, low, high = (rest[f"{values}{end}"].to_numpy() for end in ("", "_low", "_high"))
-    return {"array": high - mean, "arrayminus": mean - low, "color": NEUTRAL, "thickness": 1}

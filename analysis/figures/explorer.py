@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
+from lofit_lens.analysis.figures.layouts import outline
 from lofit_lens.heads import Head
-from lofit_lens.plotting import COLOURS, SCORES, TEMPLATE, elided, grid_height, hatch_layers
+from lofit_lens.plotting import COLOURS, elided, head_grid
 
 if TYPE_CHECKING:
     from lofit_lens.analysis.inside.explorer.cards import HeadCards
@@ -26,30 +27,26 @@ def head_map(cards: HeadCards, task: str) -> go.Figure:
     seeds = sum(one.task == task for one in cards.scores)
     mean = f", mean over {seeds} seeds" if seeds > 1 else ""
     gap = int(max(values.shape) <= CROWDED)
-    heat = go.Heatmap(
-        z=values,
-        text=[[MARK if cell in marked else "" for cell in row] for row in _cells(values)],
+    n_layers, n_heads = values.shape
+    cells = [[Head(layer, head) for head in range(n_heads)] for layer in range(n_layers)]
+    subtitle = f"{label}{mean}; {MARK} and outline: the {len(marked)} edited heads"
+    subtitle += "; hatched: layers without heads" if cards.without else ""
+    title = f"Heads for {elided([task], 60)[task]}"
+    figure = head_grid(values, label=label, title=title, without=cards.without)
+    figure.update_traces(
+        selector={"type": "heatmap"},
+        text=[[MARK if cell in marked else "" for cell in row] for row in cells],
         texttemplate="%{text}",
         textfont={"size": max(5, min(14, 300 // max(values.shape)))},
-        customdata=[[_hover(cards, task, cell) for cell in row] for row in _cells(values)],
+        customdata=[[_hover(cards, task, cell) for cell in row] for row in cells],
         hovertemplate="%{customdata}<extra></extra>",
-        hoverongaps=False,
-        colorscale=SCORES,
-        colorbar={"title": {"text": label}},
         xgap=gap,
         ygap=gap,
     )
-    subtitle = f"{label}{mean}; {MARK} and outline: the {len(marked)} edited heads"
-    subtitle += "; hatched: layers without heads" if cards.without else ""
-    figure = go.Figure(heat)
-    hatch_layers(figure, cards.without, n_heads=cards.n_heads)
+    figure.update_xaxes(range=None, showgrid=False)
+    figure.update_yaxes(range=None, showgrid=False)
     return figure.update_layout(
-        title={"text": f"Heads for {elided([task], 60)[task]}", "subtitle": {"text": subtitle}},
-        template=TEMPLATE,
-        height=grid_height(cards.n_layers),
-        xaxis={"title": "head", "dtick": max(1, cards.n_heads // 16), "showgrid": False},
-        yaxis={"title": "layer", "dtick": max(1, cards.n_layers // 16), "showgrid": False},
-        shapes=outlines(values, marked),
+        title={"subtitle": {"text": subtitle}}, shapes=outlines(values, marked)
     )
 
 
@@ -67,19 +64,7 @@ def shown(cards: HeadCards, task: str) -> tuple[np.ndarray, str, tuple[Head, ...
 def outlines(values: np.ndarray, marked: Sequence[Head]) -> list[dict[str, Any]]:
     """Frames around the edited heads, thin where cells are small."""
     width = 2 if max(values.shape) <= CROWDED else 1
-    return [outline(head, EDITED, width) for head in marked]
-
-
-def outline(head: Head, colour: str, width: int) -> dict[str, Any]:
-    """A frame around the cell of a head."""
-    layer, column = head
-    corners = {"x0": column - 0.5, "x1": column + 0.5, "y0": layer - 0.5, "y1": layer + 0.5}
-    return {"type": "rect", "line": {"color": colour, "width": width}, **corners}
-
-
-def _cells(values: np.ndarray) -> list[list[Head]]:
-    n_layers, n_heads = values.shape
-    return [[Head(layer, head) for head in range(n_heads)] for layer in range(n_layers)]
+    return [outline(head, layer, EDITED, width, 0.5) for layer, head in marked]
 
 
 def _hover(cards: HeadCards, task: str, head: Head) -> str:

@@ -46,15 +46,10 @@ def write_figures(figures: Mapping[Path, go.Figure]) -> list[Path]:
         LofitLensError: A suffix is none of these, or kaleido or a browser is missing; nothing is
             written then.
     """
-    suffixes = [path.suffix.removeprefix(".") for path in figures]
-    check_formats(suffixes)
-    pictures = {
-        path: figure
-        for (path, figure), suffix in zip(figures.items(), suffixes, strict=True)
-        if suffix in PICTURES
-    }
+    check_formats([path.suffix[1:] for path in figures])
     for path in figures:
         path.parent.mkdir(parents=True, exist_ok=True)
+    pictures = {path: figure for path, figure in figures.items() if path.suffix[1:] in PICTURES}
     if pictures:
         _draw(pictures)
     for path, figure in figures.items():
@@ -105,7 +100,7 @@ def _draw(pictures: Mapping[Path, go.Figure]) -> None:
             "fig": figure.to_dict(),
             "path": path,
             "opts": {
-                "format": path.suffix.removeprefix("."),
+                "format": path.suffix[1:],
                 "width": figure.layout["width"] or SCREEN[0],
                 "height": figure.layout["height"] or SCREEN[1],
                 "scale": PNG_SCALE if path.suffix == ".png" else 1,

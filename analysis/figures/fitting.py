@@ -1,4 +1,8 @@
-"""How much room the parts of a figure need, from the length of their texts and the size of their type."""
+"""How much room the parts of a figure need, from the length of their texts and the size of their type.
+
+All sizes are in pixels, `width` and `height` those of the plots, without what stands around them. The
+type of the figure has its final size already.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ import plotly.graph_objects as go
 from lofit_lens.analysis.figures.captions import BREAK, TAG
 
 EDGE = 4
-"""Pixels around everything."""
+"""Around everything."""
 
 LETTER, LINE = 0.52, 1.35
 """Width of a letter and height of a line, in the size of the type."""
@@ -21,34 +25,24 @@ FULL, SLANT = 1.1, 30
 """How much less room there may be than estimated; degrees of slanted names."""
 
 PANEL = 48
-"""Pixels that a panel needs: half an inch."""
+"""What a panel needs: half an inch."""
 
 COLORBAR = 45
-"""Pixels of a colour bar with its numbers."""
+"""A colour bar with its numbers."""
 
 
 def plot_width(figure: go.Figure, width: float) -> float:
-    """What axes, colour bar and a legend at the right leave of a width to the plots, in pixels.
-
-    Args:
-        figure: The figure, with its type at its final size.
-        width: Of the figure.
-    """
-    bar = COLORBAR if _has_colorbar(figure) else 0.0
-    return width - _left(figure) - bar - _beside(figure) - 2 * EDGE
+    """What axes, colour bar and a legend at the right leave to the plots of a figure's width."""
+    bar = COLORBAR if any(map(_has_colorbar, _heatmaps(figure))) else 0.0
+    return width - _at_edge(figure, "y") - bar - _beside(figure) - 2 * EDGE
 
 
 def margins(figure: go.Figure, width: float, height: float) -> dict[str, float]:
-    """The margins that annotations, legend and the lowest axes need, in pixels.
+    """The margins that annotations, legend and the lowest axes need.
 
     At the sides, plotly adds by itself what axes and colour bars need.
-
-    Args:
-        figure: The figure, with its type at its final size.
-        width: Of the plots.
-        height: Of the plots.
     """
-    sides = {"l": 0.0, "r": 0.0, "t": 0.0, "b": _below(figure) + _beneath(figure, width)}
+    sides = {"l": 0.0, "r": 0.0, "t": 0.0, "b": _at_edge(figure, "x") + _beneath(figure, width)}
     for note in _layout(figure).annotations:
         wide, high = _extent(note, _font(figure))
         for letter, near, far, length, span in (
@@ -65,13 +59,8 @@ def margins(figure: go.Figure, width: float, height: float) -> dict[str, float]:
 
 
 def wrap_titles(figure: go.Figure, width: float) -> None:
-    """Break the titles over panels where they are wider than their panel.
-
-    Args:
-        figure: The figure; its annotations are changed.
-        width: Of the plots.
-    """
-    panels = [axis.domain or (0, 1) for _, axis in _axes(figure, "x")]
+    """Break the titles over panels where they are wider than their panel."""
+    panels = list(map(_domain, _axes(figure, "x")))
     for note in _layout(figure).annotations:
         over = [high - low for low, high in panels if math.isclose((low + high) / 2, note.x)]
         if over and note.xref == "paper" and not note.textangle:
@@ -95,104 +84,75 @@ def _wrapped(line: str, letters: float) -> list[str]:
 def thin_ticks(figure: go.Figure, width: float, height: float) -> None:
     """Take ticks away where a fixed distance between them leaves too little room for their labels.
 
-    Args:
-        figure: The figure; its axes are changed, all in one direction alike.
-        width: Of the plots.
-        height: Of the plots.
+    All axes in one direction lose alike.
     """
     font = _font(figure)
     for letter, length in (("x", width), ("y", height)):
-        fixed = [a for a in _axes(figure, letter) if isinstance(a[1].dtick, (int, float))]
+        fixed = [a for a in _axes(figure, letter) if isinstance(a.dtick, (int, float))]
         crowds = [1.0]
-        for name, axis in fixed:
-            span = _span(figure, letter, name)
+        for axis in fixed:
+            span, (low, high) = _span(figure, axis), _domain(axis)
             letters = len(f"{max(span, 1):.0f}") + (3 if axis.dtick < 1 else 0)
             label = LETTER * font * (letters + 1) if letter == "x" else LINE * font
-            low, high = axis.domain or (0, 1)
             crowds.append(span / axis.dtick * label / (length * (high - low)))
-        for _, axis in fixed:
+        for axis in fixed:
             axis.dtick *= math.ceil(max(crowds))
 
 
 def slant_names(figure: go.Figure, width: float) -> None:
-    """Slant the names below an axis where they are wider than their place, and only there.
-
-    Args:
-        figure: The figure; its x axes with names are changed.
-        width: Of the plots.
-    """
-    for name, axis in _axes(figure, "x"):
-        labels, (low, end) = _labels(figure, "x", name), axis.domain or (0, 1)
+    """Slant the names below an axis where they are wider than their place, and only there."""
+    for axis in _axes(figure, "x"):
+        labels, (low, high) = _labels(figure, axis), _domain(axis)
         if len(labels) > 1 and axis.tickangle is None:
             wide = LETTER * _font(figure) * max(map(len, labels))
-            axis.tickangle = SLANT if wide > FULL * width * (end - low) / len(labels) else 0
+            axis.tickangle = SLANT if wide > FULL * width * (high - low) / len(labels) else 0
 
 
 def lack_of_width(figure: go.Figure, width: float) -> float:
-    """How many times wider plots must be for their panels, and for the texts in their cells.
-
-    Args:
-        figure: The figure.
-        width: Of the plots.
-    """
-    domains = [axis.domain or (0, 1) for _, axis in _axes(figure, "x")]
-    lack = max((PANEL / (width * (high - low)) for low, high in domains), default=0.0)
-    for trace in _traces(figure):
-        if trace.type == "heatmap" and trace.texttemplate and trace.visible is not False:
+    """How many times wider plots must be for their panels, and for the texts in their cells."""
+    panels = map(_domain, _axes(figure, "x"))
+    lack = max((PANEL / (width * (high - low)) for low, high in panels), default=0.0)
+    for trace in _heatmaps(figure):
+        if trace.texttemplate:
             texts = [line for text in np.ravel(trace.text) for line in BREAK.split(str(text))]
             text = LETTER * (trace.textfont.size or _font(figure)) * max(map(len, texts))
-            low, high = _axis(figure, "x", trace.xaxis or "x").domain or (0, 1)
+            low, high = _domain(_axis(figure, trace.xaxis or "x"))
             lack = max(lack, text * np.shape(trace.z)[1] / (width * (high - low)))
     return lack
 
 
-def _left(figure: go.Figure) -> float:
-    """Room for labels and titles of the leftmost y axes."""
-    needed = 0.0
-    for name, axis in _axes(figure, "y"):
-        low, _ = _axis(figure, "x", axis.anchor or "x").domain or (0, 1)
-        if low == 0 and axis.visible is not False:
-            labels = [] if axis.showticklabels is False else _labels(figure, "y", name)
-            wide = LETTER * _font(figure) * max(map(len, labels), default=0)
-            needed = max(needed, wide + _title(axis))
-    return needed
-
-
-def _below(figure: go.Figure) -> float:
-    """Room for labels and titles of the lowest x axes."""
+def _at_edge(figure: go.Figure, letter: str) -> float:
+    """Room for labels and titles of the leftmost y axes, or of the lowest x axes."""
     needed, font = 0.0, _font(figure)
-    for name, axis in _axes(figure, "x"):
-        bottom, _ = _axis(figure, "y", axis.anchor or "y").domain or (0, 1)
-        if bottom > 0 or axis.visible is False:
+    for axis in _axes(figure, letter):
+        start, _ = _domain(_axis(figure, axis.anchor or {"x": "y", "y": "x"}[letter]))
+        if start > 0 or axis.visible is False:
             continue
-        labels = [] if axis.showticklabels is False else _labels(figure, "x", name)
-        wide = LETTER * font * max(map(len, labels), default=0)
-        slant = math.sin(math.radians(abs(axis.tickangle or 0)))
-        high = (LINE * font if labels else 0) + slant * wide
-        needed = max(needed, high + _title(axis))
+        labels = [] if axis.showticklabels is False else _labels(figure, axis)
+        room = LETTER * font * max(map(len, labels), default=0)
+        if letter == "x":
+            slant = math.sin(math.radians(abs(axis.tickangle or 0)))
+            room = (LINE * font if labels else 0) + slant * room
+        title = LINE * axis.title.font.size + EDGE if axis.title.text else 0.0
+        needed = max(needed, room + title)
     return needed
 
 
-def _title(axis: Any) -> float:
-    return LINE * axis.title.font.size + EDGE if axis.title.text else 0.0
-
-
-def _labels(figure: go.Figure, letter: str, name: str) -> list[str]:
+def _labels(figure: go.Figure, axis: Any) -> list[str]:
     """The labels of an axis: its names, or one number that is as long as any."""
-    axis: Any = _layout(figure)[name]
     if axis.ticktext is not None:
         return list(map(str, axis.ticktext))
-    values = [value for found in _values(figure, letter, name) for value in found]
+    values = [value for found in _values(figure, axis) for value in found]
     if any(isinstance(value, str) for value in values):
         return [f"{value}{axis.ticksuffix or ''}" for value in dict.fromkeys(values)]
-    return [f"{_span(figure, letter, name):.0f}"]
+    return [f"{_span(figure, axis):.0f}"]
 
 
 def _beneath(figure: go.Figure, width: float) -> float:
     """Room for a legend that lies below the plots."""
     if _layout(figure).legend.orientation != "h":
         return 0.0
-    line = sum(map(_entry, _legend(figure))) * LETTER * _font(figure)
+    line = sum(_legend(figure)) * LETTER * _font(figure)
     return math.ceil(line / width) * (LINE * _font(figure) + EDGE)
 
 
@@ -200,50 +160,40 @@ def _beside(figure: go.Figure) -> float:
     """Room for a legend at the right."""
     if _layout(figure).legend.orientation == "h":
         return 0.0
-    return max(map(_entry, _legend(figure)), default=0) * LETTER * _font(figure)
+    return max(_legend(figure), default=0) * LETTER * _font(figure)
 
 
-def _entry(name: str) -> int:
-    """Letters of a line of a legend; the mark before the name is as wide as eight."""
-    return len(name) + 8
-
-
-def _legend(figure: go.Figure) -> list[str]:
-    """What stands in the legend; one line alone is not shown."""
-    shown = [trace for trace in _traces(figure) if trace.showlegend or _named_by_itself(trace)]
+def _legend(figure: go.Figure) -> list[int]:
+    """Letters of each line of the legend, its mark as wide as eight; one line alone is not shown."""
+    shown = [
+        trace
+        for trace in _traces(figure)
+        if trace.showlegend or (trace.showlegend is None and trace.type != "heatmap")
+    ]
     names = {trace.legendgroup or trace.name: str(trace.name) for trace in shown}
     if _layout(figure).showlegend is False or len(shown) < 2:
         return []
     title = _layout(figure).legend.title.text
-    return [*names.values(), *([title] if title else [])]
+    return [len(name) + 8 for name in (*names.values(), *([title] if title else []))]
 
 
-def _named_by_itself(trace: Any) -> bool:
-    """Whether plotly puts a trace into the legend without being told."""
-    return trace.showlegend is None and trace.type != "heatmap"
+def _has_colorbar(heatmap: Any) -> bool:
+    scale = heatmap.parent.layout[heatmap.coloraxis] if heatmap.coloraxis else heatmap
+    return scale.showscale is not False
 
 
-def _has_colorbar(figure: go.Figure) -> bool:
-    def shown(trace: Any) -> bool:
-        if trace.type != "heatmap" or trace.visible is False:
-            return False
-        scale = _layout(figure)[trace.coloraxis] if trace.coloraxis else trace
-        return scale.showscale is not False
-
-    return any(shown(trace) for trace in _traces(figure))
-
-
-def _span(figure: go.Figure, letter: str, name: str) -> float:
+def _span(figure: go.Figure, axis: Any) -> float:
     """How far the numbers on an axis reach; 0 if there are none."""
-    found = [np.asarray(values) for values in _values(figure, letter, name)]
+    found = map(np.asarray, _values(figure, axis))
     numbers = [n for n in found if n.size and np.issubdtype(n.dtype, np.number)]
     return float(max(map(np.nanmax, numbers)) - min(map(np.nanmin, numbers))) if numbers else 0.0
 
 
-def _values(figure: go.Figure, letter: str, name: str) -> Iterator[Any]:
+def _values(figure: go.Figure, axis: Any) -> Iterator[Any]:
     """The values that each trace has on an axis."""
+    letter, short = axis.plotly_name[0], axis.plotly_name.replace("axis", "")
     for trace in _traces(figure):
-        if (trace[f"{letter}axis"] or letter) == name.replace("axis", ""):
+        if (trace[f"{letter}axis"] or letter) == short:
             if trace[letter] is not None:
                 yield trace[letter]
             elif trace.type == "heatmap":
@@ -265,7 +215,7 @@ def _place(figure: go.Figure, note: Any, letter: str) -> float | None:
         return float(place)
     if at is None or not at.endswith(" domain"):
         return None
-    low, high = _axis(figure, letter, at.removesuffix(" domain")).domain or (0, 1)
+    low, high = _domain(_axis(figure, at.removesuffix(" domain")))
     return float(low + place * (high - low))
 
 
@@ -276,15 +226,27 @@ def _before(anchor: str | None, place: float) -> float:
     return {"left": 0.0, "bottom": 0.0, "right": 1.0, "top": 1.0}.get(anchor, 0.5)
 
 
-def _axes(figure: go.Figure, letter: str) -> Iterator[tuple[str, Any]]:
-    for name in _layout(figure):
-        if name.startswith(f"{letter}axis"):
-            yield name, _layout(figure)[name]
+def _axes(figure: go.Figure, letter: str) -> list[Any]:
+    return list(figure.select_xaxes() if letter == "x" else figure.select_yaxes())
 
 
-def _axis(figure: go.Figure, letter: str, short: str) -> Any:
+def _axis(figure: go.Figure, short: str) -> Any:
     """The axis that a trace calls x, x2 or y3."""
-    return _layout(figure)[f"{letter}axis{short[1:]}"]
+    return _layout(figure)[f"{short[0]}axis{short[1:]}"]
+
+
+def _domain(axis: Any) -> Any:
+    """The part of the plots that an axis spans, from 0 to 1."""
+    return axis.domain or (0, 1)
+
+
+def _heatmaps(figure: go.Figure) -> list[Any]:
+    """The heat maps that are shown."""
+    return [t for t in _traces(figure) if t.type == "heatmap" and t.visible is not False]
+
+
+def _traces(figure: go.Figure) -> Any:
+    return figure.data
 
 
 def _font(figure: go.Figure) -> float:
@@ -293,7 +255,3 @@ def _font(figure: go.Figure) -> float:
 
 def _layout(figure: go.Figure) -> Any:
     return figure.layout
-
-
-def _traces(figure: go.Figure) -> Any:
-    return figure.data

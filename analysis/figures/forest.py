@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import plotly.graph_objects as go
 
-from lofit_lens.analysis.figures.layouts import title_at_top
+from lofit_lens.analysis.figures.layouts import (
+    compared,
+    finished,
+    interval_dots,
+    measured,
+    numbers_beside,
+    panel_title,
+)
 from lofit_lens.errors import LofitLensError
-from lofit_lens.plotting import NEUTRAL, TEMPLATE, elided, name_ticks, whiskers
+from lofit_lens.plotting import NEUTRAL, elided, name_ticks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,39 +42,26 @@ def forest(comparison: Comparison, *, base: str | None = None) -> go.Figure:
     against = elided([base, *methods])[base]
     panels = list(frame.groupby("task", sort=False))
     rows = [len(panel) for _, panel in panels]
-    gap, height = 48, 30 * sum(rows) + 48 * (len(rows) - 1)
+    gap = 48
+    height = 30 * sum(rows) + gap * (len(rows) - 1)
     figure = make_subplots(
         rows=len(panels),
         shared_xaxes=True,
         row_heights=rows,
         vertical_spacing=gap / height if len(rows) > 1 else 0.0,
-        subplot_titles=[
-            f"<b>{tasks[str(task)]}</b>, {panel['metric'].iloc[0]}" for task, panel in panels
-        ],
+        subplot_titles=[panel_title(tasks[str(task)], panel) for task, panel in panels],
     )
     figure.update_annotations(x=0, xanchor="left", font={"size": 13})
     for place, (_, panel) in enumerate(panels, start=1):
         figure.add_trace(_forest_rows(panel, base), row=place, col=1)
         figure.update_yaxes(range=[len(panel) - 0.5, -0.5], row=place, col=1)
-        for row in panel.to_dict("records"):
-            figure.add_annotation(
-                text=f"{100 * row['difference']:+.1f}{row['mark']}",
-                x=1.01,
-                xref="x domain",
-                xanchor="left",
-                y=row["method"],
-                yref=f"y{place}",
-                showarrow=False,
-            )
+        at = {"x": 1.01, "xref": "x domain", "yref": f"y{place}"}
+        numbers_beside(figure, panel, "difference", "+.1f", **at)
     low = min(0.0, 100 * frame["difference_low"].min())
     high = max(0.0, 100 * frame["difference_high"].max())
     room = 0.05 * (high - low) or 1.0
-    figure.update_xaxes(
-        range=[low - room, high + room],
-        zeroline=True,
-        zerolinecolor=NEUTRAL,
-        zerolinewidth=1.5,
-    )
+    zero = {"zeroline": True, "zerolinecolor": NEUTRAL, "zerolinewidth": 1.5}
+    figure.update_xaxes(range=[low - room, high + room], **zero)
     axis = {"text": f"difference to {against}, points", "standoff": 8}
     figure.update_xaxes(title=axis, row=len(panels), col=1)
     figure.update_yaxes(**name_ticks(list(methods)), automargin=True, ticklabelstandoff=6)
@@ -75,9 +70,10 @@ def forest(comparison: Comparison, *, base: str | None = None) -> go.Figure:
         f"{len(frame)} comparisons"
     )
     top = 118
-    return figure.update_layout(
-        title=title_at_top(f"Methods against {against}", subtitle, height + top + 56),
-        template=TEMPLATE,
+    return finished(
+        figure,
+        f"Methods against {against}",
+        subtitle,
         width=520,
         height=height + top + 56,
         margin={"t": top, "r": 64, "b": 56, "l": 12},
@@ -87,34 +83,20 @@ def forest(comparison: Comparison, *, base: str | None = None) -> go.Figure:
 
 def _forest_rows(panel: pd.DataFrame, base: str) -> go.Scatter:
     """One panel: the difference of each method with its interval."""
-    value, low, high = (
-        100 * panel[name].to_numpy() for name in ("difference", "difference_low", "difference_high")
-    )
     colours = {"better": BETTER, "worse": WORSE, "": UNMARKED}
     directions = panel["direction"].tolist()
-    rows = panel.to_dict("records")
-    return go.Scatter(
-        x=value,
-        y=panel["method"].tolist(),
-        mode="markers",
-        error_x=whiskers(value, low, high),
-        marker={
-            "size": 9,
-            "color": [colours[direction] for direction in directions],
-            "symbol": ["circle" if direction else "circle-open" for direction in directions],
-            "line": {"width": 2},
-        },
-        hovertext=[_forest_hover(row, base) for row in rows],
-        hovertemplate="%{hovertext}<extra></extra>",
+    return interval_dots(
+        panel,
+        "difference",
+        partial(_forest_hover, base=base),
+        color=[colours[direction] for direction in directions],
+        symbol=["circle" if direction else "circle-open" for direction in directions],
+        line={"width": 2},
     )
 
 
-def _forest_hover(row: Mapping[Hashable, Any], base: str) -> str:
+def _forest_hover(row: Mapping[Any, Any], base: str) -> str:
     exact = "" if np.isnan(row["mcnemar"]) else f", McNemar {row['mcnemar']:.2g}"
-    return (
-        f"{row['method']} on {row['task']}<br>{row['metric']} {100 * row['value']:.1f} "
-        f"[{100 * row['low']:.1f}, {100 * row['high']:.1f}]<br>{100 * row['difference']:+.1f} points "
-        f"to {base} [{100 * row['difference_low']:+.1f}, {100 * row['difference_high']:+.1f}]"
-        f"<br>p = {row['p']:.2g}, Holm {row['p_holm']:.2g}{exact}"
-        f"<br>n = {row['n']}, seeds = {row['seeds']}"
-    )
+    difference, tests = compared(row, base)
+    lines = [f"{row['method']} on {row['task']}", f"{row['metric']} {measured(row)}", difference]
+    return "<br>".join([*lines, f"{tests}{exact}", f"n = {row['n']}, seeds = {row['seeds']}"])

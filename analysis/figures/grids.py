@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -11,7 +11,15 @@ from jaxtyping import Float
 from plotly.subplots import make_subplots
 
 from lofit_lens.grid import HeadGrid
-from lofit_lens.plotting import COLOURS, NEUTRAL, TEMPLATE, elided, hatch_layers
+from lofit_lens.plotting import (
+    COLOURS,
+    NEUTRAL,
+    TEMPLATE,
+    elided,
+    grid_axis,
+    hatch_layers,
+    head_names,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,12 +36,8 @@ def head_grid_with_margins(
 ) -> go.Figure:
     """Layer x head heat map with its sums by layer and by head; layer 0 at the bottom.
 
-    Args:
-        values: One number per head; NaN cells stay empty. Whole numbers, such as counts, are also
-            written into the cells.
-        label: What the numbers are.
-        title: Title of the figure.
-        without: Layers without heads, which are hatched.
+    NaN cells stay empty; whole numbers, such as counts, are also written into the cells. `label` says
+    what they are; the layers `without` heads are hatched.
     """
     n_layers, n_heads = values.shape
     found = values[~np.isnan(values)]
@@ -49,19 +53,18 @@ def head_grid_with_margins(
         vertical_spacing=0.03,
     )
     bar = {"color": NEUTRAL, "line": {"width": 0}}
-    by_head, by_layer = np.nansum(values, axis=0), np.nansum(values, axis=1)
     figure.add_bar(
         row=1,
         col=1,
         x=np.arange(n_heads),
-        y=by_head,
+        y=np.nansum(values, axis=0),
         marker=bar,
         hovertemplate=f"head %{{x}}<br>{label}, sum %{{y:.4g}}<extra></extra>",
     )
     figure.add_bar(
         row=2,
         col=2,
-        x=by_layer,
+        x=np.nansum(values, axis=1),
         y=np.arange(n_layers),
         orientation="h",
         marker=bar,
@@ -71,7 +74,7 @@ def head_grid_with_margins(
         row=2,
         col=1,
         z=values,
-        customdata=_names(n_layers, n_heads),
+        customdata=head_names(n_layers, n_heads),
         hovertemplate=f"%{{customdata}}<br>{label} %{{z:.4g}}<extra></extra>",
         hoverongaps=False,
         texttemplate="%{z:.0f}" if whole else None,
@@ -100,10 +103,7 @@ def head_grid_with_margins(
 def task_grid(chosen: pd.DataFrame, grid: HeadGrid) -> go.Figure:
     """Layer x head grid of which tasks chose a head: colour for how many, letters for which.
 
-    Args:
-        chosen: One row per task and head it chose, as `LayerDistribution.chosen` gives it: columns
-            `task`, `layer`, `head`, `name`, `times` (seeds that chose the head) and `seeds`.
-        grid: The heads of the model; layers without any are hatched.
+    `chosen` is what `LayerDistribution.chosen` gives; layers without heads are hatched.
     """
     n_layers, n_heads = grid.n_layers, grid.n_heads
     tasks = list(dict.fromkeys(chosen["task"]))
@@ -112,12 +112,10 @@ def task_grid(chosen: pd.DataFrame, grid: HeadGrid) -> go.Figure:
     text, hover = np.full((2, n_layers, n_heads), "", dtype=object)
     for row in chosen.to_dict("records"):
         cell, task = (row["layer"], row["head"]), row["task"]
+        seeds = f": {row['times']} of {row['seeds']} seeds" if row["seeds"] > 1 else ""
         number[cell] += 1
         text[cell] += letters[task]
-        hover[cell] = hover[cell] or row["name"]
-        hover[cell] += f"<br>{task}" + (
-            f": {row['times']} of {row['seeds']} seeds" if row["seeds"] > 1 else ""
-        )
+        hover[cell] = f"{hover[cell] or row['name']}<br>{task}{seeds}"
     figure = go.Figure()
     for n in sorted({int(found) for found in number[number > 0]}):
         colour = COLOURS[(n - 1) % len(COLOURS)]
@@ -137,16 +135,15 @@ def task_grid(chosen: pd.DataFrame, grid: HeadGrid) -> go.Figure:
         )
     hatch_layers(figure, grid.without, n_heads=n_heads)
     _frame_grid(figure, n_layers, n_heads)
-    names = elided(tasks)
-    hatched = ["hatched: layers without heads"] if grid.without else []
-    key = [f"<b>{letters[task]}</b> {names[task]}" for task in tasks]
+    key = [f"<b>{letters[task]}</b> {name}" for task, name in elided(tasks).items()]
     lines = [", ".join(key[place : place + IN_LINE]) for place in range(0, len(key), IN_LINE)]
-    lines += hatched
+    lines += ["hatched: layers without heads"] if grid.without else []
+    more = 17 * (len(lines) - 1)
     return figure.update_layout(
         title={"text": "Which tasks chose a head", "subtitle": {"text": ",<br>".join(lines)}},
         template=TEMPLATE,
-        height=_grid_height(n_layers) + 17 * (len(lines) - 1),
-        margin={"t": 95 + 17 * (len(lines) - 1)},
+        height=_grid_height(n_layers) + more,
+        margin={"t": 95 + more},
         legend={"title": {"text": "heads chosen by"}},
     )
 
@@ -159,33 +156,15 @@ def _letters(tasks: Sequence[str]) -> dict[str, str]:
     return dict(zip(tasks, initials, strict=True))
 
 
-def _names(n_layers: int, n_heads: int) -> list[list[str]]:
-    return [[f"L{layer}H{head}" for head in range(n_heads)] for layer in range(n_layers)]
-
-
 def _grid_height(n_layers: int) -> int:
     return 190 + max(240, 15 * n_layers)
 
 
-def _frame_grid(
-    figure: go.Figure,
-    n_layers: int,
-    n_heads: int,
-    *,
-    row: int | None = None,
-    col: int | None = None,
-) -> None:
+def _frame_grid(figure: go.Figure, n_layers: int, n_heads: int, **panel: Any) -> None:
     """The axes of a grid: all of it in view and outlined, without lines between the cells."""
-    outline = {"showgrid": False, "zeroline": False, "showline": True, "mirror": True}
+    outline = {"showgrid": False, "zeroline": False, "showline": True, "mirror": True, **panel}
     for update, title, size in (
         (figure.update_xaxes, "head", n_heads),
         (figure.update_yaxes, "layer", n_layers),
     ):
-        update(
-            title=title,
-            range=[-0.5, size - 0.5],
-            dtick=max(1, size // 16),
-            **outline,
-            row=row,
-            col=col,
-        )
+        update(range=[-0.5, size - 0.5], **grid_axis(title, size), **outline)

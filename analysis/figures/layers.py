@@ -10,17 +10,14 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from lofit_lens.errors import LofitLensError
-from lofit_lens.plotting import COLOURS, HATCHED, NEUTRAL, TEMPLATE, elided
+from lofit_lens.plotting import COLOURS, HATCHED, TEMPLATE, elided, error_bars
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 def layer_bars(frame: pd.DataFrame, *, relative_depth: bool = False) -> go.Figure:
-    """Heads per layer, tasks in rows and models in columns.
-
-    Bars are the mean over seeds, whiskers the least and most of any seed, the dashed line the
-    count expected of heads drawn at random.
+    """Heads per layer as `LayerDistribution.plot` shows them, tasks in rows and models in columns.
 
     Args:
         frame: One row per task and layer, also of layers without heads, as
@@ -60,7 +57,7 @@ def layer_bars(frame: pd.DataFrame, *, relative_depth: bool = False) -> go.Figur
     figure.update_yaxes(matches="y", dtick=max(1, int(frame["high"].max()) // 4))
     figure.update_layout(xaxis={"matches": None}, yaxis={"matches": None})  # the others match these
     figure.update_annotations(font={"size": 14})
-    seeds = "bars: mean over seeds; whiskers: least and most; " if _seeds(frame) > 1 else ""
+    seeds = "bars: mean over seeds; whiskers: least and most; " if frame["seeds"].max() > 1 else ""
     hatched = "; hatched: layers without heads" if frame["count"].isna().any() else ""
     return figure.update_layout(
         title={
@@ -96,25 +93,19 @@ def _checked(frame: pd.DataFrame) -> pd.DataFrame:
 def _panel(panel: pd.DataFrame, relative_depth: bool) -> list[go.Bar | go.Scatter]:
     """Bars and the uniform expectation of one task and model."""
     layers, mean, low, high = (panel[name].to_numpy() for name in ("layer", "count", "low", "high"))
-    last, seeds, uniform = max(1, int(layers.max())), _seeds(panel), panel["uniform"].iloc[0]
+    last, seeds, uniform = max(1, layers.max()), int(panel["seeds"].max()), panel["uniform"].iloc[0]
     unit = 1 / last if relative_depth else 1
-    spread = [f"; seeds: {seeds}, {a:g} to {b:g}" for a, b in zip(low, high, strict=True)]
+    hover = []
+    for layer, count, least, most in zip(layers, mean, low, high, strict=True):
+        spread = f"; seeds: {seeds}, {least:g} to {most:g}" if seeds > 1 else ""
+        hover.append(f"layer {layer}, depth {layer / last:.2f}<br>{count:.3g} heads{spread}")
     whole = ", ".join(filter(None, panel[["task", "model"]].iloc[0]))
     bars = go.Bar(
         x=layers * unit,
         y=mean,
         width=0.85 * unit,
-        error_y={
-            "array": high - mean,
-            "arrayminus": mean - low,
-            "color": NEUTRAL,
-            "thickness": 1.5,
-            "visible": seeds > 1,
-        },
-        hovertext=[
-            f"layer {layer}, depth {layer / last:.2f}<br>{count:.3g} heads{more if seeds > 1 else ''}"
-            for layer, count, more in zip(layers, mean, spread, strict=True)
-        ],
+        error_y=error_bars(mean, low, high) | {"thickness": 1.5, "visible": seeds > 1},
+        hovertext=hover,
         hovertemplate=f"%{{hovertext}}<extra>{whole}</extra>",
         marker={"color": COLOURS[4], "line": {"width": 0}},
     )
@@ -136,7 +127,3 @@ def _panel(panel: pd.DataFrame, relative_depth: bool) -> list[go.Bar | go.Scatte
         marker=HATCHED,
     )
     return [bars, line, *([none] if len(headless) else [])]
-
-
-def _seeds(frame: pd.DataFrame) -> int:
-    return int(frame["seeds"].max())

@@ -98,12 +98,7 @@ def pair_maps(frame: pd.DataFrame, *, title: str) -> go.Figure:
 
 
 def top_k_curves(curve: pd.DataFrame) -> go.Figure:
-    """Share of the best k heads in common by k, one line per pair of tasks.
-
-    Args:
-        curve: As `RankStability.curve` gives it: columns `first`, `second`, `k`, `value`, `low`,
-            `high`, `pairs` and `chance`.
-    """
+    """Share of the best k heads in common by k, one line per pair of tasks of `RankStability.curve`."""
     figure = go.Figure()
     names = elided([*curve["first"], *curve["second"]], 16)
     for place, (_, line) in enumerate(curve.groupby(["first", "second"], sort=False)):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import plotly.graph_objects as go
 
@@ -29,37 +28,19 @@ def published_figures(only: Sequence[str] = ()) -> dict[str, go.Figure]:
     return draw(DRAWINGS, only, what="the paper")
 
 
-def _figure_2() -> go.Figure:
-    cells = published.figure_2()
-    return transfer_heatmap(cells.assign(value=cells["value"] / 100), relative=False)
-
-
-def _figure_3() -> go.Figure:
-    return layer_bars(published_layers())
-
-
-def _figure_4() -> go.Figure:
-    return sweep_lines(published.figure_4(), x="examples")
-
-
-def _figure_5() -> go.Figure:
-    return sweep_lines(published.figure_5(), x="percent", series="model")
-
-
-def _figure_6() -> go.Figure:
-    return pair_maps(published.figure_6(), title="How alike the heads of two tasks are")
-
-
-def _table_2(model: str) -> go.Figure:
-    return SelectorTable.published(model).plot()
-
-
 DRAWINGS: Drawings = {
-    "paper-figure2": _figure_2,
-    "paper-figure3": _figure_3,
-    "paper-figure4": _figure_4,
-    "paper-figure5": _figure_5,
-    "paper-figure6": _figure_6,
-    **{f"paper-table2-{model}": partial(_table_2, model) for model in published.MODELS},
+    "paper-figure2": lambda: transfer_heatmap(
+        published.figure_2().assign(value=lambda cells: cells["value"] / 100), relative=False
+    ),
+    "paper-figure3": lambda: layer_bars(published_layers()),
+    "paper-figure4": lambda: sweep_lines(published.figure_4(), x="examples"),
+    "paper-figure5": lambda: sweep_lines(published.figure_5(), x="percent", series="model"),
+    "paper-figure6": lambda: pair_maps(
+        published.figure_6(), title="How alike the heads of two tasks are"
+    ),
+    **{
+        f"paper-table2-{model}": lambda model=model: SelectorTable.published(model).plot()
+        for model in published.MODELS
+    },
 }
 """What draws each figure of the paper, by its name."""

@@ -66,10 +66,10 @@ def for_paper(figure: go.Figure, width: str | float = "text", *, title: bool = F
     copy = go.Figure(_in_print({**spec, "layout": figure.layout.to_plotly_json()}))
     copy.update_layout(template=TEMPLATE, font={"size": SMALL})
     copy.layout.updatemenus = copy.layout.sliders = ()
-    copy.update_xaxes(title={"font": {"size": LARGE}, "standoff": EDGE})
-    copy.update_yaxes(title={"font": {"size": LARGE}, "standoff": EDGE})
-    before = _plot_size(figure)
-    height = before[1] * min(1.0, max(LOW, pixels / before[0]))
+    for update in (copy.update_xaxes, copy.update_yaxes):
+        update(title={"font": {"size": LARGE}, "standoff": EDGE})
+    wide, high = _plot_size(figure)
+    height = high * min(1.0, max(LOW, pixels / wide))
     plots = plot_width(copy, pixels)
     wrap_titles(copy, plots)
     slant_names(copy, plots)
@@ -85,11 +85,8 @@ def for_paper(figure: go.Figure, width: str | float = "text", *, title: bool = F
         room["t"] += _keep_title(copy)
     else:
         copy.update_layout(title=None)
-    return copy.update_layout(
-        width=pixels,
-        height=round(height + room["t"] + room["b"]),
-        margin={**room, "pad": 0},
-    )
+    height = round(height + room["t"] + room["b"])
+    return copy.update_layout(width=pixels, height=height, margin={**room, "pad": 0})
 
 
 def _keep_title(figure: go.Figure) -> float:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import plotly.graph_objects as go
 
+from lofit_lens.analysis.figures.layouts import finished, panel_title
 from lofit_lens.errors import LofitLensError
-from lofit_lens.plotting import COLOURS, NEUTRAL, TEMPLATE
+from lofit_lens.plotting import COLOURS, NEUTRAL
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,7 +59,7 @@ def sweep_lines(
     figure = make_subplots(
         rows=rows,
         cols=columns,
-        subplot_titles=[_panel_title(str(task), panel) for task, panel in panels],
+        subplot_titles=[panel_title(task, panel) for task, panel in panels],
         horizontal_spacing=0.18 / columns if columns > 1 else 0.0,
         vertical_spacing=0.28 / rows if rows > 1 else 0.0,
     )
@@ -81,25 +82,15 @@ def sweep_lines(
     figure.update_xaxes(title={"text": words, "standoff": 8}, minor={"ticks": ""})
     figure.update_yaxes(title={"text": "%", "standoff": 4}, col=1)
     banded = "low" in frame and frame["low"].notna().any()
-    return figure.update_layout(
-        title={
-            "text": title or heading,
-            "subtitle": {"text": "bands: 95% intervals" if banded else ""},
-            "x": 0.02,
-            "yref": "container",
-            "y": 1 - 24 / height,
-        },
-        template=TEMPLATE,
+    return finished(
+        figure,
+        title or heading,
+        "bands: 95% intervals" if banded else "",
         width=width,
         height=height,
         margin={"t": _TOP, "b": bottom, "l": _MARGIN, "r": 24},
         legend={"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom"},
     )
-
-
-def _panel_title(task: str, panel: pd.DataFrame) -> str:
-    metric = f", {panel['metric'].iloc[0]}" if "metric" in panel else ""
-    return f"<b>{task}</b>{metric}"
 
 
 def _line(line: pd.DataFrame, x: str, name: str, colour: str, symbol: str) -> list[go.Scatter]:
@@ -108,36 +99,31 @@ def _line(line: pd.DataFrame, x: str, name: str, colour: str, symbol: str) -> li
         return []
     line = line.sort_values(x)
     places, shared = line[x].tolist(), {"legendgroup": name, "name": name}
-    band = []
-    if "low" in line and line["low"].notna().all():
-        ends = [*line["high"], *line["low"][::-1]]
-        band.append(
-            go.Scatter(
-                x=[*places, *places[::-1]],
-                y=ends,
-                fill="toself",
-                fillcolor=colour,
-                opacity=0.15,
-                line={"width": 0},
-                mode="lines",
-                hoverinfo="skip",
-                showlegend=False,
-                **shared,
-            )
-        )
-    return [
-        *band,
-        go.Scatter(
-            x=places,
-            y=line["value"].tolist(),
-            mode="lines+markers",
-            line={"color": colour, "width": 2},
-            marker={"symbol": symbol, "size": 9},
-            hovertext=[_hover(row, name) for row in line.to_dict("records")],
-            hovertemplate="%{hovertext}<extra></extra>",
-            **shared,
-        ),
-    ]
+    drawn = go.Scatter(
+        x=places,
+        y=line["value"].tolist(),
+        mode="lines+markers",
+        line={"color": colour, "width": 2},
+        marker={"symbol": symbol, "size": 9},
+        hovertext=[_hover(row, name) for row in line.to_dict("records")],
+        hovertemplate="%{hovertext}<extra></extra>",
+        **shared,
+    )
+    if "low" not in line or line["low"].isna().any():
+        return [drawn]
+    band = go.Scatter(
+        x=[*places, *places[::-1]],
+        y=[*line["high"], *line["low"][::-1]],
+        fill="toself",
+        fillcolor=colour,
+        opacity=0.15,
+        line={"width": 0},
+        mode="lines",
+        hoverinfo="skip",
+        showlegend=False,
+        **shared,
+    )
+    return [band, drawn]
 
 
 def _references(panel: pd.DataFrame, x: str, series: str) -> list[go.Scatter]:

@@ -13,6 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from lofit_lens.analysis.figures.layouts import outline
 from lofit_lens.analysis.figures.transfer_cells import cell_text, completed
 from lofit_lens.analysis.kinds.matrix import MARKS, ZERO_SHOT, in_order
 from lofit_lens.plotting import NEUTRAL, TEMPLATE, elided, name_ticks
@@ -92,7 +93,8 @@ def transfer_heatmap(cells: pd.DataFrame, *, relative: bool = True) -> go.Figure
             figure.add_trace(_heat(facet, view), row=row, col=col)
         for place, source in enumerate(_rows(facet, RELATIVE)):
             if source in _tasks(facet):
-                figure.add_shape(_outline(_tasks(facet).index(source), place), row=row, col=col)
+                own = outline(_tasks(facet).index(source), place, NEUTRAL, 3)
+                figure.add_shape(own, row=row, col=col)
     figure.update_layout(_colours(cells))
     return _switched(figure, cells, RELATIVE if relative else ABSOLUTE)
 
@@ -113,12 +115,10 @@ def _panels(facets: Sequence[pd.DataFrame]) -> tuple[go.Figure, list[tuple[int, 
     places = [(place // n_cols + 1, place % n_cols + 1) for place in range(len(facets))]
     sources = [_rows(facet, ABSOLUTE) for facet in facets]
     same = all(rows == sources[0] for rows in sources)
-    ticks = [
-        (name_ticks(_tasks(facet)), name_ticks(rows))
-        for facet, rows in zip(facets, sources, strict=True)
-    ]
+    across = [name_ticks(_tasks(facet)) for facet in facets]
+    down = list(map(name_ticks, sources))
     label, beside = (
-        max(len(text) for pair in ticks for text in pair[i]["ticktext"]) for i in (0, 1)
+        max(len(text) for axis in axes for text in axis["ticktext"]) for axes in (across, down)
     )
     names = 20 + LETTER * beside
     gap = 24 if same else 24 + names
@@ -130,8 +130,7 @@ def _panels(facets: Sequence[pd.DataFrame]) -> tuple[go.Figure, list[tuple[int, 
     below, between = 80 + slanted, BETWEEN + slanted
     width = n_cells * cell + (n_cols - 1) * gap
     height = n_rows * ROW * max(map(len, sources)) + (n_rows - 1) * between
-    models = elided([facet["model"].iloc[0] for facet in facets])
-    titles = [models[facet["model"].iloc[0]] for facet in facets]
+    titles = list(elided([facet["model"].iloc[0] for facet in facets]).values())
     figure = make_subplots(
         rows=n_rows,
         cols=n_cols,
@@ -143,25 +142,21 @@ def _panels(facets: Sequence[pd.DataFrame]) -> tuple[go.Figure, list[tuple[int, 
         horizontal_spacing=gap / width if n_cols > 1 else 0.0,
         vertical_spacing=between / height if n_rows > 1 else 0.0,
     )
-    for (row, col), (across, down) in zip(places, ticks, strict=True):
-        lowest = (row + 1, col) not in places
-        xaxis = {"title": "tuned and tested on" if lowest else "", **across}
-        yaxis = {
-            "title": "heads from" if col == 1 else "",
-            "showticklabels": col == 1 or not same,
-            **down,
-        }
-        figure.update_xaxes(xaxis, row=row, col=col)
-        figure.update_yaxes(yaxis, row=row, col=col)
+    for (row, col), below_it, beside_it in zip(places, across, down, strict=True):
+        tuned_on = "" if (row + 1, col) in places else "tuned and tested on"
+        heads_from = "heads from" if col == 1 else ""
+        figure.update_xaxes(title=tuned_on, **below_it, row=row, col=col)
+        figure.update_yaxes(title=heads_from, **beside_it, row=row, col=col)
+        figure.update_yaxes(showticklabels=col == 1 or not same, row=row, col=col)
     figure.update_annotations(font={"size": 14})
-    margin = {"l": left, "r": right, "t": TOP + (24 if any(titles) else 0), "b": below}
     figure.update_xaxes(showgrid=False)
     figure.update_yaxes(showgrid=False, autorange="reversed", ticklabelstandoff=6)
+    top = TOP + (24 if any(titles) else 0)
     figure.update_layout(
         template=TEMPLATE,
-        margin=margin,
-        width=max(520, margin["l"] + width + margin["r"]),
-        height=margin["t"] + height + margin["b"],
+        margin={"l": left, "r": right, "t": top, "b": below},
+        width=max(520, left + width + right),
+        height=top + height + below,
     )
     return figure, places
 
@@ -170,14 +165,13 @@ def _heat(facet: pd.DataFrame, view: _View) -> go.Heatmap:
     rows, columns = _rows(facet, view), _tasks(facet)
     grid = facet.set_index(["source", "task"]).loc[list(product(rows, columns))]
     percent = 100 * grid[view.column].to_numpy(dtype=float)
-    text = list(map(cell_text, percent, grid["mark"]))
     shape = len(rows), len(columns)
     return go.Heatmap(
         name=view.button,
         x=columns,
         y=rows,
         z=percent.reshape(shape),
-        text=np.reshape(text, shape),
+        text=np.reshape(list(map(cell_text, percent, grid["mark"])), shape),
         texttemplate="%{text}",
         textfont={"size": 14},
         hovertext=np.reshape(grid["hover"].tolist(), shape),
@@ -188,11 +182,6 @@ def _heat(facet: pd.DataFrame, view: _View) -> go.Heatmap:
     )
 
 
-def _outline(x: int, y: int) -> dict[str, Any]:
-    box = {"x0": x - 0.48, "x1": x + 0.48, "y0": y - 0.48, "y1": y + 0.48}
-    return {"type": "rect", "line": {"color": NEUTRAL, "width": 3}, **box}
-
-
 def _colours(cells: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """The colour axes of both views, shared by all facets."""
     chosen = cells[cells["source"] != ZERO_SHOT]
@@ -201,12 +190,10 @@ def _colours(cells: pd.DataFrame) -> dict[str, dict[str, Any]]:
         RELATIVE: {"colorscale": DIVERGING, "cmid": 100, "cmin": 100 - reach, "cmax": 100 + reach},
         ABSOLUTE: {"colorscale": SEQUENTIAL, "cmin": 0, "cmax": 100},
     }
-    bar = {"thickness": 16}
-    return {
-        view.axis: scale
-        | {"colorbar": bar | {"title": {"text": view.bar.format(_metrics(cells)), "side": "right"}}}
-        for view, scale in scales.items()
-    }
+    for view, scale in scales.items():
+        title = {"text": view.bar.format(_metrics(cells)), "side": "right"}
+        scale["colorbar"] = {"thickness": 16, "title": title}
+    return {view.axis: scale for view, scale in scales.items()}
 
 
 def _switched(figure: go.Figure, cells: pd.DataFrame, shown: _View) -> go.Figure:
@@ -214,25 +201,22 @@ def _switched(figure: go.Figure, cells: pd.DataFrame, shown: _View) -> go.Figure
     layout: Any = figure.layout
     traces: Any = figure.data
     captions = {view: _caption(cells, view, layout.width) for view in VIEWS}
-    room = LINE * max(len(lines) for lines in captions.values())
+    room = LINE * max(map(len, captions.values()))
     plot, above = layout.height - layout.margin.t - layout.margin.b, layout.margin.t - TOP + 8
     height = layout.height + room
-    faces = {
-        view: {
+    faces, buttons = {}, []
+    for view, lines in captions.items():
+        faces[view] = {
             "title.text": view.title.format(_metrics(cells)),
             "title.subtitle.text": "<br>".join(lines),
             **{f"{other.axis}.showscale": other is view for other in VIEWS},
         }
-        for view, lines in captions.items()
-    }
-    shows = {view: [trace.name == view.button for trace in traces] for view in VIEWS}
+        seen = {"visible": [trace.name == view.button for trace in traces]}
+        buttons.append({"label": view.button, "method": "update", "args": [seen, faces[view]]})
     menu = {
         "type": "buttons",
         "direction": "right",
-        "buttons": [
-            {"label": v.button, "method": "update", "args": [{"visible": shows[v]}, faces[v]]}
-            for v in VIEWS
-        ],
+        "buttons": buttons,
         "active": VIEWS.index(shown),
         "font": {"color": NEUTRAL},  # the active button is light on a dark ground as well
         "x": 0,
@@ -240,8 +224,8 @@ def _switched(figure: go.Figure, cells: pd.DataFrame, shown: _View) -> go.Figure
         "y": 1 + above / plot,
         "yanchor": "bottom",
     }
-    for trace, visible in zip(traces, shows[shown], strict=True):
-        trace.visible = visible
+    for trace in traces:
+        trace.visible = trace.name == shown.button
     figure.update_layout(
         title={"x": 0.02, "yref": "container", "y": 1 - 24 / height},
         margin={"t": layout.margin.t + room},

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lofit_lens.analysis.figures.layouts import measured
 from lofit_lens.analysis.kinds.matrix import ZERO_SHOT
 from lofit_lens.analysis.study.paired import TESTED
 from lofit_lens.errors import LofitLensError
@@ -31,17 +32,15 @@ def completed(cells: pd.DataFrame) -> pd.DataFrame:
         raise LofitLensError(
             f"A transfer heat map needs cells with {', '.join(NEEDED)}; the frame {found}."
         )
-    odd = [value for value in cells["value"] if value < 0 or value > 1]
-    if odd:
-        raise LofitLensError(
-            f"Values are scores between 0 and 1, got {odd[0]:g}. Divide percent by 100."
-        )
+    for value in cells["value"]:
+        if value < 0 or value > 1:
+            raise LofitLensError(
+                f"Values are scores between 0 and 1, got {value:g}. Divide percent by 100."
+            )
     cells = cells.reindex(columns=[*NEEDED, *TEXTS, *NUMBERS])
     cells["model"] = _filled(cells, "model")
     key = ["model", "source", "task"]
-    twice = cells[cells.duplicated(key)]
-    if not twice.empty:
-        source, task = twice[["source", "task"]].iloc[0]
+    for _, source, task in cells.loc[cells.duplicated(key), key].to_numpy():
         raise LofitLensError(
             f"The cell of {source!r} on {task!r} comes twice. Give one row per cell, and a column "
             "`model` where there are several."
@@ -82,22 +81,13 @@ def _hover(cell: Mapping[Hashable, Any], untuned: float) -> str:
         return "<br>".join([*lines, "no run"])
     if "relative" in there:
         lines.append(f"{100 * cell['relative']:.1f}% of own heads")
-    line = f"{cell['metric']} {100 * cell['value']:.1f}"
-    if {"low", "high"} <= there:
-        line += f" [{100 * cell['low']:.1f}, {100 * cell['high']:.1f}]"
-    lines.append(line)
+    lines.append(f"{cell['metric']} {measured(cell)}")
     counts = [f"{name} = {cell[name]:.0f}" for name in ("n", "seeds") if name in there]
-    if counts:
-        lines.append(", ".join(counts))
+    lines.append(", ".join(counts))
     if "difference" in there:
-        line = f"own heads {100 * cell['difference']:+.1f} points"
-        if {"difference_low", "difference_high"} <= there:
-            line += f" [{100 * cell['difference_low']:+.1f}, {100 * cell['difference_high']:+.1f}]"
-        lines.append(line)
-    tests = [f"p = {cell['p']:.2g}"] if "p" in there else []
-    tests += [f"Holm {cell['p_holm']:.2g}"] if "p_holm" in there else []
-    if tests:
-        lines.append(", ".join(tests))
+        lines.append(f"own heads {measured(cell, 'difference', ' points')}")
+    tests = {"p = ": "p", "Holm ": "p_holm"}.items()
+    lines.append(", ".join(f"{name}{cell[p]:.2g}" for name, p in tests if p in there))
     if source != ZERO_SHOT and not np.isnan(untuned):
         lines.append(f"zero-shot {100 * untuned:.1f}")
-    return "<br>".join(lines)
+    return "<br>".join(filter(None, lines))

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Real
 
 from lofit_lens.errors import LofitLensError, ModelMismatchError
-from lofit_lens.files import read_json
+from lofit_lens.files import read_json, write_json
 from lofit_lens.grid import HeadGrid
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
 
 if TYPE_CHECKING:
-    import pandas as pd
     import plotly.graph_objects as go
 
 LAYERS_SCHEMA = 1
@@ -46,8 +46,6 @@ class LayerDistribution:
         most of any seed), `uniform` (the count expected of heads drawn at random, in a layer that
         has heads) and `seeds`.
         """
-        import pandas as pd
-
         parts = [
             _by_layer(task, np.stack([heads.layer_counts() for heads in sets]), sets[0].without)
             for task, sets in self.heads.items()
@@ -59,8 +57,6 @@ class LayerDistribution:
 
         Columns `task`, `layer`, `head`, `name`, `times` (seeds that chose it) and `seeds`.
         """
-        import pandas as pd
-
         rows = [
             (task, *head, str(head), times, len(sets))
             for task, sets in self.heads.items()
@@ -115,13 +111,8 @@ class LayerDistribution:
 
     def save(self, path: str | Path) -> Path:
         """Write the head sets as one JSON file."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         heads = {task: [found.to_json() for found in sets] for task, sets in self.heads.items()}
-        path.write_text(
-            json.dumps({"schema": LAYERS_SCHEMA, "heads": heads}) + "\n", encoding="utf-8"
-        )
-        return path
+        return write_json(path, {"schema": LAYERS_SCHEMA, "heads": heads}, indent=None)
 
     @classmethod
     def load(cls, path: str | Path) -> LayerDistribution:
@@ -189,12 +180,12 @@ def published_layers() -> pd.DataFrame:
 
     Layers without heads are rows with a `count` of 0; `low` and `high` are `count`, of one seed.
     """
-    import pandas as pd
-
     from lofit_lens.analysis import published
 
     parts = []
-    for (model, task), panel in published.figure_3().groupby(["model", "task"], sort=False):  # pyright: ignore[reportGeneralTypeIssues]
+    printed = published.figure_3()
+    for model, task in product(published.MODELS, published.TASKS):
+        panel = printed[(printed["model"] == model) & (printed["task"] == task)]
         counts = np.zeros((1, PUBLISHED_LAYERS[model]), dtype=int)
         counts[0, panel["layer"]] = panel["heads"]
         parts.append(_by_layer(task, counts).assign(model=model))
@@ -220,20 +211,11 @@ def one_shape(by_task: Mapping[str, Sequence[HeadSet | HeadScores]]) -> HeadGrid
 def _by_layer(
     task: str, counts: Real[np.ndarray, "seed layer"], without: Sequence[int] = ()
 ) -> pd.DataFrame:
-    import pandas as pd
-
     n_layers = counts.shape[1]
     uniform = counts.sum() / (len(counts) * (n_layers - len(without)))
     counts = counts.astype(float)
     counts[:, list(without)] = np.nan
-    columns = {
-        "task": task,
-        "layer": np.arange(n_layers),
-        "depth": np.arange(n_layers) / max(1, n_layers - 1),
-        "count": counts.mean(axis=0),
-        "low": counts.min(axis=0),
-        "high": counts.max(axis=0),
-        "uniform": uniform,
-        "seeds": len(counts),
-    }
-    return pd.DataFrame(columns)
+    frame = pd.DataFrame({"task": task, "layer": np.arange(n_layers)})
+    frame["depth"] = frame["layer"] / max(1, n_layers - 1)
+    frame["count"], frame["low"], frame["high"] = counts.mean(0), counts.min(0), counts.max(0)
+    return frame.assign(uniform=uniform, seeds=len(counts))

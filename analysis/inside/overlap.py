@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import combinations, product
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 from scipy.stats import hypergeom, wasserstein_distance
 
@@ -18,7 +18,6 @@ from lofit_lens.grid import HeadGrid
 from lofit_lens.heads import HeadSet
 
 if TYPE_CHECKING:
-    import pandas as pd
     import plotly.graph_objects as go
 
 T = TypeVar("T")
@@ -55,18 +54,6 @@ class HeadOverlap:
         random). Beside "random", each set of the task gives its exact mean over sets drawn at
         random in place of a pair; the paper draws one.
         """
-        return self._table.copy()
-
-    def plot(self) -> go.Figure:
-        """Overlap and layer distance of each pair of tasks, and of each task with random heads."""
-        from lofit_lens.analysis.figures.overlap import pair_maps
-
-        return pair_maps(self.frame(), title=f"How alike sets of {self.k} heads are")
-
-    @cached_property
-    def _table(self) -> pd.DataFrame:
-        import pandas as pd
-
         rows = []
         chances = _chances(self.k, one_shape(self.heads))
         for measure, between in MEASURES.items():
@@ -75,20 +62,25 @@ class HeadOverlap:
                 numbers = mean_least_most([between(a, b) for a, b in pairs])
                 rows.append((measure, first, second, *numbers, chance))
             for task, sets in self.heads.items():
-                beside = [
-                    _distance_from_random(heads) if between is _layer_distance else chance
-                    for heads in sets
-                ]
+                beside = [chance for _ in sets]
+                if between is _layer_distance:
+                    beside = list(map(_distance_from_random, sets))
                 rows.append((measure, task, RANDOM, *mean_least_most(beside), chance))
-        names = ("measure", "first", "second", "value", "low", "high", "pairs", "chance")
-        return pd.DataFrame(rows, columns=list(names))
+        names = ["measure", "first", "second", "value", "low", "high", "pairs", "chance"]
+        return pd.DataFrame(rows, columns=names)
+
+    def plot(self) -> go.Figure:
+        """Overlap and layer distance of each pair of tasks, and of each task with random heads."""
+        from lofit_lens.analysis.figures.overlap import pair_maps
+
+        return pair_maps(self.frame(), title=f"How alike sets of {self.k} heads are")
 
     def __repr__(self) -> str:
         tasks = ", ".join(f"{task}, seeds: {len(sets)}" for task, sets in self.heads.items())
         return f"HeadOverlap({self.k} heads each; {tasks})"
 
     def _repr_html_(self) -> str:
-        wide = self._table.pivot_table("value", ["first", "second"], "measure", sort=False)
+        wide = self.frame().pivot_table("value", ["first", "second"], "measure", sort=False)
         return f"<p>{self!r}</p>{wide[list(MEASURES)].to_html(float_format='{:.2f}'.format)}"
 
 
@@ -153,11 +145,7 @@ def _layer_distance(first: HeadSet, second: HeadSet) -> float:
     return float(wasserstein_distance(*([head.layer for head in s] for s in (first, second))))
 
 
-MEASURES = {
-    "overlap": _overlap,
-    "jaccard": _jaccard,
-    "layer distance": _layer_distance,
-}
+MEASURES = {"overlap": _overlap, "jaccard": _jaccard, "layer distance": _layer_distance}
 """Of two sets of one size."""
 
 
@@ -175,8 +163,7 @@ def _chances(k: int, grid: HeadGrid) -> dict[str, float]:
 def _distance_from_random(heads: HeadSet) -> float:
     """The mean layer distance of a set from one of its size drawn at random; exact."""
     up_to = np.eye(len(heads) + 1)[heads.layer_counts().cumsum()[:-1]]
-    drawn = _up_to_each_layer(len(heads), heads.grid)
-    return _mean_distance(up_to, drawn)
+    return _mean_distance(up_to, _up_to_each_layer(len(heads), heads.grid))
 
 
 def _up_to_each_layer(k: int, grid: HeadGrid) -> Float[np.ndarray, "layer count"]:

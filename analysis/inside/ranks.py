@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from scipy.stats import kendalltau, spearmanr
@@ -18,7 +18,6 @@ from lofit_lens.errors import LofitLensError
 from lofit_lens.head_scores import HeadScores
 
 if TYPE_CHECKING:
-    import pandas as pd
     import plotly.graph_objects as go
 
 
@@ -40,7 +39,17 @@ class RankStability:
         many; with none, as of a task with one seed, the numbers are NaN). A task with itself is its
         pairs of seeds.
         """
-        return self._correlations.copy()
+        flat = {
+            task: [scores.scores.double().numpy().ravel() for scores in by_seed.values()]
+            for task, by_seed in self.scores.items()
+        }
+        rows = [
+            (name, first, second, *mean_least_most([float(of(a, b).statistic) for a, b in pairs]))
+            for name, of in (("spearman", spearmanr), ("kendall", kendalltau))
+            for first, second, pairs in pairs_of_tasks(flat)
+        ]
+        names = ["measure", "first", "second", "value", "low", "high", "pairs"]
+        return pd.DataFrame(rows, columns=names)
 
     def curve(self) -> pd.DataFrame:
         """Share of the best k heads in common, for every k, one row per pair of tasks and k.
@@ -52,28 +61,16 @@ class RankStability:
         Raises:
             LofitLensError: There is one ranking only.
         """
-        import pandas as pd
-
-        ranks = {
-            task: [_ranks(scores) for scores in by_seed.values()]
-            for task, by_seed in self.scores.items()
-        }
+        ranks = {task: list(map(_ranks, seeds.values())) for task, seeds in self.scores.items()}
         parts = []
         for first, second, pairs in pairs_of_tasks(ranks):
             if pairs:
                 shares = np.stack([_common_shares(a, b) for a, b in pairs])
                 k = np.arange(1, shares.shape[1] + 1)
-                columns = {
-                    "first": first,
-                    "second": second,
-                    "k": k,
-                    "value": shares.mean(axis=0),
-                    "low": shares.min(axis=0),
-                    "high": shares.max(axis=0),
-                    "pairs": len(pairs),
-                    "chance": k / k[-1],
-                }
-                parts.append(pd.DataFrame(columns))
+                part = pd.DataFrame({"first": first, "second": second, "k": k})
+                part["value"], part["low"] = shares.mean(axis=0), shares.min(axis=0)
+                part["high"] = shares.max(axis=0)
+                parts.append(part.assign(pairs=len(pairs), chance=k / k[-1]))
         if not parts:
             raise LofitLensError(
                 "There is one ranking, so nothing to compare it with. Give scores of several seeds "
@@ -90,22 +87,6 @@ class RankStability:
         from lofit_lens.analysis.figures.overlap import top_k_curves
 
         return top_k_curves(self.curve())
-
-    @cached_property
-    def _correlations(self) -> pd.DataFrame:
-        import pandas as pd
-
-        flat = {
-            task: [scores.scores.double().numpy().ravel() for scores in by_seed.values()]
-            for task, by_seed in self.scores.items()
-        }
-        rows = [
-            (name, first, second, *mean_least_most([float(of(a, b).statistic) for a, b in pairs]))
-            for name, of in (("spearman", spearmanr), ("kendall", kendalltau))
-            for first, second, pairs in pairs_of_tasks(flat)
-        ]
-        names = ["measure", "first", "second", "value", "low", "high", "pairs"]
-        return pd.DataFrame(rows, columns=names)
 
     def __repr__(self) -> str:
         seeds = ", ".join(f"{task}, seeds: {len(found)}" for task, found in self.scores.items())

@@ -130,7 +130,7 @@ class Demo:
             yield {"task": task, "method": f"{FLOOR}{name}", "metric": metric, "value": floor}
         yield row("zero-shot", 0, main_scores(untuned)[None])
         for fraction, matrix in self.matrices.items():
-            scale, size = self.scale[fraction], len(matrix.runs[0].heads)
+            scale, size = self.scale[fraction], len(matrix.runs[0].heads or ())
             for method, part, source in (
                 ("LoFiT", matrix, task), ("random heads", matrix, RANDOM),
                 ("scale alone", scale, task), ("scale, random", scale, RANDOM),
@@ -146,7 +146,7 @@ class Demo:
     @property
     def layers(self) -> LayerDistribution:
         """The heads of each task by layer, at the largest share."""
-        size = max(len(matrix.runs[0].heads) for matrix in self.matrices.values())
+        size = max(len(matrix.runs[0].heads or ()) for matrix in self.matrices.values())
         return layer_distribution(
             {task: [s.top(k=size) for s in seeds.values()] for task, seeds in self.scores.items()}
         )

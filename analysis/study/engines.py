@@ -85,11 +85,10 @@ class ByExecutor:
         future: Future[Outcome] = Future()
 
         def finish(sent: Future[bytes]) -> None:
-            error = sent.exception()
-            if error is not None:
-                future.set_exception(error)
-            else:
+            try:
                 future.set_result(pickle.loads(sent.result()))
+            except BaseException as error:
+                future.set_exception(error)
 
         self.executor.submit(_work, job).add_done_callback(finish)
         return future

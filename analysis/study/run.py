@@ -78,16 +78,16 @@ def run_cells(
 
     def fail(step: Step[Any], error: LofitLensError) -> None:
         gone = [one for one in left.values() if graph.needs(one.score, step)]
-        for one in gone:
-            if one.method in failed:
-                continue
-            failed.add(one.method)
-            method, cell = one.cell.method, one.cell
-            error.add_note(f"This was method {method} on {cell.task.name} with seed {cell.seed}.")
-            if on_failure is None or method == ZERO_SHOT or isinstance(error, LeakError):
-                graph.stop(error)
-            else:
-                on_failure(error)
+        first = {one.method: one.cell for one in reversed(gone) if one.method not in failed}
+        for cell in reversed(first.values()):
+            where = f"{cell.task.name} with seed {cell.seed}"
+            error.add_note(f"This was method {cell.method} on {where}.")
+        methods = {cell.method for cell in first.values()}
+        if on_failure is None or ZERO_SHOT in methods or isinstance(error, LeakError):
+            graph.stop(error)
+        elif first:
+            on_failure(error)
+        failed.update(first)
         for one in list(left.values()):
             if one in gone or (on_failure is not None and one.method in failed):
                 del left[one.key]

@@ -69,9 +69,10 @@ def task_tables(
                 numbers = {method: paper_number(published, method, task, metric) for method in rows}
                 paper = {method: f"{n:.1f}" for method, n in numbers.items() if n is not None}
                 scores += [("paper", paper)] if paper else []
-        found = (_columns(columns, [*main, *floors]) for columns in (scores, _details(main, base)))
+        names, items = [*main, *floors], next(iter(main.values()))["n"]
+        details = _columns(_details(main, base), names)
         learned = {method: row["parameters"] for method, row in main.items()}
-        tables.append(TaskTable(task, next(iter(main.values()))["n"], *found, learned))
+        tables.append(TaskTable(task, items, _columns(scores, names), details, learned))
     return tables
 
 
@@ -82,9 +83,13 @@ def overview(methods: Sequence[str], tables: Sequence[TaskTable]) -> list[list[s
     for method in methods:
         learned = [t.parameters[method] for t in tables if method in t.parameters]
         used[method] = NOTHING.join(dict.fromkeys((count(min(learned)), count(max(learned)))))
-    floors = [name for name in scores.index if name not in used]
+    floors = [str(name) for name in scores.index if name not in used]
     return [
-        [name, used.get(name, ""), *scores.loc[name].fillna(NOTHING if name in used else "")]
+        [
+            name,
+            used.get(name, ""),
+            *map(str, scores.loc[name].fillna(NOTHING if name in used else "")),
+        ]
         for name in (*methods, *floors)
     ]
 

@@ -41,7 +41,7 @@ def as_latex(
     ]
     ends = [3 + sum(widths[:place]) for place in range(len(widths) + 1)]
     rules = [rf"\cmidrule(lr){{{start}-{end - 1}}}" for start, end in pairwise(ends)]
-    titles = [escaped(title) for table in tables for title in table.scores]
+    titles = [escaped(str(title)) for table in tables for title in table.scores]
     rows = [
         _row([escaped(name), escaped(parameters), *map(_score, cells)])
         for name, parameters, *cells in overview(comparison.methods, tables)

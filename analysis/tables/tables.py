@@ -108,7 +108,7 @@ def _overview(methods: Sequence[str], tables: Sequence[TaskTable]) -> str:
         for table in tables
     )
     titles = "".join(
-        f'<th scope="col">{escape(title)}</th>' for table in tables for title in table.scores
+        f'<th scope="col">{escape(str(title))}</th>' for table in tables for title in table.scores
     )
     spans = (1, 1, *(table.scores.shape[1] for table in tables))
     rows = "".join(map(_html_row, overview(methods, tables)))

@@ -48,11 +48,6 @@ class HookedEdit(BaseEdit):
         """Numbers stored."""
         return sum(tensor.numel() for tensor in self.numbers().values())
 
-    @property
-    def learning(self) -> bool:
-        """Whether it is in training."""
-        return any(tensor.requires_grad for tensor in self.numbers().values())
-
     def learned(self, provenance: Provenance) -> Self:
         """The edit as training leaves it: a copy of its numbers on the CPU, and where they are from."""
         numbers = {name: t.detach().cpu().clone() for name, t in self.numbers().items()}
@@ -112,7 +107,8 @@ class HookedEdit(BaseEdit):
 
     def _on_device(self, parts: Callable[[torch.device], T]) -> Callable[[torch.device], T]:
         """`parts` of the device of the activations; of a learned edit they are made there once."""
-        return parts if self.learning else cache(parts)
+        learning = any(tensor.requires_grad for tensor in self.numbers().values())
+        return parts if learning else cache(parts)
 
 
 class LinearEdit(HookedEdit):

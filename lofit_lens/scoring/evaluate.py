@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lofit_lens.chat import note_unlike, note_unused
 from lofit_lens.errors import LofitLensError
@@ -25,12 +25,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EditedModel:
-    """What a scoring asks of a model: see `answer_logprobs` and `greedy_generations`."""
+    """What a scoring asks of a model: see `answer_logprobs` and `greedy_generations`.
+
+    Attributes:
+        model: A bridge, in eval mode.
+        edit: The edit in force; None for the model as it is.
+        how: Their `batch_size` and `progress`.
+    """
 
     model: TransformerBridge
     edit: Edit | None
-    batch_size: BatchSize
-    progress: bool
+    how: Mapping[str, Any]
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -39,14 +44,12 @@ class EditedModel:
 
     def logprobs(self, texts: Sequence[EncodedText]) -> list[float]:
         """The log-probability of each answer."""
-        how = {"batch_size": self.batch_size, "progress": self.progress}
-        return answer_logprobs(self.model, texts, self.edit, **how).tolist()
+        return answer_logprobs(self.model, texts, self.edit, **self.how).tolist()
 
     def generations(self, prompts: Sequence[str], max_new_tokens: int) -> list[Generation]:
         """What stands behind each prompt."""
-        how = {"batch_size": self.batch_size, "progress": self.progress}
         return greedy_generations(
-            self.model, prompts, self.edit, max_new_tokens=max_new_tokens, **how
+            self.model, prompts, self.edit, max_new_tokens=max_new_tokens, **self.how
         )
 
 
@@ -88,6 +91,7 @@ def evaluate(
     if not examples:
         raise LofitLensError(f"{task.name} has no validation items. Score its test split.")
     rule = task.scoring_rule(compat)
-    records = rule.score(EditedModel(model, edit, batch_size, progress), examples)
+    how = {"batch_size": batch_size, "progress": progress}
+    records = rule.score(EditedModel(model, edit, how), examples)
     floors = task.floors if split == "test" else {}
     return Evaluation(task.name, split, rule.metrics, tuple(records), floors, compat)

@@ -25,19 +25,24 @@ SYNONYMS = {"shares": "split", "split_column": "split"}
 
 ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
 
+_WORDS: Mapping[Any, str] = {
+    str: "text",
+    int: "a whole number",
+    Sequence: "a list of texts",
+    tuple: "three shares",
+}
+
 
 @dataclass(frozen=True)
 class Argument:
     """An argument of `from_file`.
 
     Attributes:
-        name: Its name.
         kinds: The types it takes besides None; the words of a `Literal` are text.
         default: Its default.
         help: What its docstring says.
     """
 
-    name: str
     kinds: frozenset[type]
     default: Any
     help: str
@@ -47,21 +52,13 @@ class Argument:
         """Whether it takes a list of texts."""
         return Sequence in self.kinds
 
+    @property
+    def takes(self) -> str:
+        """The types it takes, in words."""
+        return " or ".join(words for kind, words in _WORDS.items() if kind in self.kinds)
+
     def read(self, written: Any) -> Any:
-        """The value of what was written.
-
-        Raises:
-            LofitLensError: It is of a type that the argument does not take.
-        """
-        value = self._read(written)
-        if value is None:
-            kinds = {str: "text", int: "a whole number", Sequence: "a list of texts"}
-            kinds[tuple] = "three shares"
-            takes = " or ".join(words for kind, words in kinds.items() if kind in self.kinds)
-            raise LofitLensError(f"{self.name} takes {takes}, got {written!r}.")
-        return value
-
-    def _read(self, written: Any) -> Any:
+        """The value of what was written; None if it is of a type that the argument does not take."""
         if isinstance(written, str):
             numbers = _numbers(written)
             if tuple in self.kinds and numbers and len(numbers) > 1:
@@ -106,10 +103,9 @@ def read_arguments(
             raise LofitLensError(f"{where}: {_unknown(typed, [*beside, *ARGUMENTS])}")
         if name in read:
             raise LofitLensError(f"{where} says {name} twice ({', '.join(written)}).")
-        try:
-            read[name] = ARGUMENTS[name].read(value)
-        except LofitLensError as error:
-            raise LofitLensError(f"{where}: {error}") from None
+        read[name] = ARGUMENTS[name].read(value)
+        if read[name] is None:
+            raise LofitLensError(f"{where}: {name} takes {ARGUMENTS[name].takes}, got {value!r}.")
     return read
 
 
@@ -156,7 +152,7 @@ def _descriptions() -> dict[str, str]:
 def _arguments() -> dict[str, Argument]:
     types, texts = get_type_hints(from_file), _descriptions()
     return {
-        name: Argument(name, _kinds(types[name]), parameter.default, texts.get(name, ""))
+        name: Argument(_kinds(types[name]), parameter.default, texts.get(name, ""))
         for name, parameter in inspect.signature(from_file).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY
     }

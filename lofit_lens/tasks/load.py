@@ -39,7 +39,7 @@ MAKERS: Mapping[str, Callable[..., Task]] = {
 
 _LM_EVAL = {"protocol": "lm-eval"}
 
-FIXED: Mapping[str, Sequence[Mapping[str, Any]]] = {
+FIXED: Mapping[str, Sequence[dict[str, Any]]] = {
     "truthfulqa": [{"fold": 0}, {"fold": 1}],
     "truthfulqa:0": [{"fold": 0}],
     "truthfulqa:1": [{"fold": 1}],
@@ -65,9 +65,9 @@ def load_tasks(
         name_or_file: "truthfulqa" (both folds), "truthfulqa:0", "truthfulqa:1", each of them also
             with ":lm-eval" behind it for the prompts of lm-evaluation-harness; "mquake", "clutrr",
             "arc-challenge", "boolq", "siqa", "svamp", "embedded:truth", "embedded:kinship",
-            "embedded:edit"; a file; a file with
-            arguments behind it, as "own.csv?prompt={q}&answer=a"; a task file (.toml); or a
-            mapping of "train", "val" and "test" to files.
+            "embedded:edit"; a file; a file with arguments behind it, as
+            "own.csv?prompt={q}&answer=a"; a task file (.toml); or a mapping of "train", "val" and
+            "test" to files.
         seed: Seed of the draw, for tasks that draw their training examples.
         data_dir: Folder with the paper's files.
         options: Arguments of `from_file`, where the file does not come with its own; `by`, how
@@ -109,14 +109,12 @@ def load_each(
             raise LofitLensError(
                 f"{', '.join(why)}; {option} is for a file of your own that does not say it."
             )
+    drawn = {"seed": seed}
     return [
         [from_file(file.path, **{"by": by, **options, **file.arguments})]
         if file is not None
-        else [
-            scored_by(_fixed(str(name), data_dir, {"seed": seed, **fold}), by)
-            for fold in FIXED[str(name)]
-        ]
-        for name, file in zip(names, files, strict=True)
+        else [scored_by(_fixed(str(n), data_dir, drawn | fold), by) for fold in FIXED[str(n)]]
+        for n, file in zip(names, files, strict=True)
     ]
 
 

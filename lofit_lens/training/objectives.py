@@ -6,7 +6,7 @@ the preferred and the rejected answer (`dpo`), or every candidate, the right one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -69,10 +69,8 @@ def summed_loss(
         beta: DPO's beta.
     """
     per_item = logprobs.split([len(item.texts) for item in items])
-    loss = _LOSSES[objective]
-    return torch.stack(
-        [loss(scores, item, beta) for scores, item in zip(per_item, items, strict=True)]
-    ).sum()
+    losses = [_loss(objective, *one, beta) for one in zip(per_item, items, strict=True)]
+    return torch.stack(losses).sum()
 
 
 def total_weight(objective: Objective, items: Sequence[Item]) -> int:
@@ -92,23 +90,12 @@ def dpo_loss(
     return -logsigmoid(beta * margin)
 
 
-def _sft(logprobs: Logprobs, _item: Item, _beta: float) -> Tensor:
-    return -logprobs[0]
-
-
-def _dpo(logprobs: Logprobs, item: Item, beta: float) -> Tensor:
-    chosen_reference, rejected_reference = item.reference
-    return dpo_loss(logprobs[0], logprobs[1], chosen_reference, rejected_reference, beta)
-
-
-def _choice(logprobs: Logprobs, item: Item, _beta: float) -> Tensor:
+def _loss(objective: Objective, logprobs: Logprobs, item: Item, beta: float) -> Tensor:
+    """The loss of one item."""
+    if objective == "sft":
+        return -logprobs[0]
+    if objective == "dpo":
+        return dpo_loss(logprobs[0], logprobs[1], *item.reference, beta=beta)
     if item.lengths:
         logprobs = logprobs / logprobs.new_tensor(item.lengths)
     return torch.logsumexp(logprobs, 0) - logprobs[0]
-
-
-_LOSSES: dict[Objective, Callable[[Logprobs, Item, float], Tensor]] = {
-    "sft": _sft,
-    "dpo": _dpo,
-    "choice": _choice,
-}

@@ -55,7 +55,7 @@ class Trainee:
     stopped: str | None = None
 
     def __post_init__(self) -> None:
-        self.learning_rate = self.config.rate
+        self.learning_rate = self.config.rate  # "auto" is refused here, before any work
 
     def backward_of_penalties(self, l1: float) -> None:
         """Add the gradients of the penalties."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -19,7 +21,6 @@ from lofit_lens.heads import Head, HeadSet
 from lofit_lens.tokens import EncodedText, Encoder
 
 if TYPE_CHECKING:
-    import pandas as pd
     import plotly.graph_objects as go
     from transformer_lens.model_bridge import TransformerBridge
 
@@ -51,8 +52,6 @@ class AttentionPatterns:
         Columns `text` (from 0), `layer`, `head`, `name`, `query`, `key` (positions from 0),
         `query_token`, `key_token`, `before`, and with an edit `after` and `change`.
         """
-        import pandas as pd
-
         return pd.concat(
             [self._of_text(text) for text in range(len(self.tokens))], ignore_index=True
         )
@@ -88,8 +87,6 @@ class AttentionPatterns:
         return f"<p>{self!r}</p>{largest.round(3).to_html(index=False)}"
 
     def _of_text(self, text: int) -> pd.DataFrame:
-        import pandas as pd
-
         tokens = np.array(self.tokens[text], dtype=object)
         query, key = np.tril_indices(len(tokens))
         parts = []
@@ -155,13 +152,10 @@ def _patterns(model: TransformerBridge, text: EncodedText, heads: HeadSet) -> Pa
     """Of one text, alone in its batch."""
     seen: dict[int, Tensor] = {}
 
-    def keep(layer: int) -> Callable[..., None]:
-        def read(pattern: Any, hook: object = None) -> None:  # noqa: ARG001
-            seen[layer] = pattern[0].detach().float().cpu()
+    def keep(layer: int, pattern: Any, hook: object = None) -> None:  # noqa: ARG001
+        seen[layer] = pattern[0].detach().float().cpu()
 
-        return read
-
-    hooks = [(f"blocks.{layer}.attn.hook_pattern", keep(layer)) for layer in heads.layers()]
+    hooks = [(f"blocks.{i}.attn.hook_pattern", partial(keep, i)) for i in heads.layers()]
     batch = Encoder(model).batch([text])
     with model.hooks(fwd_hooks=hooks):
         model(batch.tokens, attention_mask=batch.attention_mask, logits_to_keep=1)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
@@ -26,7 +27,6 @@ from lofit_lens.tasks.task import Example
 from lofit_lens.tokens import Encoder
 
 if TYPE_CHECKING:
-    import pandas as pd
     import plotly.graph_objects as go
     from transformer_lens.model_bridge import TransformerBridge
 
@@ -62,16 +62,12 @@ class Attribution:
         `before`, and with an edit `after` and `change`, each with `_low` and `_high`. The intervals
         are percentiles of a bootstrap over the groups of the examples; with one group they are empty.
         """
-        import pandas as pd
-
         frame = pd.DataFrame(self.components, columns=["component", "layer", "head"])
         frame[["layer", "head"]] = frame[["layer", "head"]].astype("Int64")
         frame["name"] = [_name(component) for component in self.components]
         for column, values in self._columns().items():
-            low, high = self._interval(values)
-            frame[column], frame[f"{column}_low"], frame[f"{column}_high"] = (
-                values.mean(0), low, high
-            )  # fmt: skip
+            frame[column] = values.mean(0)
+            frame[f"{column}_low"], frame[f"{column}_high"] = self._interval(values)
         return frame
 
     def differences(self) -> pd.DataFrame:
@@ -80,8 +76,6 @@ class Attribution:
         Columns `id`, `group`, `right`, `wrong` (the two tokens), `before`, and with an edit `after`
         and `change`: the logit difference, which is the sum over components.
         """
-        import pandas as pd
-
         frame = pd.DataFrame([(p.id, p.group) for p in self.pairs], columns=["id", "group"])
         frame[["right", "wrong"]] = pd.DataFrame(self.tokens, columns=["right", "wrong"])
         for column, values in self._columns().items():
@@ -123,17 +117,15 @@ class Attribution:
         after = self.after.double().numpy()
         return {"before": before, "after": after, "change": after - before}
 
-    def _interval(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _interval(self, values: np.ndarray) -> Float[np.ndarray, "2 component"]:
         """95% interval of the mean of each column, all of them resampled together."""
         sums, sizes = group_sums(values.T, [pair.group for pair in self.pairs])
         n = len(sizes)
         if n == 1:
-            empty = np.full(len(sums), np.nan)
-            return empty, empty
+            return np.full((2, len(sums)), np.nan)
         counts = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
         means = (counts @ sums.T) / (counts @ sizes)[:, None]
-        low, high = np.quantile(means, (0.025, 0.975), axis=0)
-        return low, high
+        return np.quantile(means, (0.025, 0.975), axis=0)
 
 
 def direct_attribution(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -15,6 +15,7 @@ from lofit_lens.analysis.inside.decode.pairs import AnswerPair
 from lofit_lens.attention import heads_of, output_projection
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import UnsupportedError
+from lofit_lens.fast.in_force import edited
 from lofit_lens.grid import headless
 from lofit_lens.positions import known_prompts
 from lofit_lens.scoring.logprobs import batches_by_length
@@ -65,10 +66,8 @@ def check_decomposable(model: TransformerBridge) -> None:
             "write is of another kind and has no decomposition into heads. Look at the attention and "
             "the logit lens."
         )
-    norms = [
-        name for name in ("ln1_post", "ln2_post") if name in dict(model.blocks[0].named_children())
-    ]
-    if norms:
+    parts = dict(model.blocks[0].named_children())
+    if norms := [name for name in ("ln1_post", "ln2_post") if name in parts]:
         raise UnsupportedError(
             f"This family ({model.cfg.architecture}) puts what attention and MLP write through a norm "
             f"({', '.join(norms)}) before the residual stream, so a head has no contribution of its "
@@ -122,27 +121,20 @@ def _read(
     """Activations at the last position by name, z before and after the edit, and the logits."""
     seen: dict[str, Tensor] = {}
 
-    def keep(name: str) -> Callable[..., None]:
-        def read(activation: Any, hook: object = None) -> None:  # noqa: ARG001
-            seen[name] = activation[:, -1].detach().float()
+    def keep(name: str, activation: Any, hook: object = None) -> None:  # noqa: ARG001
+        seen[name] = activation[:, -1].detach().float()
 
-        return read
-
-    layers = range(model.cfg.n_layers)
-    before = [(f"blocks.{layer}.attn.hook_z", keep(f"z{layer}")) for layer in layers]
-    before += [(f"blocks.{layer}.mlp.hook_out", keep(f"mlp{layer}")) for layer in layers]
-    before += [
-        ("blocks.0.hook_resid_pre", keep("embedding")),
-        ("ln_final.hook_scale", keep("scale")),
-    ]
-    with ExitStack() as stack:
-        stack.enter_context(model.hooks(fwd_hooks=before))
-        if edit is not None:  # hooks run in the order in which they are attached
-            stack.enter_context(edit.applied(model))
-            after = [(f"blocks.{layer}.attn.hook_z", keep(f"edited{layer}"))
-                     for layer in edit.heads.layers()]  # fmt: skip
-            stack.enter_context(model.hooks(fwd_hooks=after))
-        announce = stack.enter_context(known_prompts(model))
+    named = {"embedding": "blocks.0.hook_resid_pre", "scale": "ln_final.hook_scale"}
+    for layer in range(model.cfg.n_layers):
+        named[f"z{layer}"] = f"blocks.{layer}.attn.hook_z"
+        named[f"mlp{layer}"] = f"blocks.{layer}.mlp.hook_out"
+    edited_layers = () if edit is None else edit.heads.layers()
+    after = {f"edited{layer}": f"blocks.{layer}.attn.hook_z" for layer in edited_layers}
+    before, behind = (  # hooks run in the order in which they are attached
+        model.hooks(fwd_hooks=[(point, partial(keep, name)) for name, point in points.items()])
+        for points in (named, after)
+    )
+    with before, edited(model, edit), behind, known_prompts(model) as announce:
         announce(batch.prompt_lengths)
         logits = model(batch.tokens, attention_mask=batch.attention_mask, logits_to_keep=1)
     return seen, logits[:, -1].float().cpu()

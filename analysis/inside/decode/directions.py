@@ -13,9 +13,9 @@ from torch.nn.functional import cosine_similarity, normalize
 
 from lofit_lens.analysis.baselines.directions import streamed_contrast
 from lofit_lens.analysis.baselines.statements import all_statements
+from lofit_lens.analysis.inside.decode.lens import offsets_of, refuse_zero
 from lofit_lens.attention import z_widths
 from lofit_lens.edits.on_heads import HeadIntervention
-from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import HeadSet
 from lofit_lens.tasks.task import Task
 from lofit_lens.tokens import Encoder
@@ -118,7 +118,8 @@ def compare_directions(
         >>> compare_directions(model, tuned, task).plot()  # doctest: +SKIP
     """
     edit.check_model(model)
-    offset = _offsets(edit)
+    offset = offsets_of(edit).double().cpu()
+    refuse_zero(edit.heads, offset, "a zero vector has no direction")
     pool = (*task.train, *task.val)
     statements = all_statements(Encoder(model), task.train, pool=pool, seed=seed)
     contrast = streamed_contrast(model, statements, batch_size=batch_size)
@@ -139,19 +140,3 @@ def compare_directions(
     return OffsetDirections(
         edit.heads, d_head, everything.count, *(column.float() for column in columns)
     )
-
-
-def _offsets(edit: HeadIntervention) -> Float[Tensor, "head d_head"]:
-    """The offsets in float64 on the CPU; none is zero."""
-    if edit.bias is None:
-        raise LofitLensError(
-            f"{edit!r} has no bias, so there is no offset to compare. Give an edit with a bias, such "
-            "as that of `tune_heads`."
-        )
-    offset = edit.bias.detach().double().cpu()
-    zero = [str(head) for head, row in zip(edit.heads, offset, strict=True) if not row.any()]
-    if zero:
-        raise LofitLensError(
-            f"The offsets of {', '.join(zero)} are zero and have no direction. Leave these heads out."
-        )
-    return offset

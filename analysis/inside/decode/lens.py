@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -19,7 +20,6 @@ from lofit_lens.errors import LofitLensError, UnsupportedError
 from lofit_lens.heads import Head, HeadSet
 
 if TYPE_CHECKING:
-    import pandas as pd
     import plotly.graph_objects as go
     from transformer_lens.model_bridge import TransformerBridge
 
@@ -66,8 +66,6 @@ class LogitLens:
         `token_id`, `token` (readable), `logit`, and `from_mean` (the logit minus the head's mean
         logit over the vocabulary, which a softmax cannot see).
         """
-        import pandas as pd
-
         rows = []
         for head, logits in zip(self.heads, self.logits, strict=True):
             mean = float(logits.mean())
@@ -95,13 +93,8 @@ class LogitLens:
         return f"LogitLens({len(self.heads)} heads; {first}: {' '.join(self.promoted(first)[:3])})"
 
     def _repr_html_(self) -> str:
-        rows = self.frame().pivot_table(
-            index=["name", "direction"],
-            columns="place",
-            values="token",
-            aggfunc="first",
-            sort=False,
-        )
+        by = ["name", "direction"]
+        rows = self.frame().pivot_table("token", by, "place", aggfunc="first", sort=False)
         return f"<p>{len(self.heads)} offsets through the logit lens</p>{rows.to_html()}"
 
     def _listed(self, head: tuple[int, int], *, largest: bool) -> tuple[str, ...]:
@@ -149,12 +142,7 @@ def logit_lens(model: TransformerBridge, edit: HeadIntervention, *, k: int = 10)
     if not 1 <= k <= d_vocab:
         raise LofitLensError(f"k must be between 1 and {d_vocab}, the vocabulary, got {k}.")
     vectors = written(model, edit)
-    silent = [str(h) for h, row in zip(edit.heads, vectors, strict=True) if not row.any()]
-    if silent:
-        raise LofitLensError(
-            f"The offsets of {', '.join(silent)} are zero, and the final norm of a zero vector is "
-            "undefined. Leave these heads out of the edit."
-        )
+    refuse_zero(edit.heads, vectors, "the final norm of a zero vector is undefined")
     logits = _read(model, vectors)
     ends = [logits.topk(k, largest=largest).indices for largest in (True, False)]
     ids = sorted({int(i) for i in torch.cat(ends).flatten()})
@@ -192,19 +180,43 @@ def written(model: TransformerBridge, edit: HeadIntervention) -> Float[Tensor, "
         ModelMismatchError: The edit was made for another model.
         UnsupportedError: The weights are quantised.
     """
-    if edit.bias is None:
-        raise LofitLensError(
-            f"{edit!r} has no bias, so there is no offset to look at. Give an edit with a bias, such "
-            "as that of `tune_heads`."
-        )
+    offsets = offsets_of(edit)
     edit.check_model(model)
     found = torch.empty(len(edit.heads), model.cfg.d_model)
     for layer in edit.heads.layers():
         ranks, heads = zip(*edit.heads.in_layer(layer), strict=True)
         weight = head_projections(model, layer, heads)
-        offset = edit.bias[list(ranks), : weight.shape[1]].detach().to(weight)
+        offset = offsets[list(ranks), : weight.shape[1]].to(weight)
         found[list(ranks)] = torch.einsum("kd,kdm->km", offset, weight).cpu()
     return found
+
+
+def offsets_of(edit: HeadIntervention) -> Float[Tensor, "head d_head"]:
+    """The offset of each head.
+
+    Raises:
+        LofitLensError: The edit has no bias.
+    """
+    if edit.bias is None:
+        raise LofitLensError(
+            f"{edit!r} has no bias, so there is no offset to look at. Give an edit with a bias, such "
+            "as that of `tune_heads`."
+        )
+    return edit.bias.detach()
+
+
+def refuse_zero(heads: HeadSet, vectors: Float[Tensor, "head size"], why: str) -> None:
+    """Refuse offsets of which nothing can be said.
+
+    Raises:
+        LofitLensError: One of the vectors is zero.
+    """
+    zero = [str(head) for head, row in zip(heads, vectors, strict=True) if not row.any()]
+    if zero:
+        raise LofitLensError(
+            f"The offsets of {', '.join(zero)} are zero, and {why}. Leave these heads out of "
+            "the edit."
+        )
 
 
 def head_projections(

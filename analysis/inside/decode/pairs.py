@@ -35,10 +35,6 @@ def answer_pairs(encoder: Encoder, examples: Sequence[Example]) -> list[AnswerPa
     Both are put behind the prompt as they are. The tokens that they share, such as " the", are
     part of the text; the first token in which they differ is what is predicted.
 
-    Args:
-        encoder: Of the model.
-        examples: From any split.
-
     Raises:
         DataError: There is no example, one has no wrong answer, or its two answers do not part.
     """

@@ -17,10 +17,6 @@ def token_texts(model: TransformerBridge, ids: Iterable[int]) -> list[str]:
     A space is shown as "·", so that " the" and "the" differ, and a character that cannot be printed
     by its escape, such as "\n". A token that is only part of a character is shown by its name in the
     vocabulary, an id without a token, as in padded vocabularies, as "[50300]".
-
-    Args:
-        model: A bridge with its tokenizer.
-        ids: Token ids.
     """
     tokenizer: Any = model.tokenizer
     return [_readable(tokenizer, int(i)) for i in ids]
@@ -35,4 +31,9 @@ def _readable(tokenizer: Any, token_id: int) -> str:
         text = " " + text  # decoding takes the space before the first word away
     if not text or "\ufffd" in text:
         text = str(name)
+    return visible(text)
+
+
+def visible(text: str) -> str:
+    r"""A text with every character visible: a space as "·", a line break as "\n"."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text).replace(" ", "·")

@@ -67,14 +67,14 @@ def scores_by_task(scores: Scores, edits: Edits, tasks: Tasks | None) -> tuple[T
 
 def task_of_each(
     edits: Mapping[str, HeadIntervention], tasks: Tasks | None
-) -> dict[str, Task] | None:
-    """The task of each edit, or None if no tasks are given.
+) -> Mapping[str, Task | None]:
+    """The task of each edit; None for each if no tasks are given.
 
     Raises:
         LofitLensError: An edit has no task.
     """
     if tasks is None:
-        return None
+        return dict.fromkeys(edits)
     given = dict(tasks) if isinstance(tasks, Mapping) else {tasks.name: tasks}
     if isinstance(tasks, Task) and len(edits) == 1:
         given = dict.fromkeys(edits, tasks)

@@ -109,22 +109,15 @@ class HeadEdit:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> HeadEdit:
         """Read what `asdict` gave."""
+        offset_norm, scale_norm = (float(content[name]) for name in ("offset_norm", "scale_norm"))
         promoted, suppressed = (
             tuple((_text(token), float(logit)) for token, logit in content[name])
             for name in ("promoted", "suppressed")
         )
-        cosines = content["cosines"]
-        if cosines is not None:
-            cosines = [float(cosines[f.name]) for f in fields(Cosines)]
-        return cls(
-            head=_head(content["head"]),
-            task=_text(content["task"]),
-            offset_norm=float(content["offset_norm"]),
-            scale_norm=float(content["scale_norm"]),
-            promoted=promoted,
-            suppressed=suppressed,
-            cosines=None if cosines is None else Cosines(*cosines),
-        )
+        if (cosines := content["cosines"]) is not None:
+            cosines = Cosines(*(float(cosines[field.name]) for field in fields(Cosines)))
+        head, task = _head(content["head"]), _text(content["task"])
+        return cls(head, task, offset_norm, scale_norm, promoted, suppressed, cosines)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from lofit_lens.analysis.inside.decode.token_text import visible
 from lofit_lens.analysis.inside.explorer.card import HeadCard, HeadEdit, Rows
 from lofit_lens.heads import Head
 
@@ -45,26 +46,18 @@ def card_html(card: HeadCard) -> str:
     head = str(card.head)
     parts = [f"<h3>{head}</h3>"]
     if card.scores:
-        rows = (
-            (s.task, _seed(s.seed), f"{s.score:.4g}", f"{s.rank} of {s.n_ranked}")
-            for s in card.scores
-        )
+        rows = []
+        for s in card.scores:
+            seed = "n/a" if s.seed is None else str(s.seed)
+            rows.append((s.task, seed, f"{s.score:.4g}", f"{s.rank} of {s.n_ranked}"))
         parts.append(_table("Scores", ("task", "seed", "score", "rank"), rows))
-    if card.edits:
-        parts.append(_edits_table(card.edits))
-    else:
-        parts.append("<p>No saved edit changes this head.</p>")
+    none = "<p>No saved edit changes this head.</p>"
+    parts.append(_edits_table(card.edits) if card.edits else none)
     parts += [_tokens(edit) for edit in card.edits if edit.promoted or edit.suppressed]
     if card.attention:
         parts.append(_attention(card))
     body = "\n".join(parts)
     return f'<section class="ll-card" aria-label="Head {head}">\n{body}\n</section>'
-
-
-def visible(token: str) -> str:
-    r"""A token with every character visible: a space as "·", a line break as "\n"."""
-    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in token)
-    return shown.replace(" ", "·")
 
 
 def _edits_table(edits: Sequence[HeadEdit]) -> str:
@@ -85,11 +78,8 @@ def _edits_table(edits: Sequence[HeadEdit]) -> str:
 
 def _tokens(edit: HeadEdit) -> str:
     lists = "".join(
-        f"<div><h4>{title}</h4><ol>{''.join(map(_token, tokens))}</ol></div>"
-        for title, tokens in (
-            (f"Promoted, {escape(edit.task)}", edit.promoted),
-            (f"Suppressed, {escape(edit.task)}", edit.suppressed),
-        )
+        f"<div><h4>{title}, {escape(edit.task)}</h4><ol>{''.join(map(_token, tokens))}</ol></div>"
+        for title, tokens in (("Promoted", edit.promoted), ("Suppressed", edit.suppressed))
     )
     return f'<div class="ll-side">{lists}</div>'
 
@@ -110,7 +100,8 @@ def _attention(card: HeadCard) -> str:
         _weights(card.head, *key, _title(tasks, unedited=key in unedited))
         for key, tasks in tables.items()
     )
-    return f'<h4>Attention{_on(card.text)}</h4>\n<div class="ll-side">{shown}</div>'
+    on = "" if card.text is None else f" on <code>{escape(card.text)}</code>"
+    return f'<h4>Attention{on}</h4>\n<div class="ll-side">{shown}</div>'
 
 
 def _title(tasks: Sequence[str], *, unedited: bool) -> str:
@@ -119,10 +110,6 @@ def _title(tasks: Sequence[str], *, unedited: bool) -> str:
         return "without an edit"
     start = "without an edit and with that" if unedited else "with the edit"
     return f"{start} for {', '.join(tasks)}"
-
-
-def _on(text: str | None) -> str:
-    return "" if text is None else f" on <code>{escape(text)}</code>"
 
 
 def _weights(head: Head, tokens: Sequence[str], rows: Rows, title: str) -> str:
@@ -162,7 +149,3 @@ def _table(caption: str, names: Iterable[str], rows: Iterable[Sequence[str]]) ->
 
 def _code(token: str) -> str:
     return f"<code>{escape(visible(token))}</code>"
-
-
-def _seed(seed: int | None) -> str:
-    return "n/a" if seed is None else str(seed)

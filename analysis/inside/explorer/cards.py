@@ -99,14 +99,9 @@ class HeadCards:
             LofitLensError: The model has no such head.
         """
         (head,) = HeadSet([head], **self.grid.shape)
+        total = self.grid.total
         scores = (
-            HeadScore(
-                task=one.task,
-                seed=one.seed,
-                score=one.scores[head.layer][head.head],
-                rank=int(one.ranks[head]),
-                n_ranked=self.grid.total,
-            )
+            HeadScore(one.task, one.seed, float(one.table[head]), int(one.ranks[head]), total)
             for one in self.scores
         )
         return HeadCard(
@@ -132,25 +127,20 @@ class HeadCards:
         """
         import pandas as pd
 
-        parts = []
-        place = tuple(np.array(HeadSet.every(**self.grid.shape).heads).T)
-        for one in self.scores:
-            columns = dict(zip(("layer", "head"), place, strict=True))
-            columns |= {"task": one.task, "seed": one.seed}
-            columns |= {"score": one.table[place], "rank": one.ranks[place]}
-            parts.append(pd.DataFrame(columns))
-        known = {one.task for one in self.scores}
-        for edit in self.edits:
-            if edit.task not in known:
-                row = edit.head._asdict() | {"task": edit.task, "seed": None}
-                parts.append(pd.DataFrame([row | {"score": np.nan, "rank": None}]))
-        frame = pd.concat(parts, ignore_index=True)
-        keys = list(zip(frame["layer"], frame["head"], frame["task"], strict=True))
-        norms = {(*edit.head, edit.task): edit.offset_norm for edit in self.edits}
-        frame["offset_norm"] = [norms.get(key, np.nan) for key in keys]
-        frame["name"] = [str(Head(layer, head)) for layer, head, _ in keys]
-        frame = frame.astype({"seed": "Int64", "rank": "Int64", "score": float})
-        return frame[["layer", "head", "name", "task", "seed", "score", "rank", "offset_norm"]]
+        heads, scored = HeadSet.every(**self.grid.shape), {one.task for one in self.scores}
+        rows = [
+            (head, one.task, one.seed, one.table[head], one.ranks[head])
+            for one in self.scores
+            for head in heads
+        ]
+        rows += [(e.head, e.task, None, np.nan, None) for e in self.edits if e.task not in scored]
+        norms = {(edit.head, edit.task): edit.offset_norm for edit in self.edits}
+        names = ["layer", "head", "name", "task", "seed", "score", "rank", "offset_norm"]
+        frame = pd.DataFrame(
+            [(*h, str(h), task, *rest, norms.get((h, task), np.nan)) for h, task, *rest in rows],
+            columns=names,
+        )
+        return frame.astype({"seed": "Int64", "rank": "Int64", "score": float})
 
     def plot(self, task: str | None = None) -> go.Figure:
         """Layer x head heat map of the score (mean over seeds), the edited heads marked.
@@ -260,19 +250,12 @@ def head_cards(
         )
     for edit in named.values():
         edit.check_model(model)
-    attention = [
-        one
-        for name, edit in named.items()
-        if text is not None
-        for one in measure_attention(model, edit, edit.heads.heads, name=name, text=text)
-    ]
-    measured = [
-        one
-        for name, edit in named.items()
-        for one in measure_edit(
-            model, edit, name=name, task=own_tasks[name] if own_tasks else None, k=k
-        )
-    ]
+    attention, measured = [], []
+    if text is not None:
+        for name, edit in named.items():
+            attention += measure_attention(model, edit, edit.heads.heads, name=name, text=text)
+    for name, edit in named.items():
+        measured += measure_edit(model, edit, name=name, task=own_tasks[name], k=k)
     return HeadCards(
         model=fingerprint(model).name or "model",
         n_layers=grid.n_layers,

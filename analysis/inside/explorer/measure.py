@@ -42,40 +42,35 @@ def measure_edit(
         edit: The edit.
         name: Name of its task on the cards.
         task: Its task, for the cosines with ITI's direction and the mean output of the head.
-        k: Tokens promoted and suppressed.
+        k: Tokens promoted and suppressed, each.
     """
     tokens: dict[tuple[str, str], list[tuple[str, float]]] = {}
-    cosines: dict[str, Cosines] = {}
+    cosines: dict[Head, Cosines] = {}
     if (offsets := _offsets(edit)) is not None:
         from lofit_lens.analysis.inside.decode.lens import logit_lens
 
         for row in logit_lens(model, offsets, k=k).frame().to_dict("records"):
-            found = tokens.setdefault((row["name"], row["direction"]), [])
-            found.append((row["token"], float(row["logit"])))
+            listed = tokens.setdefault((row["name"], row["direction"]), [])
+            listed.append((row["token"], float(row["logit"])))
         if task is not None:
             from lofit_lens.analysis.inside.decode.directions import compare_directions
 
-            compared = compare_directions(model, offsets, task)
-            for row in compared.frame().to_dict("records"):
-                cosines[row["name"]] = Cosines(
-                    iti=float(row["cosine_mass_mean"]),
-                    mean_z=float(row["cosine_mean_z"]),
-                    chance=compared.chance,
-                )
-    found = []
-    for row in edit.frame().to_dict("records"):
-        found.append(
-            HeadEdit(
-                head=Head(row["layer"], row["head"]),
-                task=name,
-                offset_norm=row["bias_norm"],
-                scale_norm=row["scale_norm"],
-                promoted=tuple(tokens.get((row["name"], "promoted"), ())),
-                suppressed=tuple(tokens.get((row["name"], "suppressed"), ())),
-                cosines=cosines.get(row["name"]),
-            )
+            found = compare_directions(model, offsets, task)
+            measured = found.cosine_mass_mean.tolist(), found.cosine_mean_z.tolist()
+            for head, iti, mean_z in zip(found.heads, *measured, strict=True):
+                cosines[head] = Cosines(iti, mean_z, found.chance)
+    return [
+        HeadEdit(
+            head=(head := Head(row["layer"], row["head"])),
+            task=name,
+            offset_norm=row["bias_norm"],
+            scale_norm=row["scale_norm"],
+            promoted=tuple(tokens.get((row["name"], "promoted"), ())),
+            suppressed=tuple(tokens.get((row["name"], "suppressed"), ())),
+            cosines=cosines.get(head),
         )
-    return found
+        for row in edit.frame().to_dict("records")
+    ]
 
 
 def measure_attention(

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as widgets
 import plotly.graph_objects as go
 
-from lofit_lens.analysis.figures.explorer import CHOSEN, outline, outlines, shown
+from lofit_lens.analysis.figures.explorer import CHOSEN, outlines, shown
+from lofit_lens.analysis.figures.layouts import outline
 from lofit_lens.analysis.inside.explorer.card_html import CARD_CSS
 from lofit_lens.heads import Head, HeadSet
 
@@ -83,7 +84,8 @@ class Panel:
 
     def _head_changed(self, change: Any = None) -> None:  # noqa: ARG002
         values, _, marked = shown(self._explorer.cards, self.task.value)
-        chosen = outline(self.head.value, CHOSEN, 4)
+        layer, head = self.head.value
+        chosen = outline(head, layer, CHOSEN, 4, 0.5)
         self.figure.layout.shapes = (*outlines(values, marked), chosen)
         self._show_card()
 

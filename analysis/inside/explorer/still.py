@@ -15,10 +15,6 @@ GAP, LEFT, BOTTOM = 1, 44, 40
 def still_map(cards: HeadCards, task: str | None = None) -> str:
     """The heat map of `HeadCards.plot` as an SVG element: no script, text in the ink of the page.
 
-    Args:
-        cards: The cards.
-        task: Name of a task; default: the first.
-
     Raises:
         LofitLensError: There is no such task.
     """
@@ -46,14 +42,13 @@ def still_map(cards: HeadCards, task: str | None = None) -> str:
             ink = "#222222" if share > 0.5 else "#f5f5f5"  # on the colour of the cell
             parts.append(_text(x + cell / 2, y + cell / 2 + 4, MARK, fill=ink))
     names = ", ".join(map(str, marked))
-    title = f"{label} of every head for {task}, {low:.3g} (dark) to {high:.3g} (light)"
-    caption = f"{title}; {MARK} and outline: edited heads"
+    title = escape(f"{label} of every head for {task}, {low:.3g} (dark) to {high:.3g} (light)")
     width, height = LEFT + cell * cards.n_heads + 4, cell * cards.n_layers + BOTTOM
     size = f'width="{width}" height="{height}"'
     return (
-        f'<figure class="ll-map"><svg {size} role="img" aria-label="{escape(title)}; edited: {names}" '
+        f'<figure class="ll-map"><svg {size} role="img" aria-label="{title}; edited: {names}" '
         f'font-family="Helvetica, Arial, sans-serif" font-size="10">{"".join(parts)}</svg>'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
+        f"<figcaption>{title}; {MARK} and outline: edited heads</figcaption></figure>"
     )
 
 

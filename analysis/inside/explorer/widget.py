@@ -135,11 +135,9 @@ def explore(
 
     Args:
         model: The model that edits and scores were made on.
-        edits: An edit of heads, or edits by task. A single one is named by its provenance.
-        scores: Scores of all heads, by task and by seed: HeadScores, {task: HeadScores} or
-            {task: {seed: HeadScores}}.
-        tasks: The task of each edit, to compare its offsets with ITI's direction and with the
-            mean output of each head; without them, the cosines are left out.
+        edits: As of `head_cards`.
+        scores: As of `head_cards`.
+        tasks: As of `head_cards`.
         text: Example text for the attention; another can be typed later.
         k: Tokens promoted and suppressed, each.
 
