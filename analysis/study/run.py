@@ -55,11 +55,6 @@ def run_cells(
     store.on(bench)
     planned = list({one.key: one for one in (Planned.of(cell, bench) for cell in cells)}.values())
     store.check({(one.key, one.cell.place): one.cell.protocol(bench) for one in planned})
-    for one in planned:  # what every edit is held against is not scored again
-        if one.cell.recipe is None and one.key in store.records:
-            record = store.records[one.key]
-            there = Scored(record.evaluation, record.side_effects, record.answers)
-            store.give(bench, one.score, there)
     waiting = [one for one in planned if one.key not in store.records]
     for one in planned:
         if one.cell.recipe is None and one.key in store.records:
