@@ -121,6 +121,11 @@ class Source:
         """
         model = bench.model
         name, revision = source_of(model)
+        if len(set((getattr(model.original_model, "hf_device_map", None) or {}).values())) > 1:
+            raise LofitLensError(
+                "This model is spread over several devices, and a worker would load it onto one. Run it "
+                "without workers."
+            )
         arguments = {
             "name": name,
             "revision": revision,
@@ -193,7 +198,7 @@ def engine_of(executor: Executor | int | None) -> Iterator[Engine]:
         yield ByExecutor(executor)
     else:
         with _processes(executor) as pool:
-            yield ByExecutor(pool)
+            yield ByExecutor(pool, width=2 * executor)
 
 
 @contextmanager

@@ -55,11 +55,6 @@ def run_cells(
     store.on(bench)
     planned = list({one.key: one for one in (Planned.of(cell, bench) for cell in cells)}.values())
     store.check({(one.key, one.cell.place): one.cell.protocol(bench) for one in planned})
-    for one in planned:  # what every edit is held against is not scored again
-        if one.cell.recipe is None and one.key in store.records:
-            record = store.records[one.key]
-            there = Scored(record.evaluation, record.side_effects, record.answers)
-            store.give(bench, one.score, there)
     waiting = [one for one in planned if one.key not in store.records]
     for one in planned:
         if one.cell.recipe is None and one.key in store.records:
@@ -96,6 +91,9 @@ def run_cells(
     bar = long_bar(planned, what, progress=progress)
     with bar:
         bar.update(len(planned) - len(waiting))
+        for one in waiting:
+            if graph.has(one.score):  # its scores were given
+                finish(one.score, None)
         _work(graph, bench, workers, finish, fail, progress=progress)
     return [store.records[one.key] for one in planned if one.method not in failed]
 
