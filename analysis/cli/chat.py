@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from lofit_lens.analysis.cli.groups import option
 
 if TYPE_CHECKING:
     from lofit_lens.analysis.cli.options import ModelOptions
@@ -24,18 +24,15 @@ class ChatOptions:
 
     chat: Annotated[
         bool | None,
-        typer.Option(
-            "--chat/--no-chat",
-            help="Put the model's own chat template around every prompt; --no-chat leaves out the note "
+        option(
+            "Put the model's own chat template around every prompt; --no-chat leaves out the note "
             "that there is one. (default: as the run of --intervention, else off)",
-            rich_help_panel=CHAT,
+            CHAT,
+            "--chat/--no-chat",
         ),
     ] = None
     system: Annotated[
-        str | None,
-        typer.Option(
-            help="Text of the system turn. (default: left to the template)", rich_help_panel=CHAT
-        ),
+        str | None, option("Text of the system turn. (default: left to the template)", CHAT)
     ] = None
 
     def inside(self, tasks: Sequence[Task], model: ModelOptions, run: Loaded = None) -> list[Task]:

@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lofit_lens.analysis.cli.chat import ChatOptions
-from lofit_lens.analysis.cli.console import command
-from lofit_lens.analysis.cli.groups import with_options
+from lofit_lens.analysis.cli.console import Report
+from lofit_lens.analysis.cli.groups import Seeds, with_options
 from lofit_lens.analysis.cli.method_options import MethodOptions, names_of
 from lofit_lens.analysis.cli.options import HeadOptions, ModelOptions, TrainingOptions
 from lofit_lens.analysis.cli.running import RunningOptions
-from lofit_lens.analysis.cli.shared import Json, Quiet, Seeds
 from lofit_lens.analysis.cli.task_options import TasksOptions
 
 if TYPE_CHECKING:
-    from lofit_lens.analysis.cli.console import Report
     from lofit_lens.tasks import Task
 
 METHODS = "zero-shot,iti,repe-reading,repe-contrast,lofit,lora,random-heads"
@@ -26,6 +24,7 @@ METHODS = "zero-shot,iti,repe-reading,repe-contrast,lofit,lora,random-heads"
 @with_options
 def compare(
     *,
+    report: Report,
     model_options: ModelOptions,
     task_options: TasksOptions,
     chat: ChatOptions,
@@ -55,8 +54,6 @@ def compare(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the records of every item, tables and figure.")
     ] = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Fit and score several methods on several tasks under one protocol.
 
@@ -65,60 +62,59 @@ def compare(
     repe-reading, repe-contrast, lorra, lora, ia3, red, loreft, bitfit, jola, random-heads, or
     HEADS/DIRECTION, as lofit/mass-mean or probes/bias; selectors: the five of the paper's Table 2.
     """
-    with command(as_json, quiet) as report:
-        from lofit_lens.analysis.kinds.compare import compare as run_compare
-        from lofit_lens.analysis.kinds.comparison import KIND
-        from lofit_lens.analysis.methods.settings import PAPER_FRACTION
-        from lofit_lens.analysis.published import check_model
-        from lofit_lens.analysis.reporting.comparison import write_tables
-        from lofit_lens.analysis.study.record import ZERO_SHOT
-        from lofit_lens.analysis.study.store import rows_of
-        from lofit_lens.analysis.tables.tables import as_text
-        from lofit_lens.attention import heads_of
-        from lofit_lens.errors import LofitLensError
+    from lofit_lens.analysis.kinds.compare import compare as run_compare
+    from lofit_lens.analysis.kinds.comparison import KIND
+    from lofit_lens.analysis.methods.settings import PAPER_FRACTION
+    from lofit_lens.analysis.published import check_model
+    from lofit_lens.analysis.reporting.comparison import write_tables
+    from lofit_lens.analysis.study.record import ZERO_SHOT
+    from lofit_lens.analysis.study.store import rows_of
+    from lofit_lens.analysis.tables.tables import as_text
+    from lofit_lens.attention import heads_of
+    from lofit_lens.errors import LofitLensError
 
-        model_options, training, tasks = task_options.of_experiment(model_options, training, chat)
-        if drop_leaked:
-            tasks = [_without_leaks(task, report) for task in tasks]
-        method_options.check(tasks, model_options, head_options, training)
-        if published is not None:
-            check_model(published)
-        names = names_of(methods)
-        if base not in (ZERO_SHOT, *names):
-            known = ", ".join(dict.fromkeys((ZERO_SHOT, *names)))
-            raise LofitLensError(
-                f"There is no run of {base!r} to compare with; --base is one of {known}."
-            )
-        chosen_seeds = range(training.seed, training.seed + seeds)
-        store = running.store(out, KIND)
-        store.ask(methods=names, tasks=[t.name for t in tasks], seeds=list(chosen_seeds), base=base)
-        model = model_options.load()
-        total = heads_of(model).total
-        head_options = head_options.under(training.preset, total, report, default=PAPER_FRACTION)
-        comparison = run_compare(
-            model,
-            tasks,
-            names,
-            seeds=chosen_seeds,
-            settings=method_options.settings(
-                tasks, model, model_options.batch_size, head_options, training
-            ),
-            texts=method_options.texts(model),
-            n_answers=answers,
-            on_failure=report.fail,
-            out=store,
-            progress=not quiet,
-            **running.how,
+    model_options, training, tasks = task_options.of_experiment(model_options, training, chat)
+    if drop_leaked:
+        tasks = [_without_leaks(task, report) for task in tasks]
+    method_options.check(tasks, model_options, head_options, training)
+    if published is not None:
+        check_model(published)
+    names = names_of(methods)
+    if base not in (ZERO_SHOT, *names):
+        known = ", ".join(dict.fromkeys((ZERO_SHOT, *names)))
+        raise LofitLensError(
+            f"There is no run of {base!r} to compare with; --base is one of {known}."
         )
-        report.add_records(comparison.runs)
-        if base not in comparison.methods:
-            raise LofitLensError(f"{base} failed, so there is nothing to compare with.")
-        text_table = as_text(comparison, base=base, published=published)
-        table = rows_of(comparison.frame(base))
-        report.add(text_table, base=base, table=table, failures=report.failures)
-        if out is not None:
-            paths = write_tables(store, comparison, base=base, published=published)
-            report.add_paths(out, paths, "with the records of every item")
+    chosen_seeds = range(training.seed, training.seed + seeds)
+    store = running.store(out, KIND)
+    store.ask(methods=names, tasks=[t.name for t in tasks], seeds=list(chosen_seeds), base=base)
+    model = model_options.load()
+    total = heads_of(model).total
+    head_options = head_options.under(training.preset, total, report, default=PAPER_FRACTION)
+    comparison = run_compare(
+        model,
+        tasks,
+        names,
+        seeds=chosen_seeds,
+        settings=method_options.settings(
+            tasks, model, model_options.batch_size, head_options, training
+        ),
+        texts=method_options.texts(model),
+        n_answers=answers,
+        on_failure=report.fail,
+        out=store,
+        progress=not report.quiet,
+        **running.how,
+    )
+    report.add_records(comparison.runs)
+    if base not in comparison.methods:
+        raise LofitLensError(f"{base} failed, so there is nothing to compare with.")
+    text_table = as_text(comparison, base=base, published=published)
+    table = rows_of(comparison.frame(base))
+    report.add(text_table, base=base, table=table, failures=report.failures)
+    if out is not None:
+        paths = write_tables(store, comparison, base=base, published=published)
+        report.add_paths(out, paths, "with the records of every item")
 
 
 def _without_leaks(task: Task, report: Report) -> Task:

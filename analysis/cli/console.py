@@ -85,7 +85,7 @@ class Report:
 
     def __init__(self, as_json: bool, quiet: bool = False) -> None:
         self._as_json = as_json
-        self._quiet = quiet
+        self.quiet = quiet
         self._content: dict[str, Any] = {}
         self._lines: list[str] = []
         self.rescue: Path | None = None
@@ -124,7 +124,7 @@ class Report:
         from lofit_lens.training.rates import RateChoice
 
         if choice is not None and what not in self._content.get("rates", {}):
-            if self._quiet:
+            if self.quiet:
                 self.say(f"{what}: {RateChoice.from_json(choice)}.")
             self._content.setdefault("rates", {})[what] = dict(choice)
 

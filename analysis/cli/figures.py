@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lofit_lens.analysis.cli.console import command
+from lofit_lens.analysis.cli.console import Report
+from lofit_lens.analysis.cli.groups import with_options
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 PAPER = "paper"
 
 
+@with_options
 def figures(
     run: Annotated[
         str,
@@ -27,10 +29,10 @@ def figures(
         ),
     ],
     *,
+    report: Report,
     out: Annotated[Path, typer.Option(help="Folder to write to.")],
     formats: Annotated[
-        str,
-        typer.Option("--format", help="html, svg, pdf or png; several with commas."),
+        str, typer.Option("--format", help="html, svg, pdf or png; several with commas.")
     ] = "html",
     width: Annotated[
         str,
@@ -45,8 +47,6 @@ def figures(
         bool, typer.Option("--title", help="Keep the titles in svg, pdf and png.")
     ] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace figures in --out.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No messages on the way.")] = False,
 ) -> None:
     """Write the figures of a finished run, or of the paper, as files.
 
@@ -59,50 +59,49 @@ def figures(
 
         lofit-lens figures paper --format pdf --width wide --only paper-figure2 --out figures
     """
-    with command(as_json, quiet) as report:
-        from lofit_lens.analysis.figures.captions import caption_of
-        from lofit_lens.analysis.figures.drawing import check_names
-        from lofit_lens.analysis.figures.files import check_formats, write_figures
-        from lofit_lens.analysis.figures.presets import inches
-        from lofit_lens.errors import LofitLensError
+    from lofit_lens.analysis.figures.captions import caption_of
+    from lofit_lens.analysis.figures.drawing import check_names
+    from lofit_lens.analysis.figures.files import check_formats, write_figures
+    from lofit_lens.analysis.figures.presets import inches
+    from lofit_lens.errors import LofitLensError
 
-        suffixes = _words(formats)
-        check_formats(suffixes)
-        size = inches(width)
-        if out.is_file():
-            raise LofitLensError(f"{out} is a file; name a folder with --out.")
-        drawings, what = _drawings(run)
-        names = _words(only) if only is not None else list(drawings)
-        if not names:
-            raise LofitLensError(f"Name at least one figure with --only: {', '.join(drawings)}.")
-        check_names(drawings, names, what=what)
-        files = {name: [out / f"{name}.{suffix}" for suffix in suffixes] for name in names}
-        there = [path for paths in files.values() for path in paths if path.exists()]
-        if there and not overwrite:
-            raise LofitLensError(
-                f"{there[0]} is there. Name another folder with --out, or give --overwrite to replace it."
-            )
-        if not quiet:
-            report.say(f"{what}: {len(names)} figures as {', '.join(suffixes)}")
-        drawn, left_out, captions = {}, {}, {}
-        for name, paths in files.items():
-            figure = drawings[name]()
-            captions[name] = caption_of(figure)
-            for path in paths:
-                try:
-                    drawn[path] = _made_for(path, figure, size, title=title)
-                except LofitLensError as error:
-                    left_out[str(path)] = str(error)
-        told = [f"{path}: {why}" for path, why in left_out.items()]
-        if not drawn:
-            raise LofitLensError("\n".join(told))
-        written = [str(path) for path in write_figures(drawn)]
-        for line in told:
-            report.say(f"Left out {line}")
-        report.add("\n".join(written), out=str(out), paths=written, left_out=left_out)
-        if any(path.suffix != ".html" for path in drawn) and not title:
-            lines = (f"{name}: {text}" for name, text in captions.items())
-            report.add("\nCaptions\n" + "\n".join(lines), captions=captions)
+    suffixes = _words(formats)
+    check_formats(suffixes)
+    size = inches(width)
+    if out.is_file():
+        raise LofitLensError(f"{out} is a file; name a folder with --out.")
+    drawings, what = _drawings(run)
+    names = _words(only) if only is not None else list(drawings)
+    if not names:
+        raise LofitLensError(f"Name at least one figure with --only: {', '.join(drawings)}.")
+    check_names(drawings, names, what=what)
+    files = {name: [out / f"{name}.{suffix}" for suffix in suffixes] for name in names}
+    there = [path for paths in files.values() for path in paths if path.exists()]
+    if there and not overwrite:
+        raise LofitLensError(
+            f"{there[0]} is there. Name another folder with --out, or give --overwrite to replace it."
+        )
+    if not report.quiet:
+        report.say(f"{what}: {len(names)} figures as {', '.join(suffixes)}")
+    drawn, left_out, captions = {}, {}, {}
+    for name, paths in files.items():
+        figure = drawings[name]()
+        captions[name] = caption_of(figure)
+        for path in paths:
+            try:
+                drawn[path] = _made_for(path, figure, size, title=title)
+            except LofitLensError as error:
+                left_out[str(path)] = str(error)
+    told = [f"{path}: {why}" for path, why in left_out.items()]
+    if not drawn:
+        raise LofitLensError("\n".join(told))
+    written = [str(path) for path in write_figures(drawn)]
+    for line in told:
+        report.say(f"Left out {line}")
+    report.add("\n".join(written), out=str(out), paths=written, left_out=left_out)
+    if any(path.suffix != ".html" for path in drawn) and not title:
+        lines = (f"{name}: {text}" for name, text in captions.items())
+        report.add("\nCaptions\n" + "\n".join(lines), captions=captions)
 
 
 def _drawings(run: str) -> tuple[Drawings, str]:

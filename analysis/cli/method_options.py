@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from lofit_lens.analysis.cli.groups import option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,33 +32,25 @@ class MethodOptions:
 
     rate: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Learning rate of a tuned rival, as lora=1e-4; give it again for others. (default: the "
+        option(
+            "Learning rate of a tuned rival, as lora=1e-4; give it again for others. (default: the "
             "preset's, or each rival's own)",
-            rich_help_panel=METHODS,
+            METHODS,
         ),
     ] = None
     random_draws: Annotated[
-        int,
-        typer.Option(
-            help="Sets of random heads for each seed; their runs are averaged.",
-            min=1,
-            rich_help_panel=METHODS,
-        ),
+        int, option("Sets of random heads for each seed; their runs are averaged.", METHODS, min=1)
     ] = 1
     kl_budget: Annotated[
         float | None,
-        typer.Option(
-            help="Largest KL divergence on the plain text, in nats a token, for alpha.",
-            rich_help_panel=METHODS,
-        ),
+        option("Largest KL divergence on the plain text, in nats a token, for alpha.", METHODS),
     ] = None
     text: Annotated[
         Path | None,
-        typer.Option(
-            help="Plain text to measure side effects on: a JSON list of strings, or one text a line. "
+        option(
+            "Plain text to measure side effects on: a JSON list of strings, or one text a line. "
             "(default: sampled from the model)",
-            rich_help_panel=METHODS,
+            METHODS,
         ),
     ] = None
 

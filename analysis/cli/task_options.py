@@ -9,11 +9,11 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, make_dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
+from lofit_lens.analysis.cli.groups import option
 from lofit_lens.analysis.cli.options import TASK
 from lofit_lens.errors import LofitLensError
 from lofit_lens.tasks.arguments import ARGUMENTS, SYNONYMS, read_arguments
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from lofit_lens.tasks import Task
 
 
-def _option(text: str) -> Any:
-    return typer.Option(help=text, rich_help_panel=TASK)
-
+_option = partial(option, panel=TASK)
 
 EMBEDDED_TASKS = "embedded:truth,embedded:kinship,embedded:edit"
 
@@ -86,9 +84,7 @@ NO_OPTIONS = ("split", "objective", "name")
 """Arguments of `from_file` without an option of their name: `--shares` and `--split-column` say how
 files are split, `--objective` is one of training, and a name belongs to one file of several."""
 
-NOTES = {
-    "prompt": r" In this and other texts `\n` is a line break, `\t` a tab, `\\` a backslash.",
-}
+NOTES = {"prompt": r" In this and other texts `\n` is a line break, `\t` a tab, `\\` a backslash."}
 """What only matters where an option is typed."""
 
 FileOptions = make_dataclass("FileOptions", _of_files(), frozen=True)

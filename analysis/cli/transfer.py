@@ -8,27 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lofit_lens.analysis.cli.chat import ChatOptions
-from lofit_lens.analysis.cli.console import command
+from lofit_lens.analysis.cli.console import Report
 from lofit_lens.analysis.cli.groups import with_options
-from lofit_lens.analysis.cli.options import (
-    HeadOptions,
-    ModelOptions,
-    TrainingOptions,
-    as_embedded,
-)
+from lofit_lens.analysis.cli.options import HeadOptions, ModelOptions, TrainingOptions, as_embedded
 from lofit_lens.analysis.cli.running import RunningOptions
 from lofit_lens.analysis.cli.task_options import TasksOptions
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lofit_lens.analysis.cli.console import Report
     from lofit_lens.tasks import Task
 
 
 @with_options
 def transfer(
     *,
+    report: Report,
     model_options: ModelOptions,
     task_options: TasksOptions,
     chat: ChatOptions,
@@ -43,8 +38,6 @@ def transfer(
     heads: Annotated[
         str, typer.Option(help="What chooses the heads: lofit, probes, attribution, …")
     ] = "lofit",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
 ) -> None:
     """Choose heads on each task, tune them on every task: the paper's Figure 2.
 
@@ -57,69 +50,68 @@ def transfer(
     every scored item, each as soon as it is there. With --resume an interrupted matrix is gone on
     with, or one of other --seeds or --random-draws is made; all else must be the same.
     """
-    with command(as_json, quiet) as report:
-        from lofit_lens.analysis.kinds.matrix import KIND
-        from lofit_lens.analysis.kinds.transfer import transfer_matrix
-        from lofit_lens.analysis.methods.selectors import check_selector
-        from lofit_lens.analysis.methods.settings import PAPER_FRACTION, Settings
-        from lofit_lens.analysis.reporting.transfer import write_figure_2
-        from lofit_lens.analysis.runs import loaded_as
-        from lofit_lens.analysis.study.store import rows_of
-        from lofit_lens.attention import heads_of
-        from lofit_lens.identity import EMBEDDED
-        from lofit_lens.provenance import library_versions
+    from lofit_lens.analysis.kinds.matrix import KIND
+    from lofit_lens.analysis.kinds.transfer import transfer_matrix
+    from lofit_lens.analysis.methods.selectors import check_selector
+    from lofit_lens.analysis.methods.settings import PAPER_FRACTION, Settings
+    from lofit_lens.analysis.reporting.transfer import write_figure_2
+    from lofit_lens.analysis.runs import loaded_as
+    from lofit_lens.analysis.study.store import rows_of
+    from lofit_lens.attention import heads_of
+    from lofit_lens.identity import EMBEDDED
+    from lofit_lens.provenance import library_versions
 
-        store = running.store(out, KIND)
-        check_selector(heads)
-        embedded = (model_options.model or EMBEDDED) == EMBEDDED
-        if embedded:
-            model_options, training = as_embedded(model_options, training)
-        model_options.check()
-        tasks = _one_fold_each(task_options, embedded, training.seed, report)
-        head_options.check(needed=False)
-        training.check(tasks, head_options.share(PAPER_FRACTION))
-        tasks = chat.inside(tasks, model_options)
-        model = model_options.load()
-        total = heads_of(model).total
-        head_options = head_options.under(training.preset, total, report, default=PAPER_FRACTION)
-        k = Settings(k=head_options.k, fraction=head_options.fraction).n_heads(model)
-        selection = {task.name: training.selection(task) for task in tasks}
-        tuning = {task.name: training.tuning(task, k / total) for task in tasks}
-        chosen_seeds = range(training.seed, training.seed + seeds)
-        loaded = loaded_as(model)
-        name = Path(str(loaded["model"])).name
-        store.ask(
-            loaded=loaded,
-            tasks={t.name: {"source": t.source, "data_hash": t.data_hash()} for t in tasks},
-            seeds=list(chosen_seeds),
-            k=k,
-            heads=heads,
-            random_draws=random_draws,
-            selection={task: config.to_json() for task, config in selection.items()},
-            tuning={task: config.to_json() for task, config in tuning.items()},
-            versions=library_versions(),
-        )
-        report.say(f"{name}: {k} of {total} heads; {', '.join(selection)}")
-        matrix = transfer_matrix(
-            model,
-            tasks,
-            seeds=chosen_seeds,
-            k=k,
-            heads=heads,
-            random_draws=random_draws,
-            selection=selection,
-            tuning=tuning,
-            batch_size=model_options.batch_size,
-            on_failure=report.fail,
-            out=store,
-            progress=not quiet,
-            workers=running.workers,
-            together=running.together,
-        )
-        report.add_records(matrix.runs)
-        table, paths = write_figure_2(store, matrix, name, report.noted)
-        report.add(as_text(table), model=name, k=k, seeds=list(chosen_seeds), table=rows_of(table))
-        report.add_paths(out, paths, "with the records of every item")
+    store = running.store(out, KIND)
+    check_selector(heads)
+    embedded = (model_options.model or EMBEDDED) == EMBEDDED
+    if embedded:
+        model_options, training = as_embedded(model_options, training)
+    model_options.check()
+    tasks = _one_fold_each(task_options, embedded, training.seed, report)
+    head_options.check(needed=False)
+    training.check(tasks, head_options.share(PAPER_FRACTION))
+    tasks = chat.inside(tasks, model_options)
+    model = model_options.load()
+    total = heads_of(model).total
+    head_options = head_options.under(training.preset, total, report, default=PAPER_FRACTION)
+    k = Settings(k=head_options.k, fraction=head_options.fraction).n_heads(model)
+    selection = {task.name: training.selection(task) for task in tasks}
+    tuning = {task.name: training.tuning(task, k / total) for task in tasks}
+    chosen_seeds = range(training.seed, training.seed + seeds)
+    loaded = loaded_as(model)
+    name = Path(str(loaded["model"])).name
+    store.ask(
+        loaded=loaded,
+        tasks={t.name: {"source": t.source, "data_hash": t.data_hash()} for t in tasks},
+        seeds=list(chosen_seeds),
+        k=k,
+        heads=heads,
+        random_draws=random_draws,
+        selection={task: config.to_json() for task, config in selection.items()},
+        tuning={task: config.to_json() for task, config in tuning.items()},
+        versions=library_versions(),
+    )
+    report.say(f"{name}: {k} of {total} heads; {', '.join(selection)}")
+    matrix = transfer_matrix(
+        model,
+        tasks,
+        seeds=chosen_seeds,
+        k=k,
+        heads=heads,
+        random_draws=random_draws,
+        selection=selection,
+        tuning=tuning,
+        batch_size=model_options.batch_size,
+        on_failure=report.fail,
+        out=store,
+        progress=not report.quiet,
+        workers=running.workers,
+        together=running.together,
+    )
+    report.add_records(matrix.runs)
+    table, paths = write_figure_2(store, matrix, name, report.noted)
+    report.add(as_text(table), model=name, k=k, seeds=list(chosen_seeds), table=rows_of(table))
+    report.add_paths(out, paths, "with the records of every item")
 
 
 def _one_fold_each(options: TasksOptions, embedded: bool, seed: int, report: Report) -> list[Task]:
