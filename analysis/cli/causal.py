@@ -9,7 +9,7 @@ import typer
 
 from lofit_lens.analysis.cli.chat import ChatOptions
 from lofit_lens.analysis.cli.console import Report
-from lofit_lens.analysis.cli.groups import Out, with_options
+from lofit_lens.analysis.cli.groups import Out, option, with_options
 from lofit_lens.analysis.cli.of_run import RunOfEdit
 from lofit_lens.analysis.cli.options import ModelOptions
 from lofit_lens.analysis.cli.running import RunningOptions
@@ -30,16 +30,14 @@ def causal(
     ],
     out: Out,
     edit: Annotated[
-        bool,
-        typer.Option(help="Explain the run's edit; --no-edit asks where the model does the task."),
+        bool, option("Explain the run's edit; --no-edit asks where the model does the task.")
     ] = True,
     ablation: Annotated[
-        str | None,
-        typer.Option(help="mean, zero or unedited. (default: unedited with an edit, else mean)"),
+        str | None, option("mean, zero or unedited. (default: unedited with an edit, else mean)")
     ] = None,
-    draws: Annotated[int, typer.Option(help="Random rankings of the same layers.", min=1)] = 5,
-    seed: Annotated[int, typer.Option(help="Their seed.")] = 0,
-    split: Annotated[str, typer.Option(help="test or val.")] = "test",
+    draws: Annotated[int, option("Random rankings of the same layers.", min=1)] = 5,
+    seed: Annotated[int, option("Their seed.")] = 0,
+    split: Annotated[str, option("test or val.")] = "test",
 ) -> None:
     """Necessity and sufficiency of a run's heads over their number, against random heads.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lofit_lens.analysis.cli.console import Report
-from lofit_lens.analysis.cli.groups import with_options
+from lofit_lens.analysis.cli.groups import option, with_options
 
 
 @with_options
@@ -21,14 +21,12 @@ def check(
     ],
     *,
     report: Report,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1, … (default: CUDA if any)")
-    ] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Texts per forward pass in scoring.")] = 32,
+    device: Annotated[str | None, option("cpu, cuda, cuda:1, … (default: CUDA if any)")] = None,
+    dtype: Annotated[str | None, option("float32, bfloat16 or float16.")] = None,
+    revision: Annotated[str | None, option("Branch, tag or commit on the hub.")] = None,
+    batch_size: Annotated[int, option("Texts per forward pass in scoring.")] = 32,
     length: Annotated[
-        int | None, typer.Option(help="Tokens of a text. (default: 512, or the context)")
+        int | None, option("Tokens of a text. (default: 512, or the context)")
     ] = None,
 ) -> None:
     """What a model is, what it needs, and what can be done with it.

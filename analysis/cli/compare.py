@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from lofit_lens.analysis.cli.chat import ChatOptions
 from lofit_lens.analysis.cli.console import Report
-from lofit_lens.analysis.cli.groups import Seeds, with_options
+from lofit_lens.analysis.cli.groups import Seeds, option, with_options
 from lofit_lens.analysis.cli.method_options import MethodOptions, names_of
 from lofit_lens.analysis.cli.options import HeadOptions, ModelOptions, TrainingOptions
 from lofit_lens.analysis.cli.running import RunningOptions
@@ -33,26 +31,22 @@ def compare(
     method_options: MethodOptions,
     running: RunningOptions,
     methods: Annotated[
-        str, typer.Option(help="Names, with commas; NAME@SCOPE for another token scope.")
+        str, option("Names, with commas; NAME@SCOPE for another token scope.")
     ] = METHODS,
     seeds: Seeds = 1,
-    base: Annotated[
-        str, typer.Option(help="The method the others are compared with.")
-    ] = "zero-shot",
+    base: Annotated[str, option("The method the others are compared with.")] = "zero-shot",
     answers: Annotated[
-        int, typer.Option(help="Multiple-choice questions to answer in free text as well.", min=0)
+        int, option("Multiple-choice questions to answer in free text as well.", min=0)
     ] = 0,
     published: Annotated[
         str | None,
-        typer.Option(
-            help="The paper's numbers beside: those of gemma-7b, llama2-7b or llama2-13b."
-        ),
+        option("The paper's numbers beside: those of gemma-7b, llama2-7b or llama2-13b."),
     ] = None,
     drop_leaked: Annotated[
-        bool, typer.Option(help="Leave out training items that occur in the test split.")
+        bool, option("Leave out training items that occur in the test split.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the records of every item, tables and figure.")
+        Path | None, option("Folder for the records of every item, tables and figure.")
     ] = None,
 ) -> None:
     """Fit and score several methods on several tasks under one protocol.

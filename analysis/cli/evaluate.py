@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from lofit_lens.analysis.cli.chat import ChatOptions
 from lofit_lens.analysis.cli.console import Report, check_file
-from lofit_lens.analysis.cli.groups import with_options
+from lofit_lens.analysis.cli.groups import option, with_options
 from lofit_lens.analysis.cli.of_run import RunOfEdit
 from lofit_lens.analysis.cli.options import ModelOptions
 from lofit_lens.analysis.cli.task_options import TaskOptions, name_of
@@ -23,18 +21,16 @@ def evaluate(
     task_options: TaskOptions,
     chat: ChatOptions,
     intervention: Annotated[
-        Path | None, typer.Option(help="Folder of a run; without it the model is scored as it is.")
+        Path | None, option("Folder of a run; without it the model is scored as it is.")
     ] = None,
-    split: Annotated[str, typer.Option(help="test or val.")] = "test",
+    split: Annotated[str, option("test or val.")] = "test",
     compat: Annotated[
-        str | None, typer.Option(help="Scoring rule by name: paper-code keeps its quirks.")
+        str | None, option("Scoring rule by name: paper-code keeps its quirks.")
     ] = None,
-    strength: Annotated[float, typer.Option(help="Multiply the edit by this number.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Seed of the training draw, for tasks that draw.")] = 42,
-    out: Annotated[
-        Path | None, typer.Option(help="File for the records of every item (.json.gz).")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace the file --out.")] = False,
+    strength: Annotated[float, option("Multiply the edit by this number.")] = 1.0,
+    seed: Annotated[int, option("Seed of the training draw, for tasks that draw.")] = 42,
+    out: Annotated[Path | None, option("File for the records of every item (.json.gz).")] = None,
+    overwrite: Annotated[bool, option("Replace the file --out.")] = False,
 ) -> None:
     """Score a model on a task, with or without an intervention.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lofit_lens.analysis.cli.console import Report
-from lofit_lens.analysis.cli.groups import with_options
+from lofit_lens.analysis.cli.groups import option, with_options
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -30,23 +30,21 @@ def figures(
     ],
     *,
     report: Report,
-    out: Annotated[Path, typer.Option(help="Folder to write to.")],
+    out: Annotated[Path, option("Folder to write to.")],
     formats: Annotated[
         str, typer.Option("--format", help="html, svg, pdf or png; several with commas.")
     ] = "html",
     width: Annotated[
         str,
-        typer.Option(
-            help="Of svg, pdf and png: column (3.25 in), text (5.5 in), wide (6.75 in), or inches."
-        ),
+        option("Of svg, pdf and png: column (3.25 in), text (5.5 in), wide (6.75 in), or inches."),
     ] = "text",
     only: Annotated[
-        str | None, typer.Option(help="Names of the figures wanted, with commas. (default: all)")
+        str | None, option("Names of the figures wanted, with commas. (default: all)")
     ] = None,
     title: Annotated[
         bool, typer.Option("--title", help="Keep the titles in svg, pdf and png.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace figures in --out.")] = False,
+    overwrite: Annotated[bool, option("Replace figures in --out.")] = False,
 ) -> None:
     """Write the figures of a finished run, or of the paper, as files.
 

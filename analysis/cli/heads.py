@@ -8,12 +8,10 @@ from typing import Annotated
 import typer
 
 from lofit_lens.analysis.cli.console import Report, check_file
-from lofit_lens.analysis.cli.groups import with_options
+from lofit_lens.analysis.cli.groups import option, with_options
 from lofit_lens.analysis.cli.options import HeadOptions, ModelOptions
 
-Run = Annotated[
-    Path, typer.Option(help="Folder with an intervention: the --out of `lofit` or `tune`.")
-]
+Run = Annotated[Path, option("Folder with an intervention: the --out of `lofit` or `tune`.")]
 
 
 @with_options
@@ -22,7 +20,7 @@ def export(
     report: Report,
     model_options: ModelOptions,
     intervention: Run,
-    out: Annotated[Path, typer.Option(help="New folder for the checkpoint.")],
+    out: Annotated[Path, option("New folder for the checkpoint.")],
 ) -> None:
     """Write a stock Hugging Face checkpoint with the edit folded into the weights.
 
@@ -67,13 +65,13 @@ def heads(
         Path | None, typer.Argument(help="A second one, to compare with the first.")
     ] = None,
     n_layers: Annotated[
-        int | None, typer.Option(help="Layers of the model; for a head list that does not say.")
+        int | None, option("Layers of the model; for a head list that does not say.")
     ] = None,
-    n_heads: Annotated[int | None, typer.Option(help="Heads per layer; likewise.")] = None,
+    n_heads: Annotated[int | None, option("Heads per layer; likewise.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Write the heads as .npy (LoFiT's format) or .json.")
+        Path | None, option("Write the heads as .npy (LoFiT's format) or .json.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace the file --out.")] = False,
+    overwrite: Annotated[bool, option("Replace the file --out.")] = False,
 ) -> None:
     """Show, compare or convert sets of heads."""
     from lofit_lens.analysis.runs import read_heads

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lofit_lens.analysis.cli.console import Report, check_file
-from lofit_lens.analysis.cli.groups import with_options
+from lofit_lens.analysis.cli.groups import option, with_options
 
 
 @with_options
@@ -19,9 +19,9 @@ def report(
     ],
     *,
     report: Report,
-    out: Annotated[Path | None, typer.Option(help="File. (default: report.html in FOLDER)")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace the file --out.")] = False,
-    title: Annotated[str | None, typer.Option(help="Heading. (default: the folder's name)")] = None,
+    out: Annotated[Path | None, option("File. (default: report.html in FOLDER)")] = None,
+    overwrite: Annotated[bool, option("Replace the file --out.")] = False,
+    title: Annotated[str | None, option("Heading. (default: the folder's name)")] = None,
 ) -> None:
     """Write one HTML page of a finished run, to read without a network or to mail.
 

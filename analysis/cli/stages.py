@@ -5,19 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from lofit_lens.analysis.cli.chat import ChatOptions
 from lofit_lens.analysis.cli.console import Report, metrics_json
-from lofit_lens.analysis.cli.groups import Out, Overwrite, with_options
+from lofit_lens.analysis.cli.groups import Out, Overwrite, option, with_options
 from lofit_lens.analysis.cli.options import HeadOptions, ModelOptions, TrainingOptions
 from lofit_lens.analysis.cli.running import RunningOptions
 from lofit_lens.analysis.cli.task_options import TaskOptions, name_of
 
 Heads = Annotated[
     str,
-    typer.Option(
-        help="What scores the heads: lofit (stage 1), bias-norm, probes, probe-layers, gates, "
+    option(
+        "What scores the heads: lofit (stage 1), bias-norm, probes, probe-layers, gates, "
         "attribution, random or layer-matched."
     ),
 ]
@@ -36,7 +34,7 @@ def lofit(
     out: Out,
     heads: Heads = "lofit",
     random_draws: Annotated[
-        int, typer.Option(help="Sets of random heads to tune beside the selected ones.", min=0)
+        int, option("Sets of random heads to tune beside the selected ones.", min=0)
     ] = 0,
 ) -> None:
     """Select heads, tune them, and score the model before and after.
@@ -203,7 +201,7 @@ def tune(
     chat: ChatOptions,
     training: TrainingOptions,
     heads: Annotated[
-        Path, typer.Option(help="Heads to tune: a head list, L1H3,L2H7, or the folder of a run.")
+        Path, option("Heads to tune: a head list, L1H3,L2H7, or the folder of a run.")
     ],
     out: Out,
     overwrite: Overwrite = False,

@@ -8,7 +8,7 @@ import typer
 
 from lofit_lens.analysis.cli.chat import ChatOptions
 from lofit_lens.analysis.cli.console import Report
-from lofit_lens.analysis.cli.groups import Out, Seeds, with_options
+from lofit_lens.analysis.cli.groups import Out, Seeds, option, with_options
 from lofit_lens.analysis.cli.method_options import MethodOptions, names_of
 from lofit_lens.analysis.cli.options import HeadOptions, ModelOptions, TrainingOptions
 from lofit_lens.analysis.cli.running import RunningOptions
@@ -32,12 +32,12 @@ def sweep(
     out: Out,
     numbers: Annotated[
         str | None,
-        typer.Option(
-            help="Training examples, or shares of the heads, with commas. (default: "
+        option(
+            "Training examples, or shares of the heads, with commas. (default: "
             f"{EXAMPLES}, or {HEADS})"
         ),
     ] = None,
-    methods: Annotated[str, typer.Option(help="Names, with commas, as in `compare`.")] = "lofit",
+    methods: Annotated[str, option("Names, with commas, as in `compare`.")] = "lofit",
     seeds: Seeds = 1,
 ) -> None:
     """Compare methods on fewer and more training examples (the paper's Figure 4), or heads (Figure 5).

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from lofit_lens.analysis.cli.chat import ChatOptions
 from lofit_lens.analysis.cli.console import Report
-from lofit_lens.analysis.cli.groups import with_options
+from lofit_lens.analysis.cli.groups import option, with_options
 from lofit_lens.analysis.cli.options import HeadOptions, ModelOptions, TrainingOptions, as_embedded
 from lofit_lens.analysis.cli.running import RunningOptions
 from lofit_lens.analysis.cli.task_options import TasksOptions
@@ -30,13 +28,11 @@ def transfer(
     head_options: HeadOptions,
     training: TrainingOptions,
     running: RunningOptions,
-    out: Annotated[Path, typer.Option(help="Folder for scores, records, table and figure.")],
-    seeds: Annotated[int, typer.Option(help="How many seeds, from --seed on.", min=1)] = 1,
-    random_draws: Annotated[
-        int, typer.Option(help="Sets of random heads for each task and seed.", min=0)
-    ] = 1,
+    out: Annotated[Path, option("Folder for scores, records, table and figure.")],
+    seeds: Annotated[int, option("How many seeds, from --seed on.", min=1)] = 1,
+    random_draws: Annotated[int, option("Sets of random heads for each task and seed.", min=0)] = 1,
     heads: Annotated[
-        str, typer.Option(help="What chooses the heads: lofit, probes, attribution, …")
+        str, option("What chooses the heads: lofit, probes, attribution, …")
     ] = "lofit",
 ) -> None:
     """Choose heads on each task, tune them on every task: the paper's Figure 2.
