@@ -14,6 +14,7 @@ from lofit_lens.analysis.cli.of_run import RunOfEdit
 from lofit_lens.analysis.cli.options import ModelOptions
 from lofit_lens.analysis.cli.running import RunningOptions
 from lofit_lens.analysis.cli.task_options import TaskOptions
+from lofit_lens.errors import LofitLensError
 
 
 @with_options
@@ -48,7 +49,6 @@ def causal(
     from lofit_lens.analysis.kinds.curves import KIND
     from lofit_lens.analysis.reporting.causal import write_curves
     from lofit_lens.analysis.study.store import rows_of
-    from lofit_lens.errors import LofitLensError
 
     if split not in ("test", "val"):
         raise LofitLensError(f"--split is test or val, got {split!r}.")

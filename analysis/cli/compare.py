@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from lofit_lens.analysis.cli.chat import ChatOptions
 from lofit_lens.analysis.cli.console import Report
@@ -12,9 +12,8 @@ from lofit_lens.analysis.cli.method_options import MethodOptions, names_of
 from lofit_lens.analysis.cli.options import HeadOptions, ModelOptions, TrainingOptions
 from lofit_lens.analysis.cli.running import RunningOptions
 from lofit_lens.analysis.cli.task_options import TasksOptions
-
-if TYPE_CHECKING:
-    from lofit_lens.tasks import Task
+from lofit_lens.errors import LofitLensError
+from lofit_lens.tasks import Task
 
 METHODS = "zero-shot,iti,repe-reading,repe-contrast,lofit,lora,random-heads"
 
@@ -58,14 +57,11 @@ def compare(
     """
     from lofit_lens.analysis.kinds.compare import compare as run_compare
     from lofit_lens.analysis.kinds.comparison import KIND
-    from lofit_lens.analysis.methods.settings import PAPER_FRACTION
     from lofit_lens.analysis.published import check_model
     from lofit_lens.analysis.reporting.comparison import write_tables
     from lofit_lens.analysis.study.record import ZERO_SHOT
     from lofit_lens.analysis.study.store import rows_of
     from lofit_lens.analysis.tables.tables import as_text
-    from lofit_lens.attention import heads_of
-    from lofit_lens.errors import LofitLensError
 
     model_options, training, tasks = task_options.of_experiment(model_options, training, chat)
     if drop_leaked:
@@ -83,22 +79,19 @@ def compare(
     store = running.store(out, KIND)
     store.ask(methods=names, tasks=[t.name for t in tasks], seeds=list(chosen_seeds), base=base)
     model = model_options.load()
-    total = heads_of(model).total
-    head_options = head_options.under(training.preset, total, report, default=PAPER_FRACTION)
     comparison = run_compare(
         model,
         tasks,
         names,
         seeds=chosen_seeds,
         settings=method_options.settings(
-            tasks, model, model_options.batch_size, head_options, training
+            tasks, model, model_options.batch_size, head_options, training, report
         ),
         texts=method_options.texts(model),
         n_answers=answers,
-        on_failure=report.fail,
         out=store,
-        progress=not report.quiet,
-        **running.how,
+        keep_edits=running.keep_edits,
+        **running.how(report),
     )
     report.add_records(comparison.runs)
     if base not in comparison.methods:

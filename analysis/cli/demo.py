@@ -47,12 +47,10 @@ def demo(
     store.ask(**settings_of(size))
     torch.set_num_threads(1)  # matrices this small are slower with more threads or on a GPU
     model = load_model(EMBEDDED, device="cpu", dtype="float32")
-    # a quick demo is over before workers pay off
-    workers = running.workers if quick or running.workers > 1 else usable_workers()
-    found = run_demo(
-        model, size, store,
-        on_failure=report.fail, together=running.together, workers=workers, progress=not report.quiet,
-    )  # fmt: skip
+    how = running.how(report)
+    if running.workers == 1 and not quick:  # a quick one is over before workers pay off
+        how["workers"] = usable_workers()
+    found = run_demo(model, size, store, **how)
     seconds = time.perf_counter() - started
     paths = [*write_report(found, size, store, seconds), report_page(out)]
     report.add(as_text(found), **demo_json(found))

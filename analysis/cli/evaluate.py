@@ -11,6 +11,7 @@ from lofit_lens.analysis.cli.groups import option, with_options
 from lofit_lens.analysis.cli.of_run import RunOfEdit
 from lofit_lens.analysis.cli.options import ModelOptions
 from lofit_lens.analysis.cli.task_options import TaskOptions, name_of
+from lofit_lens.errors import LofitLensError
 
 
 @with_options
@@ -36,7 +37,6 @@ def evaluate(
 
     Model, task and chat template are those of the run, unless others are named.
     """
-    from lofit_lens.errors import LofitLensError
     from lofit_lens.scoring import Evaluation
     from lofit_lens.scoring import evaluate as score
 

@@ -10,6 +10,7 @@ import typer
 
 from lofit_lens.analysis.cli.console import Report
 from lofit_lens.analysis.cli.groups import option, with_options
+from lofit_lens.errors import LofitLensError
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -61,7 +62,6 @@ def figures(
     from lofit_lens.analysis.figures.drawing import check_names
     from lofit_lens.analysis.figures.files import check_formats, write_figures
     from lofit_lens.analysis.figures.presets import inches
-    from lofit_lens.errors import LofitLensError
 
     suffixes = _words(formats)
     check_formats(suffixes)
@@ -107,7 +107,6 @@ def _drawings(run: str) -> tuple[Drawings, str]:
     from lofit_lens.analysis.figures.paper import DRAWINGS
     from lofit_lens.analysis.figures.study import drawings
     from lofit_lens.analysis.reading.open import open_study
-    from lofit_lens.errors import LofitLensError
 
     if run == PAPER:
         return DRAWINGS, "the paper"

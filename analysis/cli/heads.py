@@ -10,6 +10,7 @@ import typer
 from lofit_lens.analysis.cli.console import Report, check_file
 from lofit_lens.analysis.cli.groups import option, with_options
 from lofit_lens.analysis.cli.options import HeadOptions, ModelOptions
+from lofit_lens.errors import LofitLensError
 
 Run = Annotated[Path, option("Folder with an intervention: the --out of `lofit` or `tune`.")]
 
@@ -28,7 +29,6 @@ def export(
     """
     from lofit_lens.analysis.runs import RunFolder
     from lofit_lens.edits.on_heads import HeadIntervention
-    from lofit_lens.errors import LofitLensError
     from lofit_lens.export import check_new_folder, export_checkpoint
     from lofit_lens.folding import check_foldable
 

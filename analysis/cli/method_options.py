@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from lofit_lens.analysis.cli.groups import option
+from lofit_lens.errors import DataError, LofitLensError
+from lofit_lens.tasks import Task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from transformer_lens.model_bridge import TransformerBridge
 
+    from lofit_lens.analysis.cli.console import Report
     from lofit_lens.analysis.cli.options import HeadOptions, ModelOptions, TrainingOptions
     from lofit_lens.analysis.methods.settings import Settings
-    from lofit_lens.tasks import Task
     from lofit_lens.tokens import EncodedText
 
 METHODS = "Methods"
@@ -71,7 +73,6 @@ class MethodOptions:
         from lofit_lens.analysis.baselines.validation import check_kl_budget
         from lofit_lens.analysis.kinds.compare import check_tasks
         from lofit_lens.analysis.methods.settings import PAPER_FRACTION
-        from lofit_lens.errors import LofitLensError
 
         check_tasks(tasks)
         if training.component is not None:
@@ -96,8 +97,14 @@ class MethodOptions:
         batch_size: int,
         heads: HeadOptions,
         training: TrainingOptions,
+        report: Report,
     ) -> dict[str, Settings]:
         """What the options and presets say, by name of the task."""
+        from lofit_lens.analysis.methods.settings import PAPER_FRACTION
+        from lofit_lens.attention import heads_of
+
+        total = heads_of(model).total
+        heads = heads.under(training.preset, total, report, default=PAPER_FRACTION)
         return {
             task.name: dataclasses.replace(
                 _preset(task, model, heads, training, self.rates()),
@@ -121,8 +128,6 @@ class MethodOptions:
         Raises:
             DataError: The file cannot be read.
         """
-        from lofit_lens.errors import DataError
-
         if self.text is None:
             return None
         try:
@@ -141,7 +146,6 @@ class MethodOptions:
             LofitLensError: One is for a method that has none, or is no number above 0.
         """
         from lofit_lens.analysis.methods.recipes import TRAINED
-        from lofit_lens.errors import LofitLensError
 
         rates = {}
         for text in self.rate or ():

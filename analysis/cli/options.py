@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lofit_lens.analysis.cli.groups import option
+from lofit_lens.errors import LofitLensError
+from lofit_lens.tasks import Task
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
     from lofit_lens.analysis.cli.console import Report
-    from lofit_lens.tasks import Task
     from lofit_lens.training import SelectionConfig, TuningConfig
 
 
@@ -81,7 +82,6 @@ class ModelOptions:
 
     def load(self, run: Mapping[str, str | None] | None = None) -> TransformerBridge:
         """Load the model; that of a run, in its revision and dtype, where --model is not given."""
-        from lofit_lens.errors import LofitLensError
         from lofit_lens.model import load_model
 
         of_run = run if run and self.model is None else {}
@@ -114,7 +114,6 @@ class HeadOptions:
         Raises:
             LofitLensError: Both are given, or neither though one is needed, or one is out of range.
         """
-        from lofit_lens.errors import LofitLensError
         from lofit_lens.heads import number_of_heads
 
         if self.k is not None and self.fraction is not None:

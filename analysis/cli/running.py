@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from lofit_lens.analysis.cli.groups import option
 
 if TYPE_CHECKING:
+    from lofit_lens.analysis.cli.console import Report
     from lofit_lens.analysis.study.store import Kind, Store
 
 RUNNING = "Running"
@@ -43,7 +44,7 @@ class RunningOptions:
 
         return Store(out, kind, resume=self.resume, overwrite=self.overwrite)
 
-    @property
-    def how(self) -> dict[str, Any]:
-        """The arguments of a verb."""
-        return {"workers": self.workers, "together": self.together, "keep_edits": self.keep_edits}
+    def how(self, report: Report) -> dict[str, Any]:
+        """The arguments of what runs an experiment; of failures and progress the report tells."""
+        told = {"on_failure": report.fail, "progress": not report.quiet}
+        return {"workers": self.workers, "together": self.together, **told}

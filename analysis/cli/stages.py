@@ -11,6 +11,7 @@ from lofit_lens.analysis.cli.groups import Out, Overwrite, option, with_options
 from lofit_lens.analysis.cli.options import HeadOptions, ModelOptions, TrainingOptions
 from lofit_lens.analysis.cli.running import RunningOptions
 from lofit_lens.analysis.cli.task_options import TaskOptions, name_of
+from lofit_lens.errors import LofitLensError, UnsupportedError
 
 Heads = Annotated[
     str,
@@ -50,7 +51,6 @@ def lofit(
     from lofit_lens.analysis.kinds.lofit import lofit as run_lofit
     from lofit_lens.analysis.runs import CARDS, RunFolder
     from lofit_lens.attention import heads_of
-    from lofit_lens.errors import UnsupportedError
     from lofit_lens.heads import number_of_heads
     from lofit_lens.identity import source_of
     from lofit_lens.scoring import Evaluation
@@ -85,11 +85,8 @@ def lofit(
                 tuning=tuning,
                 random_draws=random_draws,
                 out=fold,
-                on_failure=report.fail,
                 batch_size=model_options.batch_size,
-                together=running.together,
-                workers=running.workers,
-                progress=not report.quiet,
+                **running.how(report),
             )
         )
     for run in runs:
@@ -209,7 +206,6 @@ def tune(
     """Stage 2: tune given heads on a task, from a fresh start."""
     from lofit_lens.analysis.runs import RunFolder, read_heads
     from lofit_lens.attention import heads_of
-    from lofit_lens.errors import LofitLensError
     from lofit_lens.head_lists import read_head_list
     from lofit_lens.tuning import tune_heads
 

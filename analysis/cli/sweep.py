@@ -13,6 +13,7 @@ from lofit_lens.analysis.cli.method_options import MethodOptions, names_of
 from lofit_lens.analysis.cli.options import HeadOptions, ModelOptions, TrainingOptions
 from lofit_lens.analysis.cli.running import RunningOptions
 from lofit_lens.analysis.cli.task_options import TasksOptions
+from lofit_lens.errors import LofitLensError
 
 EXAMPLES, HEADS = "20,50,100", "0.01,0.03,0.1,0.2,0.5"
 
@@ -47,11 +48,8 @@ def sweep(
     """
     from lofit_lens.analysis.kinds.sweep import KIND
     from lofit_lens.analysis.kinds.sweeps import example_sweep, head_sweep
-    from lofit_lens.analysis.methods.settings import PAPER_FRACTION
     from lofit_lens.analysis.reporting.sweep import write_sweep
     from lofit_lens.analysis.study.store import rows_of
-    from lofit_lens.attention import heads_of
-    from lofit_lens.errors import LofitLensError
 
     if over not in ("examples", "heads"):
         raise LofitLensError(f"A sweep is over examples or heads, got {over!r}.")
@@ -62,8 +60,6 @@ def sweep(
     store = running.store(out, KIND)
     store.ask(methods=names, tasks=[t.name for t in tasks], numbers=points)
     model = model_options.load()
-    total = heads_of(model).total
-    head_options = head_options.under(training.preset, total, report, default=PAPER_FRACTION)
     make = example_sweep if over == "examples" else head_sweep
     found = make(
         model,
@@ -72,13 +68,12 @@ def sweep(
         methods=names,
         seeds=range(training.seed, training.seed + seeds),
         settings=method_options.settings(
-            tasks, model, model_options.batch_size, head_options, training
+            tasks, model, model_options.batch_size, head_options, training, report
         ),
         texts=method_options.texts(model),
         folder=store,
-        on_failure=report.fail,
-        progress=not report.quiet,
-        **running.how,
+        keep_edits=running.keep_edits,
+        **running.how(report),
     )
     for comparison in found.comparisons.values():
         report.add_records(comparison.runs)
@@ -95,8 +90,6 @@ def _numbers(text: str, over: str) -> list[int] | list[float]:
     Raises:
         LofitLensError: One is no number.
     """
-    from lofit_lens.errors import LofitLensError
-
     read = int if over == "examples" else float
     try:
         return [read(part) for part in text.split(",")]

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 from lofit_lens.analysis.cli.chat import ChatOptions
 from lofit_lens.analysis.cli.console import Report
 from lofit_lens.analysis.cli.groups import option, with_options
-from lofit_lens.analysis.cli.options import HeadOptions, ModelOptions, TrainingOptions, as_embedded
+from lofit_lens.analysis.cli.options import HeadOptions, ModelOptions, TrainingOptions
 from lofit_lens.analysis.cli.running import RunningOptions
 from lofit_lens.analysis.cli.task_options import TasksOptions
+from lofit_lens.errors import LofitLensError
+from lofit_lens.tasks import Task
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from lofit_lens.tasks import Task
 
 
 @with_options
@@ -54,19 +54,15 @@ def transfer(
     from lofit_lens.analysis.runs import loaded_as
     from lofit_lens.analysis.study.store import rows_of
     from lofit_lens.attention import heads_of
-    from lofit_lens.identity import EMBEDDED
     from lofit_lens.provenance import library_versions
 
     store = running.store(out, KIND)
     check_selector(heads)
-    embedded = (model_options.model or EMBEDDED) == EMBEDDED
-    if embedded:
-        model_options, training = as_embedded(model_options, training)
-    model_options.check()
-    tasks = _one_fold_each(task_options, embedded, training.seed, report)
+    model_options, training, tasks = task_options.of_experiment(
+        model_options, training, chat, lambda each: _one_fold_each(each, report)
+    )
     head_options.check(needed=False)
     training.check(tasks, head_options.share(PAPER_FRACTION))
-    tasks = chat.inside(tasks, model_options)
     model = model_options.load()
     total = heads_of(model).total
     head_options = head_options.under(training.preset, total, report, default=PAPER_FRACTION)
@@ -98,11 +94,8 @@ def transfer(
         selection=selection,
         tuning=tuning,
         batch_size=model_options.batch_size,
-        on_failure=report.fail,
         out=store,
-        progress=not report.quiet,
-        workers=running.workers,
-        together=running.together,
+        **running.how(report),
     )
     report.add_records(matrix.runs)
     table, paths = write_figure_2(store, matrix, name, report.noted)
@@ -110,12 +103,10 @@ def transfer(
     report.add_paths(out, paths, "with the records of every item")
 
 
-def _one_fold_each(options: TasksOptions, embedded: bool, seed: int, report: Report) -> list[Task]:
-    """The tasks named, each once; for the embedded model its own three by default."""
-    from lofit_lens.errors import LofitLensError
-
+def _one_fold_each(each: Sequence[list[Task]], report: Report) -> list[Task]:
+    """Each task once, in its first fold."""
     tasks = []
-    for first, *others in options.load_each(seed, embedded=embedded):
+    for first, *others in each:
         if others:
             kind = first.name.partition(":")[0]
             report.say(
