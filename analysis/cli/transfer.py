@@ -51,7 +51,7 @@ def transfer(
     from lofit_lens.analysis.methods.selectors import check_selector
     from lofit_lens.analysis.methods.settings import PAPER_FRACTION, Settings
     from lofit_lens.analysis.reporting.transfer import write_figure_2
-    from lofit_lens.analysis.runs import loaded_as
+    from lofit_lens.analysis.study.bench import loaded_as
     from lofit_lens.analysis.study.store import rows_of
     from lofit_lens.attention import heads_of
     from lofit_lens.provenance import library_versions

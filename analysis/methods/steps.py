@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from lofit_lens.analysis.measure.leaks import sealed
@@ -16,7 +15,6 @@ from lofit_lens.analysis.study.keys import as_json, key_of
 from lofit_lens.analysis.study.step import Step
 from lofit_lens.attention import heads_of
 from lofit_lens.errors import LofitLensError
-from lofit_lens.files import read_json, write_json
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
 from lofit_lens.selection import select_together
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
     from lofit_lens.analysis.study.bench import Bench
 
 Config = TypeVar("Config", SelectionConfig, TuningConfig)
-RATE_SCHEMA = 1
 
 
 def learned_from(task: Task) -> Any:
@@ -138,15 +135,6 @@ class Rate(Step[RateChoice]):
         assert found.rate_choice is not None
         return RateChoice.from_json(found.rate_choice)
 
-    def write(self, product: RateChoice, path: Path) -> None:
-        """Write the choice as JSON."""
-        write_json(path, {"schema": RATE_SCHEMA, **product.to_json()})
-
-    def read(self, path: Path) -> RateChoice:
-        """Read what `write` wrote."""
-        content = read_json(path, schema=RATE_SCHEMA, what="learning rate")
-        return RateChoice.from_json({k: v for k, v in content.items() if k != "schema"})
-
 
 def rates_for(stage: Stage | None, settings: Settings, auto: Auto, k: int) -> tuple[Rate, ...]:
     """The step that chooses the learning rate of a stage, if that is "auto"."""
@@ -245,14 +233,6 @@ class Select(Step[HeadScores]):
         config = with_choice(self.settings.selection, given[0])
         seeded = [replace(config, seed=step.seed) for step in steps]
         return select_together(bench.model, sealed(self.task), seeded, progress=bench.progress)
-
-    def write(self, product: HeadScores, path: Path) -> None:
-        """Write the scores."""
-        product.save(path)
-
-    def read(self, path: Path) -> HeadScores:
-        """Read them."""
-        return HeadScores.load(path)
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,8 @@ from lofit_lens.attention import heads_of
 from lofit_lens.edits.edit import Edit
 from lofit_lens.errors import LofitLensError
 from lofit_lens.fast.wrappers import only_counts
-from lofit_lens.identity import fingerprint, tokenizer_of
+from lofit_lens.identity import fingerprint, source_of, tokenizer_of
+from lofit_lens.loading.quantized import quantization_of
 from lofit_lens.provenance import library_versions
 from lofit_lens.tokens import EncodedText
 
@@ -70,8 +71,7 @@ class Bench:
         grid = heads_of(self.model)
         return {
             "model": fingerprint(self.model).weights,
-            "dtype": str(self.model.cfg.dtype).removeprefix("torch."),
-            "tokenizer": tokenizer_of(self.model),
+            **_types(self.model),
             "shape": [grid.n_layers, grid.n_heads],
             **({"without": list(grid.without)} if grid.without else {}),
             "texts": key_of([text.ids for text in self.texts]),
@@ -120,3 +120,19 @@ class Bench:
         finally:
             handle.remove()
             measured.seconds = time.perf_counter() - measured.started
+
+
+def loaded_as(model: TransformerBridge) -> dict[str, str | None]:
+    """What a model was loaded with: source, revision, type, quantization, and its tokenizer's rule.
+
+    Raises:
+        LofitLensError: The model was built in memory.
+    """
+    source, revision = source_of(model)
+    loaded = {"model": source, "revision": revision, "quantization": quantization_of(model)}
+    return loaded | _types(model)
+
+
+def _types(model: TransformerBridge) -> dict[str, str | None]:
+    dtype = str(model.cfg.dtype).removeprefix("torch.")
+    return {"dtype": dtype, "tokenizer": tokenizer_of(model)}

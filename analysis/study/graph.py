@@ -39,6 +39,10 @@ class Planned:
         """Its method and task, which are left out together where a run of them fails."""
         return self.cell.method, base_name(self.cell.task)
 
+    def needs(self, step: Step[Any]) -> bool:
+        """Whether a step is among its own."""
+        return step.key in {one.key for one in all_steps(self.score)}
+
     def record(self, graph: Graph, bench: Bench) -> Record:
         """Its record, once its last step is done."""
         fit = self.score.fit
@@ -134,10 +138,6 @@ class Graph:
         told = {"step": step.name, "key": step.key, "seconds": done.seconds, "tokens": done.tokens}
         choice = done.product
         return told | ({"rate_choice": choice.to_json()} if isinstance(choice, RateChoice) else {})
-
-    def needs(self, step: Step[Any], other: Step[Any]) -> bool:
-        """Whether a step needs another one, or is it."""
-        return any(one.key == other.key for one in all_steps(step))
 
     def keep_only(self, wanted: Iterable[Step[Any]]) -> None:
         """Leave out the steps that none of these needs."""

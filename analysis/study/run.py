@@ -55,15 +55,13 @@ def run_cells(
     store.on(bench)
     planned = list({one.key: one for one in (Planned.of(cell, bench) for cell in cells)}.values())
     store.check({(one.key, one.cell.place): one.cell.protocol(bench) for one in planned})
-    for one in planned:  # what every edit is held against is not scored again
-        if one.cell.recipe is None and one.key in store.records:
-            record = store.records[one.key]
-            there = Scored(record.evaluation, record.side_effects, record.answers)
-            store.give(bench, one.score, there)
     waiting = [one for one in planned if one.key not in store.records]
     for one in planned:
-        if one.cell.recipe is None and one.key in store.records:
-            store.give(bench, one.score, Scored.of(store.records[one.key]))
+        if one.cell.recipe is None and one.key in store.records:  # it is not scored again
+            record = store.records[one.key]
+            answers = [dict(answer) for answer in record.answers]
+            there = Scored(record.evaluation, record.side_effects, answers)
+            store.give(bench, one.score, there)
     graph = Graph([one.score for one in waiting], store, together)
     left = {one.key: one for one in waiting}
     failed: set[tuple[str, str]] = set()
@@ -77,7 +75,7 @@ def run_cells(
             bar.update()
 
     def fail(step: Step[Any], error: LofitLensError) -> None:
-        gone = [one for one in left.values() if graph.needs(one.score, step)]
+        gone = [one for one in left.values() if one.needs(step)]
         first = {one.method: one.cell for one in reversed(gone) if one.method not in failed}
         for cell in reversed(first.values()):
             where = f"{cell.task.name} with seed {cell.seed}"
