@@ -296,11 +296,11 @@ def test_workers_give_what_one_process_gives(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    here = []
+    whole, here = finished(kind), []
     monkeypatch.setattr("lofit_lens.analysis.study.score.evaluate", lambda *_, **__: here.append(1))
     found = run(kind, model, tmp_path / "run", workers=pool)
     assert not here, "this process did the work"
-    assert_frame_equal(plain(found), finished(kind).frame)
+    assert_frame_equal(plain(found), whole.frame)
 
 
 @every_kind

@@ -50,10 +50,11 @@ def test_every_published_cell_and_mark_is_shown_in_both_views() -> None:
     for model, relative, absolute in zip(
         published.MODELS, facets["relative"], facets["score"], strict=True
     ):
-        for row in printed[printed["model"] == model].itertuples():
-            assert texts(absolute)[row.source, row.task] == f"{row.value}{row.mark}"
-            share = 100 * row.value / values[model, row.task, row.task]
-            assert texts(relative)[row.source, row.task] == f"{share:.1f}{row.mark}"
+        for row in printed[printed["model"] == model].to_dict("records"):
+            source, task = str(row["source"]), str(row["task"])
+            assert texts(absolute)[source, task] == f"{row['value']}{row['mark']}"
+            share = 100 * row["value"] / values.loc[model, task, task]
+            assert texts(relative)[source, task] == f"{share:.1f}{row['mark']}"
     assert sum(text.endswith(("*", "+")) for f in facets["score"] for text in texts(f).values())
 
 

@@ -47,8 +47,8 @@ def lofit(
     from lofit_lens.analysis.cli.hints import doubt
     from lofit_lens.analysis.inside.explorer.cards import head_cards
     from lofit_lens.analysis.inside.explorer.measure import short_prompt
-    from lofit_lens.analysis.kinds.lofit import check_chosen
     from lofit_lens.analysis.kinds.lofit import lofit as run_lofit
+    from lofit_lens.analysis.methods.selectors import check_chosen
     from lofit_lens.analysis.runs import CARDS, RunFolder
     from lofit_lens.attention import heads_of
     from lofit_lens.heads import number_of_heads
@@ -143,7 +143,8 @@ def select(
 
     Writes scores.json and, with --k or --fraction, heads.npy in LoFiT's own format.
     """
-    from lofit_lens.analysis.kinds.lofit import check_chosen, score_heads_by
+    from lofit_lens.analysis.kinds.lofit import score_heads_by
+    from lofit_lens.analysis.methods.selectors import check_chosen
     from lofit_lens.analysis.methods.settings import Settings
     from lofit_lens.analysis.runs import RunFolder
     from lofit_lens.attention import heads_of

@@ -48,7 +48,7 @@ def transfer(
     """
     from lofit_lens.analysis.kinds.matrix import KIND
     from lofit_lens.analysis.kinds.transfer import transfer_matrix
-    from lofit_lens.analysis.methods.selectors import check_selector
+    from lofit_lens.analysis.methods.selectors import check_chosen
     from lofit_lens.analysis.methods.settings import PAPER_FRACTION, Settings
     from lofit_lens.analysis.reporting.transfer import write_figure_2
     from lofit_lens.analysis.study.bench import loaded_as
@@ -57,7 +57,7 @@ def transfer(
     from lofit_lens.provenance import library_versions
 
     store = running.store(out, KIND)
-    check_selector(heads)
+    check_chosen(heads)
     model_options, training, tasks = task_options.of_experiment(
         model_options, training, chat, lambda each: _one_fold_each(each, report)
     )
@@ -69,6 +69,7 @@ def transfer(
     k = Settings(k=head_options.k, fraction=head_options.fraction).n_heads(model)
     selection = {task.name: training.selection(task) for task in tasks}
     tuning = {task.name: training.tuning(task, k / total) for task in tasks}
+    does = training.component or "bias"
     chosen_seeds = range(training.seed, training.seed + seeds)
     loaded = loaded_as(model)
     name = Path(str(loaded["model"])).name
@@ -90,6 +91,7 @@ def transfer(
         seeds=chosen_seeds,
         k=k,
         heads=heads,
+        does=does,
         random_draws=random_draws,
         selection=selection,
         tuning=tuning,
@@ -135,4 +137,6 @@ def as_text(table: pd.DataFrame) -> str:
     for source, rows in table.groupby("source", sort=False):
         texts = map(cell_text, 100 * rows["value"], rows["mark"])
         lines.append(f"{source:<{wide}}" + "".join(f"{text:>{wide}}" for text in texts))
-    return "\n".join(["Accuracy, %, by the task tuned and tested on", *lines, MARKS])
+    return "\n".join(
+        ["Scores in the main metric, %, by the task tuned and tested on", *lines, MARKS]
+    )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lofit_lens.analysis.methods.recipes import OnHeads
-from lofit_lens.analysis.methods.selectors import SELECTORS, check_selector
+from lofit_lens.analysis.methods.selectors import check_chosen
 from lofit_lens.analysis.methods.settings import Settings
 from lofit_lens.analysis.methods.steps import Auto, Select, Tune
 from lofit_lens.analysis.study.bench import Bench
@@ -227,20 +227,6 @@ def lofit_cells(
     for draw in range(random_draws):
         cells.append(Cell(RANDOM_HEADS, task, drawn, seed, draw, batch_size=batch_size))
     return cells
-
-
-def check_chosen(heads: str) -> None:
-    """Refuse what does not score heads for a task.
-
-    Raises:
-        LofitLensError: It is no selector, or a list of heads, which is tuned and not chosen.
-    """
-    check_selector(heads)
-    if heads not in SELECTORS:
-        raise LofitLensError(
-            f"{heads} is a list of heads, so there is nothing to choose. Tune it with `tune`, or give one "
-            f"of {', '.join(SELECTORS)}."
-        )
 
 
 def score_heads_by(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from lofit_lens.analysis.kinds.compare import check_seeds
 from lofit_lens.analysis.kinds.matrix import KIND, RANDOM, TransferMatrix
 from lofit_lens.analysis.methods.recipes import OnHeads
-from lofit_lens.analysis.methods.selectors import check_selector
+from lofit_lens.analysis.methods.selectors import check_chosen
 from lofit_lens.analysis.methods.settings import Settings
 from lofit_lens.analysis.methods.steps import Auto, Rate, Select
 from lofit_lens.analysis.study.bench import Bench
@@ -210,7 +210,7 @@ def score_heads(
         TrainingStopped: Training became unstable; the scores beside it have been given to
             `on_scores`.
     """
-    check_selector(heads)
+    check_chosen(heads)
     done = done or {}
     check_scores(model, done)
     configs = by_task(selection or SelectionConfig(), [task.name for task in tasks])
@@ -307,7 +307,7 @@ def _check_request(tasks: Sequence[Task], seeds: Sequence[int], draws: int, head
         )
     if draws < 0:
         raise LofitLensError(f"random_draws must be 0 or more, got {draws}.")
-    check_selector(heads)
+    check_chosen(heads)
 
 
 def _take_zero_shot(

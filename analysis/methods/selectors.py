@@ -96,3 +96,17 @@ def check_selector(name: str) -> None:
             f"No head selector is called {name!r}. There are {', '.join(SELECTORS)}, and head lists "
             "(.npy, .json, .csv, .tsv or .txt, or L1H3,L2H7)."
         )
+
+
+def check_chosen(heads: str) -> None:
+    """Refuse what does not score heads for a task.
+
+    Raises:
+        LofitLensError: It is no selector, or a list of heads, which is tuned and not chosen.
+    """
+    check_selector(heads)
+    if heads not in SELECTORS:
+        raise LofitLensError(
+            f"{heads} is a list of heads, so there is nothing to choose. Tune it with `tune`, or give one "
+            f"of {', '.join(SELECTORS)}."
+        )

@@ -31,8 +31,9 @@ Config = TypeVar("Config", SelectionConfig, TuningConfig)
 
 def learned_from(task: Task) -> Any:
     """What is fitted on a task depends on: its data, how it is trained on and how validation is scored."""
-    scored = task.scoring.to_json()
-    return [task.name, task.data_hash(), task.objective, scored, task.source.get("chat")]
+    told = [task.name, task.data_hash(), task.objective, task.scoring.to_json()]
+    told.append(task.source.get("chat"))
+    return told if task.val_as_test == task.val else [*told, key_of(task.val_as_test)]
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,9 @@ def rates_for(stage: Stage | None, settings: Settings, auto: Auto, k: int) -> tu
     if isinstance(auto.heads, HeadSet):
         return (Rate(stage, settings, auto, Chosen(None, k, auto.heads)),)
     seed = auto.seed if auto.ranked_seed is None else auto.ranked_seed
-    of = Select(auto.task, auto.heads, settings, seed, auto, k)
+    # what is itself tuned, as the norm of a bias, cannot choose the rate of its own training
+    by = "lofit" if SELECTORS[auto.heads].stage == "tuning" else auto.heads
+    of = Select(auto.task, by, settings, seed, auto, k)
     return (Rate(stage, settings, auto, Chosen(of, k)),)
 
 

@@ -95,8 +95,13 @@ def _source(bench: Bench) -> bytes:
     """What a worker makes its bench of.
 
     Raises:
-        LofitLensError: The model was built in memory.
+        LofitLensError: The model was built in memory, or is spread over devices.
     """
+    if len(set((getattr(bench.model.original_model, "hf_device_map", None) or {}).values())) > 1:
+        raise LofitLensError(
+            "This model is spread over several devices, and a worker would load it onto one. Run it "
+            "without workers."
+        )
     loaded = loaded_as(bench.model)
     options = {name: loaded[name] for name in ("revision", "dtype", "quantization")}
     options["device"] = str(bench.model.cfg.device)
@@ -161,7 +166,7 @@ def engine_of(executor: Executor | int | None) -> Iterator[Engine]:
         yield ByExecutor(executor)
     else:
         with _processes(executor) as pool:
-            yield ByExecutor(pool)
+            yield ByExecutor(pool, width=2 * executor)
 
 
 @contextmanager

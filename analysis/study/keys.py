@@ -10,15 +10,20 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from lofit_lens.training.config import SAME
+
 
 def as_json(value: Any) -> Any:
-    """A value as plain JSON values; of a dataclass the fields that count when two are compared.
+    """A value as plain JSON values; of a dataclass the fields that results depend on.
+
+    Those are the ones that count when two are compared, but for fields with `SAME` as metadata.
 
     Args:
         value: Strings, numbers, dataclasses, and mappings and sequences of them.
     """
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: as_json(getattr(value, f.name)) for f in fields(value) if f.compare}
+        told = [f.name for f in fields(value) if f.compare and f.metadata != SAME]
+        return {name: as_json(getattr(value, name)) for name in told}
     if isinstance(value, Mapping):
         return {str(name): as_json(inside) for name, inside in value.items()}
     if isinstance(value, list | tuple):

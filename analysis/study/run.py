@@ -94,6 +94,9 @@ def run_cells(
     bar = long_bar(planned, what, progress=progress)
     with bar:
         bar.update(len(planned) - len(waiting))
+        for one in waiting:
+            if graph.has(one.score):  # its scores were given
+                finish(one.score, None)
         _work(graph, bench, workers, finish, fail, progress=progress)
     return [store.records[one.key] for one in planned if one.method not in failed]
 

@@ -331,8 +331,8 @@ def check_folder(folder: Path, kind: Kind, *, overwrite: bool, resume: bool = Fa
         )
     if not (overwrite or resume):
         raise LofitLensError(
-            f"{folder} holds a {kind.name}. Name another folder with --out, or give --overwrite to "
-            "remove it."
+            f"{folder} holds a {kind.name}. Give --resume to go on with it, or --overwrite to remove it; "
+            "or name another folder with --out."
         )
 
 

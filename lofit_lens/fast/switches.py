@@ -51,7 +51,17 @@ def taken() -> Shortcuts:
 
 
 @contextmanager
-def shortcuts(enabled: bool = True, **changes: bool | float) -> Iterator[Shortcuts]:
+def shortcuts(
+    enabled: bool = True,
+    *,
+    direct: bool | None = None,
+    answers_only: bool | None = None,
+    shared: bool | None = None,
+    replay: bool | None = None,
+    prompts: bool | None = None,
+    together: bool | None = None,
+    memory: float | None = None,
+) -> Iterator[Shortcuts]:
     """Take or leave fast paths inside the context; see `Shortcuts` for what each does.
 
     Results are the same up to rounding (in float32 log-probabilities within 1e-4 and gradients
@@ -60,7 +70,13 @@ def shortcuts(enabled: bool = True, **changes: bool | float) -> Iterator[Shortcu
 
     Args:
         enabled: Whether to start from all fast paths, or from none.
-        changes: Attributes of `Shortcuts` that are to be otherwise, by name.
+        direct: Changes this one; likewise the others.
+        answers_only: See `Shortcuts`.
+        shared: See `Shortcuts`.
+        replay: See `Shortcuts`.
+        prompts: See `Shortcuts`.
+        together: See `Shortcuts`.
+        memory: See `Shortcuts`.
 
     Examples:
         >>> with shortcuts(False) as plain:
@@ -70,7 +86,12 @@ def shortcuts(enabled: bool = True, **changes: bool | float) -> Iterator[Shortcu
         ...     some.direct, some.replay
         (True, False)
     """
-    chosen = replace(Shortcuts() if enabled else NONE, **changes)  # pyright: ignore[reportArgumentType]
+    changes = {
+        "direct": direct, "answers_only": answers_only, "shared": shared, "replay": replay,
+        "prompts": prompts, "together": together, "memory": memory,
+    }  # fmt: skip
+    start = Shortcuts() if enabled else NONE
+    chosen = replace(start, **{k: v for k, v in changes.items() if v is not None})  # pyright: ignore[reportArgumentType]
     token = _TAKEN.set(chosen)
     try:
         yield chosen

@@ -44,6 +44,10 @@ PAPER_HEADS: dict[str, tuple[int, int, int]] = {
 """Heads of each model of the paper, and how many of them it calls 3% and 10%."""
 
 
+SAME = {"same": True}
+"""Marks what does not change what is learned, only its memory, time and record."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     """What both stages share. Defaults are the paper's code's where nothing else is said.
@@ -61,7 +65,7 @@ class TrainingConfig:
     """Passes over the training examples."""
     batch_size: int = 8
     """Examples per optimiser step."""
-    micro_batch_size: BatchSize | None = None
+    micro_batch_size: BatchSize | None = field(default=None, metadata=SAME)
     """Examples per forward pass; the gradient does not depend on it. None: the whole batch; "auto":
     the whole batch, and half of it again whenever memory runs out."""
     weight_decay: float = 0.0
@@ -78,9 +82,9 @@ class TrainingConfig:
     """Token positions edited, in training and later."""
     seed: int = 42
     """Seed of the initial parameters and of the order of examples; the global state is untouched."""
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = field(default=False, metadata=SAME)
     """Recompute activations in the backward pass to save memory; the gradient is the same."""
-    validate: bool = True
+    validate: bool = field(default=True, metadata=SAME)
     """Whether to measure the validation loss before training and after each epoch."""
     rate_choice: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
     """How "auto" chose the learning rate that stands above, as plain JSON values."""

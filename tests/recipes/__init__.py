@@ -1,0 +1,1 @@
+"""One addition of each sort, as `CONTRIBUTING.md` says to make it; performed on a copy of the code."""
