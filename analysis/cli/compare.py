@@ -13,7 +13,6 @@ from lofit_lens.analysis.cli.options import HeadOptions, ModelOptions, TrainingO
 from lofit_lens.analysis.cli.running import RunningOptions
 from lofit_lens.analysis.cli.task_options import TasksOptions
 from lofit_lens.errors import LofitLensError
-from lofit_lens.tasks import Task
 
 METHODS = "zero-shot,iti,repe-reading,repe-contrast,lofit,lora,random-heads"
 
@@ -57,6 +56,7 @@ def compare(
     """
     from lofit_lens.analysis.kinds.compare import compare as run_compare
     from lofit_lens.analysis.kinds.comparison import KIND
+    from lofit_lens.analysis.measure.leaks import without_leaks
     from lofit_lens.analysis.published import check_model
     from lofit_lens.analysis.reporting.comparison import write_tables
     from lofit_lens.analysis.study.record import ZERO_SHOT
@@ -65,7 +65,12 @@ def compare(
 
     model_options, training, tasks = task_options.of_experiment(model_options, training, chat)
     if drop_leaked:
-        tasks = [_without_leaks(task, report) for task in tasks]
+        cleaned = [without_leaks(task) for task in tasks]
+        tasks = [task for task, _ in cleaned]
+        for task, dropped in cleaned:
+            report.say(
+                f"{task.name}: left out {len(dropped)} items that are also in the test split"
+            )
     method_options.check(tasks, model_options, head_options, training)
     if published is not None:
         check_model(published)
@@ -102,11 +107,3 @@ def compare(
     if out is not None:
         paths = write_tables(store, comparison, base=base, published=published)
         report.add_paths(out, paths, "with the records of every item")
-
-
-def _without_leaks(task: Task, report: Report) -> Task:
-    from lofit_lens.analysis.measure.leaks import without_leaks
-
-    clean, dropped = without_leaks(task)
-    report.say(f"{task.name}: left out {len(dropped)} items that are also in the test split")
-    return clean

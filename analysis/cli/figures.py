@@ -13,8 +13,6 @@ from lofit_lens.analysis.cli.groups import option, with_options
 from lofit_lens.errors import LofitLensError
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
     from lofit_lens.analysis.figures.drawing import Drawings
 
 PAPER = "paper"
@@ -61,7 +59,7 @@ def figures(
     from lofit_lens.analysis.figures.captions import caption_of
     from lofit_lens.analysis.figures.drawing import check_names
     from lofit_lens.analysis.figures.files import check_formats, write_figures
-    from lofit_lens.analysis.figures.presets import inches
+    from lofit_lens.analysis.figures.presets import for_paper, inches
 
     suffixes = _words(formats)
     check_formats(suffixes)
@@ -87,7 +85,9 @@ def figures(
         captions[name] = caption_of(figure)
         for path in paths:
             try:
-                drawn[path] = _made_for(path, figure, size, title=title)
+                drawn[path] = (
+                    figure if path.suffix == ".html" else for_paper(figure, size, title=title)
+                )
             except LofitLensError as error:
                 left_out[str(path)] = str(error)
     told = [f"{path}: {why}" for path, why in left_out.items()]
@@ -114,13 +114,6 @@ def _drawings(run: str) -> tuple[Drawings, str]:
     if not found:
         raise LofitLensError(f"There is nothing to draw in {run}.")
     return found, run
-
-
-def _made_for(path: Path, figure: go.Figure, size: float, *, title: bool) -> go.Figure:
-    """The figure as it is for HTML, and at its size in print otherwise."""
-    from lofit_lens.analysis.figures.presets import for_paper
-
-    return figure if path.suffix == ".html" else for_paper(figure, size, title=title)
 
 
 def _words(text: str) -> Sequence[str]:

@@ -9,8 +9,8 @@ import typer
 
 from lofit_lens.analysis.cli.console import Report, check_file
 from lofit_lens.analysis.cli.groups import option, with_options
+from lofit_lens.analysis.cli.of_run import RunOfEdit
 from lofit_lens.analysis.cli.options import HeadOptions, ModelOptions
-from lofit_lens.errors import LofitLensError
 
 Run = Annotated[Path, option("Folder with an intervention: the --out of `lofit` or `tune`.")]
 
@@ -27,21 +27,14 @@ def export(
 
     It is reloaded with plain `transformers` and its logits compared before it counts as written.
     """
-    from lofit_lens.analysis.runs import RunFolder
-    from lofit_lens.edits.on_heads import HeadIntervention
     from lofit_lens.export import check_new_folder, export_checkpoint
     from lofit_lens.folding import check_foldable
 
-    run = RunFolder(intervention)
-    folds = run.folds()
-    if len(folds) > 1:
-        raise LofitLensError(
-            f"{intervention} holds {len(folds)} folds; export one, as --intervention {folds[0]}."
-        )
-    edit = HeadIntervention.load(folds[0])
+    run = RunOfEdit.read(intervention)
+    edit = run.one()
     check_foldable(edit)
     check_new_folder(out)
-    model = model_options.load(run.loaded())
+    model = model_options.load(run.loaded)
     done = export_checkpoint(model, edit, out)
     report.add(
         f"{done.architecture} written to {done.folder}; largest logit difference to the hooked "

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from lofit_lens.tokens import EncodedText
 
 METHODS = "Methods"
-SETS = ("selectors",)
-"""Names that stand for several methods: those of the paper's Table 2."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +169,7 @@ def names_of(methods: str) -> list[str]:
     from lofit_lens.analysis.kinds.selectors import SELECTOR_METHODS
     from lofit_lens.analysis.methods.names import named_methods
 
-    sets = dict(zip(SETS, (SELECTOR_METHODS,), strict=True))
+    sets: dict[str, Sequence[str]] = {"selectors": SELECTOR_METHODS}  # of the paper's Table 2
     typed = [name.strip() for name in methods.split(",")]
     names = list(dict.fromkeys(name for part in typed for name in sets.get(part, (part,))))
     named_methods(without_zero_shot(names))

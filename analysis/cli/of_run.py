@@ -77,8 +77,8 @@ class RunOfEdit:
             check_not_trained_on(task, source)
         return tasks
 
-    def one(self, tasks: Sequence[Task]) -> tuple[Sequence[Task], Sequence[HeadIntervention]]:
-        """The task and the edit of a run of one fold.
+    def one(self) -> HeadIntervention:
+        """The edit of a run of one fold.
 
         Raises:
             LofitLensError: It has several.
@@ -87,7 +87,7 @@ class RunOfEdit:
             raise LofitLensError(
                 f"{self.folder} holds {len(self.edits)} folds; name one, as {self.folder}/fold-0."
             )
-        return tasks, self.edits
+        return self.edits[0]
 
     def _own_tasks(
         self, options: TaskOptions, chat: ChatOptions, model: ModelOptions

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lofit_lens.analysis.measure.leaks import sealed
 from lofit_lens.analysis.methods.selectors import SELECTORS, Stage, selector
 from lofit_lens.analysis.methods.settings import Settings
+from lofit_lens.analysis.study.cell import Recipe
 from lofit_lens.analysis.study.fitted import Fitted
 from lofit_lens.analysis.study.keys import as_json, key_of
 from lofit_lens.analysis.study.step import Step
@@ -304,24 +305,6 @@ class Tune(Step[Fitted]):
         ]
 
 
-@runtime_checkable
-class Fitting(Protocol):
-    """A recipe that is fitted in one piece."""
-
-    @property
-    def leaky(self) -> bool:
-        """Whether it may read the test split, because that is what it is there to show."""
-        ...
-
-    def depends(self) -> Any:
-        """All that its edit depends on beside task, seed and heads."""
-        ...
-
-    def fit(self, bench: Bench, task: Task, seed: int, *given: Any) -> Fitted:
-        """Fit it; `given` are the heads, if it starts from some, and the products it asked for."""
-        ...
-
-
 @dataclass(frozen=True, eq=False)
 class Fit(Step[Fitted]):
     """A method fitted on a task in one piece.
@@ -337,7 +320,7 @@ class Fit(Step[Fitted]):
     noun = "fitting"
 
     task: Task
-    recipe: Fitting
+    recipe: Recipe
     seed: int
     heads: Chosen | None = None
     also: tuple[Step[Any], ...] = ()
