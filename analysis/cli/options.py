@@ -262,17 +262,10 @@ class TrainingOptions:
             )
 
     def _given(self, own: Mapping[str, Any]) -> dict[str, Any]:
-        shared = {
-            "objective": self.objective,
-            "scope": self.scope,
-            "epochs": self.epochs,
-            "batch_size": self.train_batch_size,
-            "micro_batch_size": self.micro_batch_size,
-            "weight_decay": self.weight_decay,
-            "gradient_checkpointing": self.gradient_checkpointing,
-            "seed": self.seed,
-        }
-        return {name: value for name, value in (shared | dict(own)).items() if value is not None}
+        alike = ("objective", "scope", "epochs", "micro_batch_size", "weight_decay")
+        shared = {name: getattr(self, name) for name in (*alike, "gradient_checkpointing", "seed")}
+        told = {**shared, "batch_size": self.train_batch_size, **own}
+        return {name: value for name, value in told.items() if value is not None}
 
 
 def _rate_or_auto(text: str | None) -> float | str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,6 @@ class Measured:
 
     seconds: float = 0.0
     tokens: int = 0
-    started: float = field(default_factory=time.perf_counter)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +110,7 @@ class Bench:
     def measured(self) -> Iterator[Measured]:
         """Count the seconds, and the tokens that are embedded, padding included."""
         try_shortcuts(self.model)  # once for each process; no part of any step's cost
-        measured = Measured()
+        measured, started = Measured(), time.perf_counter()
 
         def count(_module: object, _args: object, embedded: Any) -> None:
             measured.tokens += embedded.shape[0] * embedded.shape[1]
@@ -121,7 +120,7 @@ class Bench:
             yield measured
         finally:
             handle.remove()
-            measured.seconds = time.perf_counter() - measured.started
+            measured.seconds = time.perf_counter() - started
 
 
 def loaded_as(model: TransformerBridge) -> dict[str, str | None]:

@@ -59,9 +59,16 @@ class Graph:
         wanted: The steps that are wanted.
         store: Where products may be, and are kept.
         together: How many steps that are alike are done in one pass.
+
+    Raises:
+        LofitLensError: `together` is below 1.
     """
 
     def __init__(self, wanted: Sequence[Step[Any]], store: Store, together: int) -> None:
+        if together < 1:
+            raise LofitLensError(
+                f"together must be 1 or more runs, got {together}. 1 trains one after the other."
+            )
         self._store = store
         self._together = together
         self._done: dict[str, Done[Any]] = {}

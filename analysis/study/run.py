@@ -51,7 +51,6 @@ def run_cells(
     Raises:
         LofitLensError: A cell was run otherwise before, or failed; `together` is below 1.
     """
-    _check_together(together)
     store.on(bench)
     planned = list({one.key: one for one in (Planned.of(cell, bench) for cell in cells)}.values())
     store.check({(one.key, one.cell.place): one.cell.protocol(bench) for one in planned})
@@ -119,7 +118,6 @@ def run_steps(
     Raises:
         LofitLensError: A step failed; the products beside it are kept.
     """
-    _check_together(together)
     store.on(bench)
     graph = Graph(steps, store, together)
     wanted = {step.key for step in steps}
@@ -135,13 +133,6 @@ def run_steps(
         bar.update(sum(graph.has(step) for step in steps))
         _work(graph, bench, workers, finish, lambda _, error: graph.stop(error), progress=progress)
     return [graph.product(step) for step in steps]
-
-
-def _check_together(together: int) -> None:
-    if together < 1:
-        raise LofitLensError(
-            f"together must be 1 or more runs, got {together}. 1 trains one after the other."
-        )
 
 
 def _work(
