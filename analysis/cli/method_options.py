@@ -172,7 +172,7 @@ def names_of(methods: str) -> list[str]:
     sets: dict[str, Sequence[str]] = {"selectors": SELECTOR_METHODS}  # of the paper's Table 2
     typed = [name.strip() for name in methods.split(",")]
     names = list(dict.fromkeys(name for part in typed for name in sets.get(part, (part,))))
-    named_methods(without_zero_shot(names))
+    named_methods(list(without_zero_shot(names)))
     return names
 
 

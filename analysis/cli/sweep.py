@@ -64,7 +64,7 @@ def sweep(
     found = make(
         model,
         tasks,
-        points,
+        points,  # pyright: ignore[reportArgumentType]
         methods=names,
         seeds=range(training.seed, training.seed + seeds),
         settings=method_options.settings(
