@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lofit_lens.analysis.kinds.lofit import KIND as LOFIT
-from lofit_lens.analysis.study.store import STORED, command_line
+from lofit_lens.analysis.study.bench import loaded_as
+from lofit_lens.analysis.study.store import command_line, remove
 from lofit_lens.edits.files import DESCRIPTION, TENSORS
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError
 from lofit_lens.files import read_json, write_json
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet, number_of_heads
-from lofit_lens.identity import source_of, tokenizer_of
-from lofit_lens.loading.quantized import quantization_of
 from lofit_lens.provenance import library_versions
 
 if TYPE_CHECKING:
@@ -66,9 +64,8 @@ class RunFolder:
         for file in self.files():
             Path(file).unlink()
         for place in [self.path, *self.path.glob("fold-*")]:
-            for part in STORED if (place / LOFIT.marker).is_file() else ():
-                shutil.rmtree(place / part, ignore_errors=True)
-            (place / LOFIT.marker).unlink(missing_ok=True)
+            if (place / LOFIT.marker).is_file():
+                remove(place, LOFIT)
 
     def fold(self, i: int, n_folds: int) -> Path:
         """The folder of a fold."""
@@ -112,18 +109,6 @@ class RunFolder:
         places = [self.path, *self.path.glob("fold-*")]
         places += [place / "stopped" for place in places]
         return sorted(p for place in places for name in RESULTS for p in place.glob(name))
-
-
-def loaded_as(model: TransformerBridge) -> dict[str, str | None]:
-    """What a model was loaded with: source, revision, type, quantization, and its tokenizer's rule."""
-    source, revision = source_of(model)
-    return {
-        "model": source,
-        "revision": revision,
-        "dtype": str(model.cfg.dtype).removeprefix("torch."),
-        "quantization": quantization_of(model),
-        "tokenizer": tokenizer_of(model),
-    }
 
 
 def read_heads(

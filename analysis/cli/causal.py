@@ -8,18 +8,19 @@ from typing import Annotated
 import typer
 
 from lofit_lens.analysis.cli.chat import ChatOptions
-from lofit_lens.analysis.cli.console import command
-from lofit_lens.analysis.cli.groups import with_options
+from lofit_lens.analysis.cli.console import Report
+from lofit_lens.analysis.cli.groups import Out, option, with_options
 from lofit_lens.analysis.cli.of_run import RunOfEdit
 from lofit_lens.analysis.cli.options import ModelOptions
 from lofit_lens.analysis.cli.running import RunningOptions
-from lofit_lens.analysis.cli.shared import Json, Out, Quiet
 from lofit_lens.analysis.cli.task_options import TaskOptions
+from lofit_lens.errors import LofitLensError
 
 
 @with_options
 def causal(
     *,
+    report: Report,
     model_options: ModelOptions,
     task_options: TaskOptions,
     chat: ChatOptions,
@@ -30,60 +31,55 @@ def causal(
     ],
     out: Out,
     edit: Annotated[
-        bool,
-        typer.Option(help="Explain the run's edit; --no-edit asks where the model does the task."),
+        bool, option("Explain the run's edit; --no-edit asks where the model does the task.")
     ] = True,
     ablation: Annotated[
-        str | None,
-        typer.Option(help="mean, zero or unedited. (default: unedited with an edit, else mean)"),
+        str | None, option("mean, zero or unedited. (default: unedited with an edit, else mean)")
     ] = None,
-    draws: Annotated[int, typer.Option(help="Random rankings of the same layers.", min=1)] = 5,
-    seed: Annotated[int, typer.Option(help="Their seed.")] = 0,
-    split: Annotated[str, typer.Option(help="test or val.")] = "test",
-    as_json: Json = False,
-    quiet: Quiet = False,
+    draws: Annotated[int, option("Random rankings of the same layers.", min=1)] = 5,
+    seed: Annotated[int, option("Their seed.")] = 0,
+    split: Annotated[str, option("test or val.")] = "test",
 ) -> None:
     """Necessity and sufficiency of a run's heads over their number, against random heads.
 
     Model, task and chat template are those of the run, unless others are named. Writes
     causal-TASK.json.gz, causal.html, table.csv, and the record of every point.
     """
-    with command(as_json, quiet) as report:
-        from lofit_lens.analysis.kinds.causal import causal_curves
-        from lofit_lens.analysis.kinds.curves import KIND
-        from lofit_lens.analysis.reporting.written import write_results
-        from lofit_lens.analysis.study.store import rows_of
-        from lofit_lens.errors import LofitLensError
+    from lofit_lens.analysis.kinds.causal import causal_curves
+    from lofit_lens.analysis.kinds.curves import KIND
+    from lofit_lens.analysis.reporting.written import write_results
+    from lofit_lens.analysis.study.store import rows_of
 
-        if split not in ("test", "val"):
-            raise LofitLensError(f"--split is test or val, got {split!r}.")
-        model_options.check()
-        found = RunOfEdit.read(run)
-        (task,), (own,) = found.one(found.tasks(task_options, chat, model_options, seed=42))
-        store = running.store(out, KIND)
-        store.ask(run=str(run), task=task.name, edit=edit, draws=draws, seed=seed, split=split)
-        model = model_options.load(found.loaded)
-        own.check_model(model)
-        curves = causal_curves(
-            model,
-            task,
-            own.heads,
-            edit=own if edit else None,
-            ablation=ablation,  # pyright: ignore[reportArgumentType]
-            draws=draws,
-            seed=seed,
-            split=split,
-            texts=None,
-            batch_size=32 if model_options.batch_size == "auto" else model_options.batch_size,
-            out=store,
-            on_failure=report.fail,
-            workers=running.workers,
-            keep_edits=running.keep_edits,
-            progress=not quiet,
-        )
-        frame = curves.frame()
-        shown = frame[["curve", "heads", "k", "value", "low", "high", "p_holm", "mark"]]
-        report.add(f"{curves!r}\n{shown.to_string(index=False)}", table=rows_of(frame))
-        report.add(failures=report.failures)
-        paths = write_results(store, frame, {"causal.html": curves.plot()})
-        report.add_paths(out, paths, "with the record of every point")
+    if split not in ("test", "val"):
+        raise LofitLensError(f"--split is test or val, got {split!r}.")
+    model_options.check()
+    found = RunOfEdit.read(run)
+    own = found.one()
+    (task,) = found.tasks(task_options, chat, model_options, seed=42)
+    store = running.store(out, KIND)
+    store.ask(run=str(run), task=task.name, edit=edit, draws=draws, seed=seed, split=split)
+    model = model_options.load(found.loaded)
+    own.check_model(model)
+    curves = causal_curves(
+        model,
+        task,
+        own.heads,
+        edit=own if edit else None,
+        ablation=ablation,  # pyright: ignore[reportArgumentType]
+        draws=draws,
+        seed=seed,
+        split=split,
+        texts=None,
+        batch_size=32 if model_options.batch_size == "auto" else model_options.batch_size,
+        out=store,
+        on_failure=report.fail,
+        workers=running.workers,
+        keep_edits=running.keep_edits,
+        progress=not report.quiet,
+    )
+    frame = curves.frame()
+    shown = frame[["curve", "heads", "k", "value", "low", "high", "p_holm", "mark"]]
+    report.add(f"{curves!r}\n{shown.to_string(index=False)}", table=rows_of(frame))
+    report.add(failures=report.failures)
+    paths = write_results(store, frame, {"causal.html": curves.plot()})
+    report.add_paths(out, paths, "with the record of every point")

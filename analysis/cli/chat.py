@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from lofit_lens.analysis.cli.groups import option
+from lofit_lens.errors import LofitLensError
+from lofit_lens.tasks import Task, reload_task
+from lofit_lens.tasks.chat import as_plain, check_chat
 
 if TYPE_CHECKING:
     from lofit_lens.analysis.cli.options import ModelOptions
-    from lofit_lens.tasks import Task
 
 Loaded = Mapping[str, str | None] | None
 """What a run was made with; see `RunFolder.loaded`."""
@@ -24,18 +26,15 @@ class ChatOptions:
 
     chat: Annotated[
         bool | None,
-        typer.Option(
-            "--chat/--no-chat",
-            help="Put the model's own chat template around every prompt; --no-chat leaves out the note "
+        option(
+            "Put the model's own chat template around every prompt; --no-chat leaves out the note "
             "that there is one. (default: as the run of --intervention, else off)",
-            rich_help_panel=CHAT,
+            CHAT,
+            "--chat/--no-chat",
         ),
     ] = None
     system: Annotated[
-        str | None,
-        typer.Option(
-            help="Text of the system turn. (default: left to the template)", rich_help_panel=CHAT
-        ),
+        str | None, option("Text of the system turn. (default: left to the template)", CHAT)
     ] = None
 
     def inside(self, tasks: Sequence[Task], model: ModelOptions, run: Loaded = None) -> list[Task]:
@@ -44,9 +43,6 @@ class ChatOptions:
         Raises:
             LofitLensError: There is a system text and no chat, or a task cannot be a chat.
         """
-        from lofit_lens.errors import LofitLensError
-        from lofit_lens.tasks.chat import as_plain, check_chat
-
         if self.system is not None and not self.chat:
             raise LofitLensError("--system is a part of the chat template; give --chat as well.")
         if not self.chat:
@@ -66,15 +62,12 @@ class ChatOptions:
 
 def reload_as_was(source: Mapping[str, Any], model: ModelOptions, run: Loaded, **read: Any) -> Task:
     """The task of a run, in the template it had."""
-    from lofit_lens.tasks import reload_task
-
     tokenizer = _tokenizer(model, run) if source.get("chat") else None
     return reload_task(source, tokenizer=tokenizer, **read)
 
 
 def _tokenizer(model: ModelOptions, run: Loaded) -> Any:
     """The tokenizer alone: what its template refuses is refused before the model is loaded."""
-    from lofit_lens.errors import LofitLensError
     from lofit_lens.model import read_tokenizer
 
     of_run = run if run and model.model is None else {}

@@ -6,9 +6,11 @@ from typing import Annotated
 
 import typer
 
-from lofit_lens.analysis.cli.console import command
+from lofit_lens.analysis.cli.console import Report
+from lofit_lens.analysis.cli.groups import option, with_options
 
 
+@with_options
 def check(
     model: Annotated[
         str,
@@ -18,16 +20,14 @@ def check(
         ),
     ],
     *,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1, … (default: CUDA if any)")
-    ] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Texts per forward pass in scoring.")] = 32,
+    report: Report,
+    device: Annotated[str | None, option("cpu, cuda, cuda:1, … (default: CUDA if any)")] = None,
+    dtype: Annotated[str | None, option("float32, bfloat16 or float16.")] = None,
+    revision: Annotated[str | None, option("Branch, tag or commit on the hub.")] = None,
+    batch_size: Annotated[int, option("Texts per forward pass in scoring.")] = 32,
     length: Annotated[
-        int | None, typer.Option(help="Tokens of a text. (default: 512, or the context)")
+        int | None, option("Tokens of a text. (default: 512, or the context)")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """What a model is, what it needs, and what can be done with it.
 
@@ -35,15 +35,14 @@ def check(
     export, and which servers read an exported edit. It reads the configuration, and loads the model
     where its weights are there and fit. Exit code 1, with the reason, for a model that cannot be used.
     """
-    with command(as_json) as report:
-        from lofit_lens.checking.model_check import check_model
+    from lofit_lens.checking.model_check import check_model
 
-        found = check_model(
-            model,
-            device=device,
-            dtype=dtype,  # pyright: ignore[reportArgumentType]
-            revision=revision,
-            batch_size=batch_size,
-            length=length,
-        )
-        report.add(repr(found), **found.to_json())
+    found = check_model(
+        model,
+        device=device,
+        dtype=dtype,  # pyright: ignore[reportArgumentType]
+        revision=revision,
+        batch_size=batch_size,
+        length=length,
+    )
+    report.add(repr(found), **found.to_json())

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from lofit_lens.errors import LofitLensError, TrainingStopped
+
 if TYPE_CHECKING:
     from lofit_lens.analysis.study.record import Record
-    from lofit_lens.errors import TrainingStopped
     from lofit_lens.provenance import Provenance
     from lofit_lens.scoring import Evaluation
 
@@ -28,8 +29,6 @@ def command(as_json: bool, quiet: bool = False) -> Iterator[Report]:
     Whatever libraries print goes to standard error. A user's mistake ends the process with a
     message and exit code 1, an interrupt with 130; the results are printed at the end.
     """
-    from lofit_lens.errors import LofitLensError, TrainingStopped
-
     report = Report(as_json, quiet)
     try:
         with redirect_stdout(sys.stderr):
@@ -70,8 +69,6 @@ def check_file(out: Path | None, *, overwrite: bool) -> None:
     Raises:
         LofitLensError: It is a folder, or it is there and `overwrite` is off.
     """
-    from lofit_lens.errors import LofitLensError
-
     if out is not None and out.is_dir():
         raise LofitLensError(f"{out} is a folder; name a file with --out.")
     if out is not None and out.exists() and not overwrite:
@@ -85,7 +82,7 @@ class Report:
 
     def __init__(self, as_json: bool, quiet: bool = False) -> None:
         self._as_json = as_json
-        self._quiet = quiet
+        self.quiet = quiet
         self._content: dict[str, Any] = {}
         self._lines: list[str] = []
         self.rescue: Path | None = None
@@ -124,7 +121,7 @@ class Report:
         from lofit_lens.training.rates import RateChoice
 
         if choice is not None and what not in self._content.get("rates", {}):
-            if self._quiet:
+            if self.quiet:
                 self.say(f"{what}: {RateChoice.from_json(choice)}.")
             self._content.setdefault("rates", {})[what] = dict(choice)
 

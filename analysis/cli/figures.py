@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lofit_lens.analysis.cli.console import command
+from lofit_lens.analysis.cli.console import Report
+from lofit_lens.analysis.cli.groups import option, with_options
+from lofit_lens.errors import LofitLensError
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
     from lofit_lens.analysis.figures.drawing import Drawings
 
 PAPER = "paper"
 
 
+@with_options
 def figures(
     run: Annotated[
         str,
@@ -27,26 +28,22 @@ def figures(
         ),
     ],
     *,
-    out: Annotated[Path, typer.Option(help="Folder to write to.")],
+    report: Report,
+    out: Annotated[Path, option("Folder to write to.")],
     formats: Annotated[
-        str,
-        typer.Option("--format", help="html, svg, pdf or png; several with commas."),
+        str, typer.Option("--format", help="html, svg, pdf or png; several with commas.")
     ] = "html",
     width: Annotated[
         str,
-        typer.Option(
-            help="Of svg, pdf and png: column (3.25 in), text (5.5 in), wide (6.75 in), or inches."
-        ),
+        option("Of svg, pdf and png: column (3.25 in), text (5.5 in), wide (6.75 in), or inches."),
     ] = "text",
     only: Annotated[
-        str | None, typer.Option(help="Names of the figures wanted, with commas. (default: all)")
+        str | None, option("Names of the figures wanted, with commas. (default: all)")
     ] = None,
     title: Annotated[
         bool, typer.Option("--title", help="Keep the titles in svg, pdf and png.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace figures in --out.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No messages on the way.")] = False,
+    overwrite: Annotated[bool, option("Replace figures in --out.")] = False,
 ) -> None:
     """Write the figures of a finished run, or of the paper, as files.
 
@@ -59,50 +56,50 @@ def figures(
 
         lofit-lens figures paper --format pdf --width wide --only paper-figure2 --out figures
     """
-    with command(as_json, quiet) as report:
-        from lofit_lens.analysis.figures.captions import caption_of
-        from lofit_lens.analysis.figures.drawing import check_names
-        from lofit_lens.analysis.figures.files import check_formats, write_figures
-        from lofit_lens.analysis.figures.presets import inches
-        from lofit_lens.errors import LofitLensError
+    from lofit_lens.analysis.figures.captions import caption_of
+    from lofit_lens.analysis.figures.drawing import check_names
+    from lofit_lens.analysis.figures.files import check_formats, write_figures
+    from lofit_lens.analysis.figures.presets import for_paper, inches
 
-        suffixes = _words(formats)
-        check_formats(suffixes)
-        size = inches(width)
-        if out.is_file():
-            raise LofitLensError(f"{out} is a file; name a folder with --out.")
-        drawings, what = _drawings(run)
-        names = _words(only) if only is not None else list(drawings)
-        if not names:
-            raise LofitLensError(f"Name at least one figure with --only: {', '.join(drawings)}.")
-        check_names(drawings, names, what=what)
-        files = {name: [out / f"{name}.{suffix}" for suffix in suffixes] for name in names}
-        there = [path for paths in files.values() for path in paths if path.exists()]
-        if there and not overwrite:
-            raise LofitLensError(
-                f"{there[0]} is there. Name another folder with --out, or give --overwrite to replace it."
-            )
-        if not quiet:
-            report.say(f"{what}: {len(names)} figures as {', '.join(suffixes)}")
-        drawn, left_out, captions = {}, {}, {}
-        for name, paths in files.items():
-            figure = drawings[name]()
-            captions[name] = caption_of(figure)
-            for path in paths:
-                try:
-                    drawn[path] = _made_for(path, figure, size, title=title)
-                except LofitLensError as error:
-                    left_out[str(path)] = str(error)
-        told = [f"{path}: {why}" for path, why in left_out.items()]
-        if not drawn:
-            raise LofitLensError("\n".join(told))
-        written = [str(path) for path in write_figures(drawn)]
-        for line in told:
-            report.say(f"Left out {line}")
-        report.add("\n".join(written), out=str(out), paths=written, left_out=left_out)
-        if any(path.suffix != ".html" for path in drawn) and not title:
-            lines = (f"{name}: {text}" for name, text in captions.items())
-            report.add("\nCaptions\n" + "\n".join(lines), captions=captions)
+    suffixes = _words(formats)
+    check_formats(suffixes)
+    size = inches(width)
+    if out.is_file():
+        raise LofitLensError(f"{out} is a file; name a folder with --out.")
+    drawings, what = _drawings(run)
+    names = _words(only) if only is not None else list(drawings)
+    if not names:
+        raise LofitLensError(f"Name at least one figure with --only: {', '.join(drawings)}.")
+    check_names(drawings, names, what=what)
+    files = {name: [out / f"{name}.{suffix}" for suffix in suffixes] for name in names}
+    there = [path for paths in files.values() for path in paths if path.exists()]
+    if there and not overwrite:
+        raise LofitLensError(
+            f"{there[0]} is there. Name another folder with --out, or give --overwrite to replace it."
+        )
+    if not report.quiet:
+        report.say(f"{what}: {len(names)} figures as {', '.join(suffixes)}")
+    drawn, left_out, captions = {}, {}, {}
+    for name, paths in files.items():
+        figure = drawings[name]()
+        captions[name] = caption_of(figure)
+        for path in paths:
+            try:
+                drawn[path] = (
+                    figure if path.suffix == ".html" else for_paper(figure, size, title=title)
+                )
+            except LofitLensError as error:
+                left_out[str(path)] = str(error)
+    told = [f"{path}: {why}" for path, why in left_out.items()]
+    if not drawn:
+        raise LofitLensError("\n".join(told))
+    written = [str(path) for path in write_figures(drawn)]
+    for line in told:
+        report.say(f"Left out {line}")
+    report.add("\n".join(written), out=str(out), paths=written, left_out=left_out)
+    if any(path.suffix != ".html" for path in drawn) and not title:
+        lines = (f"{name}: {text}" for name, text in captions.items())
+        report.add("\nCaptions\n" + "\n".join(lines), captions=captions)
 
 
 def _drawings(run: str) -> tuple[Drawings, str]:
@@ -110,7 +107,6 @@ def _drawings(run: str) -> tuple[Drawings, str]:
     from lofit_lens.analysis.figures.paper import DRAWINGS
     from lofit_lens.analysis.kinds.table import drawings
     from lofit_lens.analysis.reading.open import open_study
-    from lofit_lens.errors import LofitLensError
 
     if run == PAPER:
         return DRAWINGS, "the paper"
@@ -118,13 +114,6 @@ def _drawings(run: str) -> tuple[Drawings, str]:
     if not found:
         raise LofitLensError(f"There is nothing to draw in {run}.")
     return found, run
-
-
-def _made_for(path: Path, figure: go.Figure, size: float, *, title: bool) -> go.Figure:
-    """The figure as it is for HTML, and at its size in print otherwise."""
-    from lofit_lens.analysis.figures.presets import for_paper
-
-    return figure if path.suffix == ".html" else for_paper(figure, size, title=title)
 
 
 def _words(text: str) -> Sequence[str]:

@@ -7,59 +7,49 @@ from typing import Annotated
 
 import typer
 
-from lofit_lens.analysis.cli.console import check_file, command
-from lofit_lens.analysis.cli.groups import with_options
+from lofit_lens.analysis.cli.console import Report, check_file
+from lofit_lens.analysis.cli.groups import option, with_options
+from lofit_lens.analysis.cli.of_run import RunOfEdit
 from lofit_lens.analysis.cli.options import HeadOptions, ModelOptions
-from lofit_lens.analysis.cli.shared import Json
 
-Run = Annotated[
-    Path, typer.Option(help="Folder with an intervention: the --out of `lofit` or `tune`.")
-]
+Run = Annotated[Path, option("Folder with an intervention: the --out of `lofit` or `tune`.")]
 
 
 @with_options
 def export(
     *,
+    report: Report,
     model_options: ModelOptions,
     intervention: Run,
-    out: Annotated[Path, typer.Option(help="New folder for the checkpoint.")],
-    as_json: Json = False,
+    out: Annotated[Path, option("New folder for the checkpoint.")],
 ) -> None:
     """Write a stock Hugging Face checkpoint with the edit folded into the weights.
 
     It is reloaded with plain `transformers` and its logits compared before it counts as written.
     """
-    with command(as_json) as report:
-        from lofit_lens.analysis.runs import RunFolder
-        from lofit_lens.edits.on_heads import HeadIntervention
-        from lofit_lens.errors import LofitLensError
-        from lofit_lens.export import check_new_folder, export_checkpoint
-        from lofit_lens.folding import check_foldable
+    from lofit_lens.export import check_new_folder, export_checkpoint
+    from lofit_lens.folding import check_foldable
 
-        run = RunFolder(intervention)
-        folds = run.folds()
-        if len(folds) > 1:
-            raise LofitLensError(
-                f"{intervention} holds {len(folds)} folds; export one, as --intervention {folds[0]}."
-            )
-        edit = HeadIntervention.load(folds[0])
-        check_foldable(edit)
-        check_new_folder(out)
-        model = model_options.load(run.loaded())
-        done = export_checkpoint(model, edit, out)
-        report.add(
-            f"{done.architecture} written to {done.folder}; largest logit difference to the hooked "
-            f"model {done.max_logit_difference:.2g} (largest logit {done.largest_logit:.3g})",
-            out=str(done.folder),
-            architecture=done.architecture,
-            max_logit_difference=done.max_logit_difference,
-            largest_logit=done.largest_logit,
-        )
+    run = RunOfEdit.read(intervention)
+    edit = run.one()
+    check_foldable(edit)
+    check_new_folder(out)
+    model = model_options.load(run.loaded)
+    done = export_checkpoint(model, edit, out)
+    report.add(
+        f"{done.architecture} written to {done.folder}; largest logit difference to the hooked "
+        f"model {done.max_logit_difference:.2g} (largest logit {done.largest_logit:.3g})",
+        out=str(done.folder),
+        architecture=done.architecture,
+        max_logit_difference=done.max_logit_difference,
+        largest_logit=done.largest_logit,
+    )
 
 
 @with_options
 def heads(
     *,
+    report: Report,
     head_options: HeadOptions,
     source: Annotated[
         Path, typer.Argument(help="Folder of a run, scores.json, a head list, or L1H3,L2H7.")
@@ -68,39 +58,37 @@ def heads(
         Path | None, typer.Argument(help="A second one, to compare with the first.")
     ] = None,
     n_layers: Annotated[
-        int | None, typer.Option(help="Layers of the model; for a head list that does not say.")
+        int | None, option("Layers of the model; for a head list that does not say.")
     ] = None,
-    n_heads: Annotated[int | None, typer.Option(help="Heads per layer; likewise.")] = None,
+    n_heads: Annotated[int | None, option("Heads per layer; likewise.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Write the heads as .npy (LoFiT's format) or .json.")
+        Path | None, option("Write the heads as .npy (LoFiT's format) or .json.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace the file --out.")] = False,
-    as_json: Json = False,
+    overwrite: Annotated[bool, option("Replace the file --out.")] = False,
 ) -> None:
     """Show, compare or convert sets of heads."""
-    with command(as_json) as report:
-        from lofit_lens.analysis.runs import read_heads
+    from lofit_lens.analysis.runs import read_heads
 
-        check_file(out, overwrite=overwrite)
-        shape = {"n_layers": n_layers, "n_heads": n_heads}
-        wanted = {"k": head_options.k, "fraction": head_options.fraction}
-        first = read_heads(source, **shape, **wanted)
-        counts = {i: int(n) for i, n in enumerate(first.layer_counts()) if n}
+    check_file(out, overwrite=overwrite)
+    shape = {"n_layers": n_layers, "n_heads": n_heads}
+    wanted = {"k": head_options.k, "fraction": head_options.fraction}
+    first = read_heads(source, **shape, **wanted)
+    counts = {i: int(n) for i, n in enumerate(first.layer_counts()) if n}
+    report.add(
+        f"{first!r}\n{first.frame().to_string(index=False)}\nheads per layer: "
+        + ", ".join(f"{layer}: {n}" for layer, n in counts.items()),
+        heads=[list(head) for head in first],
+        layer_counts=[int(n) for n in first.layer_counts()],
+    )
+    if other is not None:
+        second = read_heads(other, **first.grid.shape, **wanted)
+        common = first & second
         report.add(
-            f"{first!r}\n{first.frame().to_string(index=False)}\nheads per layer: "
-            + ", ".join(f"{layer}: {n}" for layer, n in counts.items()),
-            heads=[list(head) for head in first],
-            layer_counts=[int(n) for n in first.layer_counts()],
+            f"{other}: {second!r}\nin both: {' '.join(map(str, common)) or 'none'}; "
+            f"Jaccard {first.jaccard(second):.3f}",
+            other=[list(head) for head in second],
+            common=[list(head) for head in common],
+            jaccard=first.jaccard(second),
         )
-        if other is not None:
-            second = read_heads(other, **first.grid.shape, **wanted)
-            common = first & second
-            report.add(
-                f"{other}: {second!r}\nin both: {' '.join(map(str, common)) or 'none'}; "
-                f"Jaccard {first.jaccard(second):.3f}",
-                other=[list(head) for head in second],
-                common=[list(head) for head in common],
-                jaccard=first.jaccard(second),
-            )
-        if out is not None:
-            report.add(f"written to {first.save(out)}", paths=[str(out)])
+    if out is not None:
+        report.add(f"written to {first.save(out)}", paths=[str(out)])

@@ -9,21 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from lofit_lens.analysis.cli.groups import option
+from lofit_lens.errors import DataError, LofitLensError
+from lofit_lens.tasks import Task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from transformer_lens.model_bridge import TransformerBridge
 
+    from lofit_lens.analysis.cli.console import Report
     from lofit_lens.analysis.cli.options import HeadOptions, ModelOptions, TrainingOptions
     from lofit_lens.analysis.methods.settings import Settings
-    from lofit_lens.tasks import Task
     from lofit_lens.tokens import EncodedText
 
 METHODS = "Methods"
-SETS = ("selectors",)
-"""Names that stand for several methods: those of the paper's Table 2."""
 
 
 @dataclass(frozen=True)
@@ -32,33 +32,25 @@ class MethodOptions:
 
     rate: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Learning rate of a tuned rival, as lora=1e-4; give it again for others. (default: the "
+        option(
+            "Learning rate of a tuned rival, as lora=1e-4; give it again for others. (default: the "
             "preset's, or each rival's own)",
-            rich_help_panel=METHODS,
+            METHODS,
         ),
     ] = None
     random_draws: Annotated[
-        int,
-        typer.Option(
-            help="Sets of random heads for each seed; their runs are averaged.",
-            min=1,
-            rich_help_panel=METHODS,
-        ),
+        int, option("Sets of random heads for each seed; their runs are averaged.", METHODS, min=1)
     ] = 1
     kl_budget: Annotated[
         float | None,
-        typer.Option(
-            help="Largest KL divergence on the plain text, in nats a token, for alpha.",
-            rich_help_panel=METHODS,
-        ),
+        option("Largest KL divergence on the plain text, in nats a token, for alpha.", METHODS),
     ] = None
     text: Annotated[
         Path | None,
-        typer.Option(
-            help="Plain text to measure side effects on: a JSON list of strings, or one text a line. "
+        option(
+            "Plain text to measure side effects on: a JSON list of strings, or one text a line. "
             "(default: sampled from the model)",
-            rich_help_panel=METHODS,
+            METHODS,
         ),
     ] = None
 
@@ -79,7 +71,6 @@ class MethodOptions:
         from lofit_lens.analysis.baselines.validation import check_kl_budget
         from lofit_lens.analysis.kinds.compare import check_tasks
         from lofit_lens.analysis.methods.settings import PAPER_FRACTION
-        from lofit_lens.errors import LofitLensError
 
         check_tasks(tasks)
         if training.component is not None:
@@ -104,8 +95,14 @@ class MethodOptions:
         batch_size: int,
         heads: HeadOptions,
         training: TrainingOptions,
+        report: Report,
     ) -> dict[str, Settings]:
         """What the options and presets say, by name of the task."""
+        from lofit_lens.analysis.methods.settings import PAPER_FRACTION
+        from lofit_lens.attention import heads_of
+
+        total = heads_of(model).total
+        heads = heads.under(training.preset, total, report, default=PAPER_FRACTION)
         return {
             task.name: dataclasses.replace(
                 _preset(task, model, heads, training, self.rates()),
@@ -129,8 +126,6 @@ class MethodOptions:
         Raises:
             DataError: The file cannot be read.
         """
-        from lofit_lens.errors import DataError
-
         if self.text is None:
             return None
         try:
@@ -149,7 +144,6 @@ class MethodOptions:
             LofitLensError: One is for a method that has none, or is no number above 0.
         """
         from lofit_lens.analysis.methods.recipes import TRAINED
-        from lofit_lens.errors import LofitLensError
 
         rates = {}
         for text in self.rate or ():
@@ -175,10 +169,10 @@ def names_of(methods: str) -> list[str]:
     from lofit_lens.analysis.kinds.selectors import SELECTOR_METHODS
     from lofit_lens.analysis.methods.names import named_methods
 
-    sets = dict(zip(SETS, (SELECTOR_METHODS,), strict=True))
+    sets: dict[str, Sequence[str]] = {"selectors": SELECTOR_METHODS}  # of the paper's Table 2
     typed = [name.strip() for name in methods.split(",")]
     names = list(dict.fromkeys(name for part in typed for name in sets.get(part, (part,))))
-    named_methods(without_zero_shot(names))
+    named_methods(list(without_zero_shot(names)))
     return names
 
 

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lofit_lens.analysis.cli.chat import reload_as_was
+from lofit_lens.errors import LofitLensError
+from lofit_lens.tasks import Task, reload_task
+from lofit_lens.tasks.load import check_not_trained_on
 
 if TYPE_CHECKING:
     from lofit_lens.analysis.cli.chat import ChatOptions
     from lofit_lens.analysis.cli.options import ModelOptions
     from lofit_lens.analysis.cli.task_options import TaskOptions
     from lofit_lens.edits.on_heads import HeadIntervention
-    from lofit_lens.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,6 @@ class RunOfEdit:
             LofitLensError: A task cannot be loaded, its data changed since, it was trained on, or the
                 run has another number of folds.
         """
-        from lofit_lens.errors import LofitLensError
-        from lofit_lens.tasks.load import check_not_trained_on
-
         if self.edits and not (options.task or options.files):
             tasks = self._own_tasks(options, chat, model)
         else:
@@ -78,26 +77,21 @@ class RunOfEdit:
             check_not_trained_on(task, source)
         return tasks
 
-    def one(self, tasks: Sequence[Task]) -> tuple[Sequence[Task], Sequence[HeadIntervention]]:
-        """The task and the edit of a run of one fold.
+    def one(self) -> HeadIntervention:
+        """The edit of a run of one fold.
 
         Raises:
             LofitLensError: It has several.
         """
-        from lofit_lens.errors import LofitLensError
-
         if len(self.edits) > 1:
             raise LofitLensError(
                 f"{self.folder} holds {len(self.edits)} folds; name one, as {self.folder}/fold-0."
             )
-        return tasks, self.edits
+        return self.edits[0]
 
     def _own_tasks(
         self, options: TaskOptions, chat: ChatOptions, model: ModelOptions
     ) -> list[Task]:
-        from lofit_lens.errors import LofitLensError
-        from lofit_lens.tasks import reload_task
-
         for name in options.file_arguments():
             raise LofitLensError(
                 f"{name} describes a file, and none is named: the run knows its own. Name the file "

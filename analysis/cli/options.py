@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lofit_lens.analysis.cli.groups import option
+from lofit_lens.errors import LofitLensError
+from lofit_lens.tasks import Task
+
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
     from lofit_lens.analysis.cli.console import Report
-    from lofit_lens.tasks import Task
     from lofit_lens.training import SelectionConfig, TuningConfig
-
-
-def _option(text: str, panel: str, *names: str) -> Any:
-    return typer.Option(*names, help=text, rich_help_panel=panel)
 
 
 def _batch_size(text: str) -> int | str:
@@ -38,6 +37,7 @@ def _batch_size(text: str) -> int | str:
     raise typer.BadParameter(f"{text!r} is neither a whole number of at least 1 nor auto.")
 
 
+AUTO: Any = {"parser": _batch_size, "metavar": "<int|auto>"}
 MODEL, TASK, HEADS, TRAINING = "Model", "Task", "Heads", "Training"
 
 
@@ -47,26 +47,25 @@ class ModelOptions:
 
     model: Annotated[
         str | None,
-        _option(
+        option(
             "embedded, a folder in Hugging Face format, a .gguf file, or a name on the hub.", MODEL
         ),
     ] = None
-    device: Annotated[str | None, _option("cpu, cuda, cuda:1, … (default: CUDA if any)", MODEL)] = (
+    device: Annotated[str | None, option("cpu, cuda, cuda:1, … (default: CUDA if any)", MODEL)] = (
         None
     )
-    dtype: Annotated[str | None, _option("float32, bfloat16 or float16.", MODEL)] = None
+    dtype: Annotated[str | None, option("float32, bfloat16 or float16.", MODEL)] = None
     quantization: Annotated[
-        str | None, _option("bnb-4bit or bnb-8bit: weights in 4 or 8 bits, on CUDA.", MODEL)
+        str | None, option("bnb-4bit or bnb-8bit: weights in 4 or 8 bits, on CUDA.", MODEL)
     ] = None
-    revision: Annotated[str | None, _option("Branch, tag or commit on the hub.", MODEL)] = None
-    n_devices: Annotated[int | None, _option("Spread the model over CUDA devices.", MODEL)] = None
+    revision: Annotated[str | None, option("Branch, tag or commit on the hub.", MODEL)] = None
+    n_devices: Annotated[int | None, option("Spread the model over CUDA devices.", MODEL)] = None
     batch_size: Annotated[
         Any,
-        typer.Option(
-            help="Sequences per forward pass in scoring, or auto: the most that fit into memory.",
-            rich_help_panel=MODEL,
-            parser=_batch_size,
-            metavar="<int|auto>",
+        option(
+            "Sequences per forward pass in scoring, or auto: the most that fit into memory.",
+            MODEL,
+            **AUTO,
         ),
     ] = "32"
 
@@ -83,7 +82,6 @@ class ModelOptions:
 
     def load(self, run: Mapping[str, str | None] | None = None) -> TransformerBridge:
         """Load the model; that of a run, in its revision and dtype, where --model is not given."""
-        from lofit_lens.errors import LofitLensError
         from lofit_lens.model import load_model
 
         of_run = run if run and self.model is None else {}
@@ -104,8 +102,8 @@ class ModelOptions:
 class HeadOptions:
     """How many heads."""
 
-    fraction: Annotated[float | None, _option("Share of heads, such as 0.03.", HEADS)] = None
-    k: Annotated[int | None, _option("Number of heads instead.", HEADS, "--k", "-k")] = None
+    fraction: Annotated[float | None, option("Share of heads, such as 0.03.", HEADS)] = None
+    k: Annotated[int | None, option("Number of heads instead.", HEADS, "--k", "-k")] = None
 
     def check(self, *, needed: bool = True) -> None:
         """Refuse what no model can meet, before one is loaded.
@@ -116,7 +114,6 @@ class HeadOptions:
         Raises:
             LofitLensError: Both are given, or neither though one is needed, or one is out of range.
         """
-        from lofit_lens.errors import LofitLensError
         from lofit_lens.heads import number_of_heads
 
         if self.k is not None and self.fraction is not None:
@@ -162,54 +159,51 @@ class HeadOptions:
 class TrainingOptions:
     """How to train; what is not given keeps the default of the stage."""
 
-    seed: Annotated[int, _option("Seed of parameters, order and draws.", TRAINING)] = 42
+    seed: Annotated[int, option("Seed of parameters, order and draws.", TRAINING)] = 42
     preset: Annotated[
         str | None,
-        _option(
+        option(
             "The paper's settings (Table 6) for gemma-7b, llama2-7b or llama2-13b on the task; or "
             "embedded, those of the embedded model.",
             TRAINING,
         ),
     ] = None
     objective: Annotated[
-        str | None, _option("sft, dpo or choice. (default: the task's)", TRAINING)
+        str | None, option("sft, dpo or choice. (default: the task's)", TRAINING)
     ] = None
     scope: Annotated[
         str | None,
-        _option("Tokens edited: all, after_prompt, iti_compat or last. (default: all)", TRAINING),
+        option("Tokens edited: all, after_prompt, iti_compat or last. (default: all)", TRAINING),
     ] = None
-    epochs: Annotated[int | None, _option("Passes over the data. (default: 5)", TRAINING)] = None
+    epochs: Annotated[int | None, option("Passes over the data. (default: 5)", TRAINING)] = None
     train_batch_size: Annotated[
-        int | None, _option("Examples per optimiser step. (default: 8)", TRAINING)
+        int | None, option("Examples per optimiser step. (default: 8)", TRAINING)
     ] = None
     micro_batch_size: Annotated[
         Any,
-        typer.Option(
-            help="Examples per forward pass, or auto: the most that fit into memory.",
-            rich_help_panel=TRAINING,
-            parser=_batch_size,
-            metavar="<int|auto>",
+        option(
+            "Examples per forward pass, or auto: the most that fit into memory.", TRAINING, **AUTO
         ),
     ] = None
-    weight_decay: Annotated[float | None, _option("AdamW's. (default: 0.0)", TRAINING)] = None
+    weight_decay: Annotated[float | None, option("AdamW's. (default: 0.0)", TRAINING)] = None
     gradient_checkpointing: Annotated[
-        bool, _option("Recompute activations to save memory.", TRAINING)
+        bool, option("Recompute activations to save memory.", TRAINING)
     ] = False
     selection_lr: Annotated[
         str | None,
-        _option(
+        option(
             "Learning rate of stage 1, or auto: chosen on validation. (default: 0.005)", TRAINING
         ),
     ] = None
-    l1: Annotated[float | None, _option("Lambda of stage 1. (default: 0.001)", TRAINING)] = None
+    l1: Annotated[float | None, option("Lambda of stage 1. (default: 0.001)", TRAINING)] = None
     tuning_lr: Annotated[
         str | None,
-        _option(
+        option(
             "Learning rate of stage 2, or auto: chosen on validation. (default: 0.01)", TRAINING
         ),
     ] = None
     component: Annotated[
-        str | None, _option("Stage 2 tunes: bias or scale. (default: bias)", TRAINING)
+        str | None, option("Stage 2 tunes: bias or scale. (default: bias)", TRAINING)
     ] = None
 
     def selection(self, task: Task) -> SelectionConfig:
@@ -268,17 +262,10 @@ class TrainingOptions:
             )
 
     def _given(self, own: Mapping[str, Any]) -> dict[str, Any]:
-        shared = {
-            "objective": self.objective,
-            "scope": self.scope,
-            "epochs": self.epochs,
-            "batch_size": self.train_batch_size,
-            "micro_batch_size": self.micro_batch_size,
-            "weight_decay": self.weight_decay,
-            "gradient_checkpointing": self.gradient_checkpointing,
-            "seed": self.seed,
-        }
-        return {name: value for name, value in (shared | dict(own)).items() if value is not None}
+        alike = ("objective", "scope", "epochs", "micro_batch_size", "weight_decay")
+        shared = {name: getattr(self, name) for name in (*alike, "gradient_checkpointing", "seed")}
+        told = {**shared, "batch_size": self.train_batch_size, **own}
+        return {name: value for name, value in told.items() if value is not None}
 
 
 def _rate_or_auto(text: str | None) -> float | str | None:

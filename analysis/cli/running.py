@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from lofit_lens.analysis.cli.groups import option
 
 if TYPE_CHECKING:
+    from lofit_lens.analysis.cli.console import Report
     from lofit_lens.analysis.study.store import Kind, Store
 
 RUNNING = "Running"
@@ -19,35 +20,18 @@ class RunningOptions:
     """How an experiment is run."""
 
     workers: Annotated[
-        int,
-        typer.Option(
-            help="Processes that share the work; each loads the model.",
-            min=1,
-            rich_help_panel=RUNNING,
-        ),
+        int, option("Processes that share the work; each loads the model.", RUNNING, min=1)
     ] = 1
     together: Annotated[
-        int,
-        typer.Option(
-            help="Runs trained in one forward pass; fewer need less memory.",
-            min=1,
-            rich_help_panel=RUNNING,
-        ),
+        int, option("Runs trained in one forward pass; fewer need less memory.", RUNNING, min=1)
     ] = 8
-    keep_edits: Annotated[
-        bool,
-        typer.Option("--keep-edits", help="Write every edit to --out.", rich_help_panel=RUNNING),
-    ] = False
+    keep_edits: Annotated[bool, option("Write every edit to --out.", RUNNING, "--keep-edits")] = (
+        False
+    )
     resume: Annotated[
-        bool,
-        typer.Option(
-            help="Go on with what is in --out: finished runs are not run again.",
-            rich_help_panel=RUNNING,
-        ),
+        bool, option("Go on with what is in --out: finished runs are not run again.", RUNNING)
     ] = False
-    overwrite: Annotated[
-        bool, typer.Option(help="Replace what is in --out.", rich_help_panel=RUNNING)
-    ] = False
+    overwrite: Annotated[bool, option("Replace what is in --out.", RUNNING)] = False
 
     def store(self, out: Path | None, kind: Kind) -> Store:
         """The store of an experiment in --out, or in memory.
@@ -60,11 +44,7 @@ class RunningOptions:
 
         return Store(out, kind, resume=self.resume, overwrite=self.overwrite)
 
-    @property
-    def how(self) -> dict[str, Any]:
-        """The arguments of a verb."""
-        return {
-            "workers": self.workers,
-            "together": self.together,
-            "keep_edits": self.keep_edits,
-        }
+    def how(self, report: Report) -> dict[str, Any]:
+        """The arguments of what runs an experiment; of failures and progress the report tells."""
+        told = {"on_failure": report.fail, "progress": not report.quiet}
+        return {"workers": self.workers, "together": self.together, **told}

@@ -7,13 +7,13 @@ from typing import Annotated
 import typer
 
 from lofit_lens.analysis.cli.chat import ChatOptions
-from lofit_lens.analysis.cli.console import command
-from lofit_lens.analysis.cli.groups import with_options
+from lofit_lens.analysis.cli.console import Report
+from lofit_lens.analysis.cli.groups import Out, Seeds, option, with_options
 from lofit_lens.analysis.cli.method_options import MethodOptions, names_of
 from lofit_lens.analysis.cli.options import HeadOptions, ModelOptions, TrainingOptions
 from lofit_lens.analysis.cli.running import RunningOptions
-from lofit_lens.analysis.cli.shared import Json, Out, Quiet, Seeds
 from lofit_lens.analysis.cli.task_options import TasksOptions
+from lofit_lens.errors import LofitLensError
 
 EXAMPLES, HEADS = "20,50,100", "0.01,0.03,0.1,0.2,0.5"
 
@@ -21,6 +21,7 @@ EXAMPLES, HEADS = "20,50,100", "0.01,0.03,0.1,0.2,0.5"
 @with_options
 def sweep(
     *,
+    report: Report,
     model_options: ModelOptions,
     task_options: TasksOptions,
     chat: ChatOptions,
@@ -32,65 +33,56 @@ def sweep(
     out: Out,
     numbers: Annotated[
         str | None,
-        typer.Option(
-            help="Training examples, or shares of the heads, with commas. (default: "
+        option(
+            "Training examples, or shares of the heads, with commas. (default: "
             f"{EXAMPLES}, or {HEADS})"
         ),
     ] = None,
-    methods: Annotated[str, typer.Option(help="Names, with commas, as in `compare`.")] = "lofit",
+    methods: Annotated[str, option("Names, with commas, as in `compare`.")] = "lofit",
     seeds: Seeds = 1,
-    as_json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Compare methods on fewer and more training examples (the paper's Figure 4), or heads (Figure 5).
 
     Without --model and --task: the embedded model on its three tasks. Writes table.csv, the figure,
     sweep.json, and the records of every scored item, each as soon as it is there.
     """
-    with command(as_json, quiet) as report:
-        from lofit_lens.analysis.kinds.sweep import KIND
-        from lofit_lens.analysis.kinds.sweeps import example_sweep, head_sweep
-        from lofit_lens.analysis.methods.settings import PAPER_FRACTION
-        from lofit_lens.analysis.reporting.written import write_results
-        from lofit_lens.analysis.study.store import rows_of
-        from lofit_lens.attention import heads_of
-        from lofit_lens.errors import LofitLensError
+    from lofit_lens.analysis.kinds.sweep import KIND
+    from lofit_lens.analysis.kinds.sweeps import example_sweep, head_sweep
+    from lofit_lens.analysis.reporting.written import write_results
+    from lofit_lens.analysis.study.store import rows_of
 
-        if over not in ("examples", "heads"):
-            raise LofitLensError(f"A sweep is over examples or heads, got {over!r}.")
-        model_options, training, tasks = task_options.of_experiment(model_options, training, chat)
-        method_options.check(tasks, model_options, head_options, training)
-        points = _numbers(numbers or (EXAMPLES if over == "examples" else HEADS), over)
-        names = names_of(methods)
-        store = running.store(out, KIND)
-        store.ask(methods=names, tasks=[t.name for t in tasks], numbers=points)
-        model = model_options.load()
-        total = heads_of(model).total
-        head_options = head_options.under(training.preset, total, report, default=PAPER_FRACTION)
-        make = example_sweep if over == "examples" else head_sweep
-        found = make(
-            model,
-            tasks,
-            points,
-            methods=names,
-            seeds=range(training.seed, training.seed + seeds),
-            settings=method_options.settings(
-                tasks, model, model_options.batch_size, head_options, training
-            ),
-            texts=method_options.texts(model),
-            folder=store,
-            on_failure=report.fail,
-            progress=not quiet,
-            **running.how,
-        )
-        for comparison in found.comparisons.values():
-            report.add_records(comparison.runs)
-        frame = found.frame()
-        shown = frame[["task", "metric", "method", "x", "value", "low", "high", "n"]]
-        report.add(shown.to_string(index=False), over=over, table=rows_of(frame))
-        report.add(failures=report.failures)
-        paths = write_results(store, frame, {"sweep.html": found.plot()})
-        report.add_paths(out, paths, "with the records of every item")
+    if over not in ("examples", "heads"):
+        raise LofitLensError(f"A sweep is over examples or heads, got {over!r}.")
+    model_options, training, tasks = task_options.of_experiment(model_options, training, chat)
+    method_options.check(tasks, model_options, head_options, training)
+    points = _numbers(numbers or (EXAMPLES if over == "examples" else HEADS), over)
+    names = names_of(methods)
+    store = running.store(out, KIND)
+    store.ask(methods=names, tasks=[t.name for t in tasks], numbers=points)
+    model = model_options.load()
+    make = example_sweep if over == "examples" else head_sweep
+    found = make(
+        model,
+        tasks,
+        points,  # pyright: ignore[reportArgumentType]
+        methods=names,
+        seeds=range(training.seed, training.seed + seeds),
+        settings=method_options.settings(
+            tasks, model, model_options.batch_size, head_options, training, report
+        ),
+        texts=method_options.texts(model),
+        folder=store,
+        keep_edits=running.keep_edits,
+        **running.how(report),
+    )
+    for comparison in found.comparisons.values():
+        report.add_records(comparison.runs)
+    frame = found.frame()
+    shown = frame[["task", "metric", "method", "x", "value", "low", "high", "n"]]
+    report.add(shown.to_string(index=False), over=over, table=rows_of(frame))
+    report.add(failures=report.failures)
+    paths = write_results(store, frame, {"sweep.html": found.plot()})
+    report.add_paths(out, paths, "with the records of every item")
 
 
 def _numbers(text: str, over: str) -> list[int] | list[float]:
@@ -99,8 +91,6 @@ def _numbers(text: str, over: str) -> list[int] | list[float]:
     Raises:
         LofitLensError: One is no number.
     """
-    from lofit_lens.errors import LofitLensError
-
     read = int if over == "examples" else float
     try:
         return [read(part) for part in text.split(",")]

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, make_dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
+from lofit_lens.analysis.cli.groups import option
 from lofit_lens.analysis.cli.options import TASK
 from lofit_lens.errors import LofitLensError
+from lofit_lens.tasks import Task
 from lofit_lens.tasks.arguments import ARGUMENTS, SYNONYMS, read_arguments
 from lofit_lens.tasks.load import FIXED, load_each, load_tasks
 from lofit_lens.tasks.tables import FORMATS
@@ -23,12 +24,9 @@ from lofit_lens.tasks.tables import FORMATS
 if TYPE_CHECKING:
     from lofit_lens.analysis.cli.chat import ChatOptions
     from lofit_lens.analysis.cli.options import ModelOptions, TrainingOptions
-    from lofit_lens.tasks import Task
 
 
-def _option(text: str) -> Any:
-    return typer.Option(help=text, rich_help_panel=TASK)
-
+_option = partial(option, panel=TASK)
 
 EMBEDDED_TASKS = "embedded:truth,embedded:kinship,embedded:edit"
 
@@ -86,9 +84,7 @@ NO_OPTIONS = ("split", "objective", "name")
 """Arguments of `from_file` without an option of their name: `--shares` and `--split-column` say how
 files are split, `--objective` is one of training, and a name belongs to one file of several."""
 
-NOTES = {
-    "prompt": r" In this and other texts `\n` is a line break, `\t` a tab, `\\` a backslash.",
-}
+NOTES = {"prompt": r" In this and other texts `\n` is a line break, `\t` a tab, `\\` a backslash."}
 """What only matters where an option is typed."""
 
 FileOptions = make_dataclass("FileOptions", _of_files(), frozen=True)
@@ -127,6 +123,10 @@ class TaskOptions(FileOptions, NamedTask):
         return read_arguments(given, "The command")
 
 
+def _all_folds(each: Sequence[Sequence[Task]]) -> list[Task]:
+    return [task for folds in each for task in folds]
+
+
 @dataclass(frozen=True)
 class TasksOptions(TaskOptions):
     """Which tasks; the columns of files of one's own."""
@@ -140,9 +140,19 @@ class TasksOptions(TaskOptions):
     ] = None
 
     def of_experiment(
-        self, model: ModelOptions, training: TrainingOptions, chat: ChatOptions
+        self,
+        model: ModelOptions,
+        training: TrainingOptions,
+        chat: ChatOptions,
+        choose: Callable[[Sequence[list[Task]]], list[Task]] = _all_folds,
     ) -> tuple[ModelOptions, TrainingOptions, list[Task]]:
-        """The tasks, every fold of each; without a model the embedded one as in the demo.
+        """The tasks; without a model the embedded one as in the demo, with its own three by default.
+
+        Args:
+            model: Which model.
+            training: How to train.
+            chat: Whether prompts stand in the chat template.
+            choose: What is taken of the folds of each task; all by default.
 
         Raises:
             LofitLensError: There is no such model, no task is named, or one cannot be loaded.
@@ -154,16 +164,11 @@ class TasksOptions(TaskOptions):
         if embedded:
             model, training = as_embedded(model, training)
         model.check()
-        each = self.load_each(training.seed, embedded=embedded)
-        tasks = chat.inside([task for folds in each for task in folds], model)
-        return model, training, tasks
+        tasks = choose(self.load_each(training.seed, embedded=embedded))
+        return model, training, chat.inside(tasks, model)
 
     def load_each(self, seed: int, *, embedded: bool) -> list[list[Task]]:
-        """The folds of each task named; for the embedded model its own three by default.
-
-        Raises:
-            LofitLensError: No task is named, or one cannot be loaded.
-        """
+        """The folds of each task named; for the embedded model its own three by default."""
         typed = self.task or ([EMBEDDED_TASKS] if embedded else [])
         each = [self.files] if self.files else [name for text in typed for name in _names(text)]
         if not each:

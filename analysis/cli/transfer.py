@@ -2,49 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from lofit_lens.analysis.cli.chat import ChatOptions
-from lofit_lens.analysis.cli.console import command
-from lofit_lens.analysis.cli.groups import with_options
-from lofit_lens.analysis.cli.options import (
-    HeadOptions,
-    ModelOptions,
-    TrainingOptions,
-    as_embedded,
-)
+from lofit_lens.analysis.cli.console import Report
+from lofit_lens.analysis.cli.groups import option, with_options
+from lofit_lens.analysis.cli.options import HeadOptions, ModelOptions, TrainingOptions
 from lofit_lens.analysis.cli.running import RunningOptions
 from lofit_lens.analysis.cli.task_options import TasksOptions
+from lofit_lens.errors import LofitLensError
+from lofit_lens.tasks import Task
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from lofit_lens.analysis.cli.console import Report
-    from lofit_lens.tasks import Task
 
 
 @with_options
 def transfer(
     *,
+    report: Report,
     model_options: ModelOptions,
     task_options: TasksOptions,
     chat: ChatOptions,
     head_options: HeadOptions,
     training: TrainingOptions,
     running: RunningOptions,
-    out: Annotated[Path, typer.Option(help="Folder for scores, records, table and figure.")],
-    seeds: Annotated[int, typer.Option(help="How many seeds, from --seed on.", min=1)] = 1,
-    random_draws: Annotated[
-        int, typer.Option(help="Sets of random heads for each task and seed.", min=0)
-    ] = 1,
+    out: Annotated[Path, option("Folder for scores, records, table and figure.")],
+    seeds: Annotated[int, option("How many seeds, from --seed on.", min=1)] = 1,
+    random_draws: Annotated[int, option("Sets of random heads for each task and seed.", min=0)] = 1,
     heads: Annotated[
-        str, typer.Option(help="What chooses the heads: lofit, probes, attribution, …")
+        str, option("What chooses the heads: lofit, probes, attribution, …")
     ] = "lofit",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
 ) -> None:
     """Choose heads on each task, tune them on every task: the paper's Figure 2.
 
@@ -57,83 +47,73 @@ def transfer(
     every scored item, each as soon as it is there. With --resume an interrupted matrix is gone on
     with, or one of other --seeds or --random-draws is made; all else must be the same.
     """
-    with command(as_json, quiet) as report:
-        from lofit_lens.analysis.figures.transfer import transfer_heatmap
-        from lofit_lens.analysis.kinds.matrix import KIND
-        from lofit_lens.analysis.kinds.transfer import transfer_matrix
-        from lofit_lens.analysis.methods.selectors import check_chosen
-        from lofit_lens.analysis.methods.settings import PAPER_FRACTION, Settings
-        from lofit_lens.analysis.reporting.written import write_results
-        from lofit_lens.analysis.runs import loaded_as
-        from lofit_lens.analysis.study.store import rows_of
-        from lofit_lens.attention import heads_of
-        from lofit_lens.identity import EMBEDDED
-        from lofit_lens.provenance import library_versions
+    from lofit_lens.analysis.figures.transfer import transfer_heatmap
+    from lofit_lens.analysis.kinds.matrix import KIND
+    from lofit_lens.analysis.kinds.transfer import transfer_matrix
+    from lofit_lens.analysis.methods.selectors import check_chosen
+    from lofit_lens.analysis.methods.settings import PAPER_FRACTION, Settings
+    from lofit_lens.analysis.reporting.written import write_results
+    from lofit_lens.analysis.study.bench import loaded_as
+    from lofit_lens.analysis.study.store import rows_of
+    from lofit_lens.attention import heads_of
+    from lofit_lens.provenance import library_versions
 
-        store = running.store(out, KIND)
-        check_chosen(heads)
-        embedded = (model_options.model or EMBEDDED) == EMBEDDED
-        if embedded:
-            model_options, training = as_embedded(model_options, training)
-        model_options.check()
-        tasks = _one_fold_each(task_options, embedded, training.seed, report)
-        head_options.check(needed=False)
-        training.check(tasks, head_options.share(PAPER_FRACTION))
-        tasks = chat.inside(tasks, model_options)
-        model = model_options.load()
-        total = heads_of(model).total
-        head_options = head_options.under(training.preset, total, report, default=PAPER_FRACTION)
-        k = Settings(k=head_options.k, fraction=head_options.fraction).n_heads(model)
-        selection = {task.name: training.selection(task) for task in tasks}
-        tuning = {task.name: training.tuning(task, k / total) for task in tasks}
-        does = training.component or "bias"
-        chosen_seeds = range(training.seed, training.seed + seeds)
-        loaded = loaded_as(model)
-        name = Path(str(loaded["model"])).name
-        store.ask(
-            loaded=loaded,
-            tasks={t.name: {"source": t.source, "data_hash": t.data_hash()} for t in tasks},
-            seeds=list(chosen_seeds),
-            k=k,
-            heads=heads,
-            random_draws=random_draws,
-            selection={task: config.to_json() for task, config in selection.items()},
-            tuning={task: config.to_json() for task, config in tuning.items()},
-            versions=library_versions(),
-        )
-        report.say(f"{name}: {k} of {total} heads; {', '.join(selection)}")
-        matrix = transfer_matrix(
-            model,
-            tasks,
-            seeds=chosen_seeds,
-            k=k,
-            heads=heads,
-            does=does,
-            random_draws=random_draws,
-            selection=selection,
-            tuning=tuning,
-            batch_size=model_options.batch_size,
-            on_failure=report.fail,
-            out=store,
-            progress=not quiet,
-            workers=running.workers,
-            together=running.together,
-        )
-        report.add_records(matrix.runs)
-        table = matrix.frame(zero_shot=True)
-        table.insert(0, "model", name)
-        figures = {"figure2.html": transfer_heatmap(table)}
-        paths = write_results(store, table, figures, **report.noted)
-        report.add(as_text(table), model=name, k=k, seeds=list(chosen_seeds), table=rows_of(table))
-        report.add_paths(out, paths, "with the records of every item")
+    store = running.store(out, KIND)
+    check_chosen(heads)
+    model_options, training, tasks = task_options.of_experiment(
+        model_options, training, chat, lambda each: _one_fold_each(each, report)
+    )
+    head_options.check(needed=False)
+    training.check(tasks, head_options.share(PAPER_FRACTION))
+    model = model_options.load()
+    total = heads_of(model).total
+    head_options = head_options.under(training.preset, total, report, default=PAPER_FRACTION)
+    k = Settings(k=head_options.k, fraction=head_options.fraction).n_heads(model)
+    selection = {task.name: training.selection(task) for task in tasks}
+    tuning = {task.name: training.tuning(task, k / total) for task in tasks}
+    does = training.component or "bias"
+    chosen_seeds = range(training.seed, training.seed + seeds)
+    loaded = loaded_as(model)
+    name = Path(str(loaded["model"])).name
+    store.ask(
+        loaded=loaded,
+        tasks={t.name: {"source": t.source, "data_hash": t.data_hash()} for t in tasks},
+        seeds=list(chosen_seeds),
+        k=k,
+        heads=heads,
+        random_draws=random_draws,
+        selection={task: config.to_json() for task, config in selection.items()},
+        tuning={task: config.to_json() for task, config in tuning.items()},
+        versions=library_versions(),
+    )
+    report.say(f"{name}: {k} of {total} heads; {', '.join(selection)}")
+    matrix = transfer_matrix(
+        model,
+        tasks,
+        seeds=chosen_seeds,
+        k=k,
+        heads=heads,
+        does=does,
+        random_draws=random_draws,
+        selection=selection,
+        tuning=tuning,
+        batch_size=model_options.batch_size,
+        out=store,
+        **running.how(report),
+    )
+    report.add_records(matrix.runs)
+    table = matrix.frame(zero_shot=True)
+    table.insert(0, "model", name)
+    figures = {"figure2.html": transfer_heatmap(table)}
+    paths = write_results(store, table, figures, **report.noted)
+    report.add(as_text(table), model=name, k=k, seeds=list(chosen_seeds), table=rows_of(table))
+    report.add_paths(out, paths, "with the records of every item")
 
 
-def _one_fold_each(options: TasksOptions, embedded: bool, seed: int, report: Report) -> list[Task]:
-    """The tasks named, each once; for the embedded model its own three by default."""
-    from lofit_lens.errors import LofitLensError
-
+def _one_fold_each(each: Sequence[list[Task]], report: Report) -> list[Task]:
+    """Each task once, in its first fold."""
     tasks = []
-    for first, *others in options.load_each(seed, embedded=embedded):
+    for first, *others in each:
         if others:
             kind = first.name.partition(":")[0]
             report.say(

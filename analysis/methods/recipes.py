@@ -144,13 +144,7 @@ class OnHeads(Named):
         assert self._iti is not None
         heads: HeadSet | None = given[0] if given else None
         ks = (self.settings.n_heads(bench.model) if heads is None else len(heads),)
-        found = fit_iti(
-            bench.model, task, replace(self._iti, ks=ks), seed=seed, heads=heads,
-            kl=bench.kl_for(self.settings), batch_size=self.settings.batch_size,
-        )  # fmt: skip
-        edit = found.edit()
-        trials = [{"alpha": t.key[1], "score": t.score, "kl": t.kl} for t in found.trials]
-        return Fitted(edit, {"alpha": found.alpha, "k": found.k, "trials": trials}, edit.heads)
+        return _fit_iti(self.settings, bench, task, seed, replace(self._iti, ks=ks), heads)
 
     @property
     def learned(self) -> bool:
@@ -232,19 +226,27 @@ class InOnePiece(Named):
         return WHOLE[self.name].fit(self.settings, bench, task, seed)
 
 
+def _fit_iti(
+    settings: Settings,
+    bench: Bench,
+    task: Task,
+    seed: int,
+    config: ITIConfig,
+    heads: HeadSet | None = None,
+) -> Fitted:
+    """ITI on given heads or those it ranks first, with what was tried on validation."""
+    found = fit_iti(
+        bench.model, task, config, seed=seed, heads=heads, kl=bench.kl_for(settings),
+        batch_size=settings.batch_size,
+    )  # fmt: skip
+    edit = found.edit()
+    trials = [{"alpha": t.key[1], "score": t.score, "kl": t.kl} for t in found.trials]
+    return Fitted(edit, {"alpha": found.alpha, "k": found.k, "trials": trials}, edit.heads)
+
+
 def _iti_legacy(settings: Settings, bench: Bench, task: Task, seed: int) -> Fitted:
     """ITI at alpha 15 with the leak of its released code: sigma from the test's questions too."""
-    config = ITIConfig.legacy(k=settings.n_heads(bench.model))
-    found = fit_iti(
-        bench.model,
-        task,
-        config,
-        seed=seed,
-        kl=bench.kl_for(settings),
-        batch_size=settings.batch_size,
-    )
-    edit = found.edit()
-    return Fitted(edit, {"alpha": found.alpha, "k": found.k, "trials": []}, edit.heads)
+    return _fit_iti(settings, bench, task, seed, ITIConfig.legacy(k=settings.n_heads(bench.model)))
 
 
 def _reading(
@@ -376,23 +378,30 @@ TRAINED = tuple(name for name, row in WHOLE.items() if row.rate is not None)
 
 @dataclass(frozen=True)
 class Own:
-    """A function of the user's own, told from others by its name alone.
+    """Functions of the user's own under one name, told from others by it alone.
 
     Its records are not resumed under another version of anything, and it is not sent to workers
     unless it can be imported there.
 
     Attributes:
         name: Its name.
-        draws: The function for each draw of one seed.
+        functions: The function for each draw of one seed.
+        draw: The draw that is fitted.
     """
 
     name: str
     functions: tuple[Method, ...]
+    draw: int = 0
 
     @property
     def draws(self) -> int:
         """How many functions stand under the name."""
         return len(self.functions)
+
+    @property
+    def leaky(self) -> bool:
+        """Whether the function may read the test split."""
+        return isinstance(self.functions[self.draw], Leaky)
 
     def with_auto(self, task: Task, seed: int) -> Self:  # noqa: ARG002
         """The same: it has no learning rate to be chosen."""
@@ -402,23 +411,14 @@ class Own:
         """Its name."""
         return {"own": self.name}
 
-    def step(self, bench: Bench, task: Task, seed: int, draw: int = 0) -> Step[Fitted]:  # noqa: ARG002
-        """Calling it."""
-        return Fit(task, _Call(self.name, draw, self.functions[draw]), seed)
-
-
-@dataclass(frozen=True)
-class _Call:
-    name: str
-    draw: int
-    function: Method
-
-    @property
-    def leaky(self) -> bool:
-        return isinstance(self.function, Leaky)
-
-    def depends(self) -> Any:
+    def depends(self) -> dict[str, Any]:
+        """Its name, and which draw."""
         return {"own": self.name, "draw": self.draw}
 
+    def step(self, bench: Bench, task: Task, seed: int, draw: int = 0) -> Step[Fitted]:  # noqa: ARG002
+        """Calling it."""
+        return Fit(task, replace(self, draw=draw), seed)
+
     def fit(self, bench: Bench, task: Task, seed: int, *given: Any) -> Fitted:  # noqa: ARG002
-        return self.function(bench.model, task, seed)
+        """Call it."""
+        return self.functions[self.draw](bench.model, task, seed)

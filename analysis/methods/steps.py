@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lofit_lens.analysis.measure.leaks import sealed
 from lofit_lens.analysis.methods.selectors import SELECTORS, Stage, selector
 from lofit_lens.analysis.methods.settings import Settings
+from lofit_lens.analysis.study.cell import Recipe
 from lofit_lens.analysis.study.fitted import Fitted
 from lofit_lens.analysis.study.keys import as_json, key_of
 from lofit_lens.analysis.study.step import Step
 from lofit_lens.attention import heads_of
 from lofit_lens.errors import LofitLensError
-from lofit_lens.files import read_json, write_json
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
 from lofit_lens.selection import select_together
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from lofit_lens.analysis.study.bench import Bench
 
 Config = TypeVar("Config", SelectionConfig, TuningConfig)
-RATE_SCHEMA = 1
 
 
 def learned_from(task: Task) -> Any:
@@ -139,15 +137,6 @@ class Rate(Step[RateChoice]):
         assert found.rate_choice is not None
         return RateChoice.from_json(found.rate_choice)
 
-    def write(self, product: RateChoice, path: Path) -> None:
-        """Write the choice as JSON."""
-        write_json(path, {"schema": RATE_SCHEMA, **product.to_json()})
-
-    def read(self, path: Path) -> RateChoice:
-        """Read what `write` wrote."""
-        content = read_json(path, schema=RATE_SCHEMA, what="learning rate")
-        return RateChoice.from_json({k: v for k, v in content.items() if k != "schema"})
-
 
 def rates_for(stage: Stage | None, settings: Settings, auto: Auto, k: int) -> tuple[Rate, ...]:
     """The step that chooses the learning rate of a stage, if that is "auto"."""
@@ -249,14 +238,6 @@ class Select(Step[HeadScores]):
         seeded = [replace(config, seed=step.seed) for step in steps]
         return select_together(bench.model, sealed(self.task), seeded, progress=bench.progress)
 
-    def write(self, product: HeadScores, path: Path) -> None:
-        """Write the scores."""
-        product.save(path)
-
-    def read(self, path: Path) -> HeadScores:
-        """Read them."""
-        return HeadScores.load(path)
-
 
 @dataclass(frozen=True, eq=False)
 class Tune(Step[Fitted]):
@@ -324,24 +305,6 @@ class Tune(Step[Fitted]):
         ]
 
 
-@runtime_checkable
-class Fitting(Protocol):
-    """A recipe that is fitted in one piece."""
-
-    @property
-    def leaky(self) -> bool:
-        """Whether it may read the test split, because that is what it is there to show."""
-        ...
-
-    def depends(self) -> Any:
-        """All that its edit depends on beside task, seed and heads."""
-        ...
-
-    def fit(self, bench: Bench, task: Task, seed: int, *given: Any) -> Fitted:
-        """Fit it; `given` are the heads, if it starts from some, and the products it asked for."""
-        ...
-
-
 @dataclass(frozen=True, eq=False)
 class Fit(Step[Fitted]):
     """A method fitted on a task in one piece.
@@ -357,7 +320,7 @@ class Fit(Step[Fitted]):
     noun = "fitting"
 
     task: Task
-    recipe: Fitting
+    recipe: Recipe
     seed: int
     heads: Chosen | None = None
     also: tuple[Step[Any], ...] = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,8 @@ from lofit_lens.edits.edit import Edit
 from lofit_lens.errors import LofitLensError
 from lofit_lens.fast.trial import try_shortcuts
 from lofit_lens.fast.wrappers import only_counts
-from lofit_lens.identity import fingerprint, tokenizer_of
+from lofit_lens.identity import fingerprint, source_of, tokenizer_of
+from lofit_lens.loading.quantized import quantization_of
 from lofit_lens.provenance import library_versions
 from lofit_lens.tokens import EncodedText
 
@@ -37,7 +38,6 @@ class Measured:
 
     seconds: float = 0.0
     tokens: int = 0
-    started: float = field(default_factory=time.perf_counter)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +71,7 @@ class Bench:
         grid = heads_of(self.model)
         return {
             "model": fingerprint(self.model).weights,
-            "dtype": str(self.model.cfg.dtype).removeprefix("torch."),
-            "tokenizer": tokenizer_of(self.model),
+            **_types(self.model),
             "shape": [grid.n_layers, grid.n_heads],
             **({"without": list(grid.without)} if grid.without else {}),
             "texts": key_of([text.ids for text in self.texts]),
@@ -111,7 +110,7 @@ class Bench:
     def measured(self) -> Iterator[Measured]:
         """Count the seconds, and the tokens that are embedded, padding included."""
         try_shortcuts(self.model)  # once for each process; no part of any step's cost
-        measured = Measured()
+        measured, started = Measured(), time.perf_counter()
 
         def count(_module: object, _args: object, embedded: Any) -> None:
             measured.tokens += embedded.shape[0] * embedded.shape[1]
@@ -121,4 +120,20 @@ class Bench:
             yield measured
         finally:
             handle.remove()
-            measured.seconds = time.perf_counter() - measured.started
+            measured.seconds = time.perf_counter() - started
+
+
+def loaded_as(model: TransformerBridge) -> dict[str, str | None]:
+    """What a model was loaded with: source, revision, type, quantization, and its tokenizer's rule.
+
+    Raises:
+        LofitLensError: The model was built in memory.
+    """
+    source, revision = source_of(model)
+    loaded = {"model": source, "revision": revision, "quantization": quantization_of(model)}
+    return loaded | _types(model)
+
+
+def _types(model: TransformerBridge) -> dict[str, str | None]:
+    dtype = str(model.cfg.dtype).removeprefix("torch.")
+    return {"dtype": dtype, "tokenizer": tokenizer_of(model)}

@@ -24,12 +24,25 @@ if TYPE_CHECKING:
 class Recipe(Protocol):
     """How an edit is made from a task, a seed and a draw: data, so that it has a key."""
 
+    @property
+    def leaky(self) -> bool:
+        """Whether it may read the test split, because that is what it is there to show."""
+        ...
+
     def told(self) -> Mapping[str, Any]:
         """All of it as plain JSON values, for the record."""
         ...
 
+    def depends(self) -> Any:
+        """All that `fit` depends on beside task, seed and heads."""
+        ...
+
     def step(self, bench: Bench, task: Task, seed: int, draw: int) -> Step[Fitted]:
         """The last step of making the edit, which names those it needs."""
+        ...
+
+    def fit(self, bench: Bench, task: Task, seed: int, *given: Any) -> Fitted:
+        """Fit it in one piece; `given` are the heads, if it starts from some, and what else it needs."""
         ...
 
 

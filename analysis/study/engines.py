@@ -16,12 +16,9 @@ from multiprocessing import active_children, get_context
 from threading import RLock
 from typing import Any, Protocol, runtime_checkable
 
-from lofit_lens.analysis.study.bench import Bench
+from lofit_lens.analysis.study.bench import Bench, loaded_as
 from lofit_lens.analysis.study.step import Given, Outcome, Step, perform
 from lofit_lens.errors import LofitLensError
-from lofit_lens.identity import source_of
-from lofit_lens.loading.quantized import quantization_of
-from lofit_lens.tokens import EncodedText
 
 MOST = 2
 """Workers by default; each holds a model and libraries of its own, about a gigabyte and the model."""
@@ -68,7 +65,7 @@ class ByExecutor:
 
     executor: Executor
     width: int = 64
-    _source: Source | None = field(default=None, init=False)
+    _source: bytes | None = field(default=None, init=False)
 
     def submit(self, bench: Bench, steps: Sequence[Step[Any]], given: Given) -> Future[Outcome]:
         """Send them off, as bytes; a function that cannot be imported elsewhere is called here.
@@ -77,7 +74,7 @@ class ByExecutor:
         sockets and is gone when the worker has ended.
         """
         if self._source is None:
-            self._source = Source.of(bench)
+            self._source = _source(bench)
         try:
             job = pickle.dumps((self._source, steps, given))
         except (pickle.PicklingError, AttributeError, TypeError):
@@ -94,52 +91,28 @@ class ByExecutor:
         return future
 
 
-@dataclass(frozen=True)
-class Source:
+def _source(bench: Bench) -> bytes:
     """What a worker makes its bench of.
 
-    Attributes:
-        model: What to give `load_model`, by name of the argument.
-        texts: As in `Bench`.
-        n_answers: As in `Bench`.
-        batch_size: As in `Bench`.
-        weights: The hash of the weights that it must have.
+    Raises:
+        LofitLensError: The model was built in memory, or is spread over devices.
     """
-
-    model: tuple[tuple[str, Any], ...]
-    texts: tuple[EncodedText, ...]
-    n_answers: int
-    batch_size: int
-    weights: str
-
-    @classmethod
-    def of(cls, bench: Bench) -> Source:
-        """That of a bench.
-
-        Raises:
-            LofitLensError: The model was built in memory.
-        """
-        model = bench.model
-        name, revision = source_of(model)
-        if len(set((getattr(model.original_model, "hf_device_map", None) or {}).values())) > 1:
-            raise LofitLensError(
-                "This model is spread over several devices, and a worker would load it onto one. Run it "
-                "without workers."
-            )
-        arguments = {
-            "name": name,
-            "revision": revision,
-            "device": str(model.cfg.device),
-            "dtype": str(model.cfg.dtype).removeprefix("torch."),
-            "quantization": quantization_of(model),
-        }
-        given = tuple((k, v) for k, v in arguments.items() if v is not None)
-        texts, identity = tuple(bench.texts), bench.identity
-        return cls(given, texts, bench.n_answers, bench.batch_size, identity["model"])
+    if len(set((getattr(bench.model.original_model, "hf_device_map", None) or {}).values())) > 1:
+        raise LofitLensError(
+            "This model is spread over several devices, and a worker would load it onto one. Run it "
+            "without workers."
+        )
+    loaded = loaded_as(bench.model)
+    options = {name: loaded[name] for name in ("revision", "dtype", "quantization")}
+    options["device"] = str(bench.model.cfg.device)
+    own = {"n_answers": bench.n_answers, "batch_size": bench.batch_size}
+    return pickle.dumps(
+        (loaded["model"], options, tuple(bench.texts), own, bench.identity["model"])
+    )
 
 
 @lru_cache(maxsize=1)
-def _bench(source: Source) -> Bench:
+def _bench(source: bytes) -> Bench:
     """The bench of this worker process."""
     import torch
     from transformers.utils.logging import disable_progress_bar
@@ -149,17 +122,12 @@ def _bench(source: Source) -> Bench:
     disable_progress_bar()
     if not torch.cuda.is_available():
         torch.set_num_threads(1)
-    options = dict(source.model)
-    bench = Bench(
-        load_model(options.pop("name"), **options),
-        source.texts,
-        n_answers=source.n_answers,
-        batch_size=source.batch_size,
-    )
-    if bench.identity["model"] != source.weights:
+    name, options, texts, own, weights = pickle.loads(source)
+    bench = Bench(load_model(name, **options), texts, **own)
+    if bench.identity["model"] != weights:
         raise LofitLensError(
-            f"{dict(source.model)['name']} has other weights where a worker loads it than here. Save the "
-            "model as it is in a folder, and load that."
+            f"{name} has other weights where a worker loads it than here. Save the model as it is in a "
+            "folder, and load that."
         )
     return bench
 

@@ -39,6 +39,10 @@ class Planned:
         """Its method and task, which are left out together where a run of them fails."""
         return self.cell.method, base_name(self.cell.task)
 
+    def needs(self, step: Step[Any]) -> bool:
+        """Whether a step is among its own."""
+        return step.key in {one.key for one in all_steps(self.score)}
+
     def record(self, graph: Graph, bench: Bench) -> Record:
         """Its record, once its last step is done."""
         fit = self.score.fit
@@ -55,9 +59,16 @@ class Graph:
         wanted: The steps that are wanted.
         store: Where products may be, and are kept.
         together: How many steps that are alike are done in one pass.
+
+    Raises:
+        LofitLensError: `together` is below 1.
     """
 
     def __init__(self, wanted: Sequence[Step[Any]], store: Store, together: int) -> None:
+        if together < 1:
+            raise LofitLensError(
+                f"together must be 1 or more runs, got {together}. 1 trains one after the other."
+            )
         self._store = store
         self._together = together
         self._done: dict[str, Done[Any]] = {}
@@ -134,10 +145,6 @@ class Graph:
         told = {"step": step.name, "key": step.key, "seconds": done.seconds, "tokens": done.tokens}
         choice = done.product
         return told | ({"rate_choice": choice.to_json()} if isinstance(choice, RateChoice) else {})
-
-    def needs(self, step: Step[Any], other: Step[Any]) -> bool:
-        """Whether a step needs another one, or is it."""
-        return any(one.key == other.key for one in all_steps(step))
 
     def keep_only(self, wanted: Iterable[Step[Any]]) -> None:
         """Leave out the steps that none of these needs."""

@@ -51,14 +51,16 @@ def run_cells(
     Raises:
         LofitLensError: A cell was run otherwise before, or failed; `together` is below 1.
     """
-    _check_together(together)
     store.on(bench)
     planned = list({one.key: one for one in (Planned.of(cell, bench) for cell in cells)}.values())
     store.check({(one.key, one.cell.place): one.cell.protocol(bench) for one in planned})
     waiting = [one for one in planned if one.key not in store.records]
     for one in planned:
-        if one.cell.recipe is None and one.key in store.records:
-            store.give(bench, one.score, Scored.of(store.records[one.key]))
+        if one.cell.recipe is None and one.key in store.records:  # it is not scored again
+            record = store.records[one.key]
+            answers = [dict(answer) for answer in record.answers]
+            there = Scored(record.evaluation, record.side_effects, answers)
+            store.give(bench, one.score, there)
     graph = Graph([one.score for one in waiting], store, together)
     left = {one.key: one for one in waiting}
     failed: set[tuple[str, str]] = set()
@@ -72,7 +74,7 @@ def run_cells(
             bar.update()
 
     def fail(step: Step[Any], error: LofitLensError) -> None:
-        gone = [one for one in left.values() if graph.needs(one.score, step)]
+        gone = [one for one in left.values() if one.needs(step)]
         first = {one.method: one.cell for one in reversed(gone) if one.method not in failed}
         for cell in reversed(first.values()):
             where = f"{cell.task.name} with seed {cell.seed}"
@@ -116,7 +118,6 @@ def run_steps(
     Raises:
         LofitLensError: A step failed; the products beside it are kept.
     """
-    _check_together(together)
     store.on(bench)
     graph = Graph(steps, store, together)
     wanted = {step.key for step in steps}
@@ -132,13 +133,6 @@ def run_steps(
         bar.update(sum(graph.has(step) for step in steps))
         _work(graph, bench, workers, finish, lambda _, error: graph.stop(error), progress=progress)
     return [graph.product(step) for step in steps]
-
-
-def _check_together(together: int) -> None:
-    if together < 1:
-        raise LofitLensError(
-            f"together must be 1 or more runs, got {together}. 1 trains one after the other."
-        )
 
 
 def _work(

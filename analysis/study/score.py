@@ -20,7 +20,6 @@ from lofit_lens.tasks.task import Example, Task
 
 if TYPE_CHECKING:
     from lofit_lens.analysis.study.bench import Bench
-    from lofit_lens.analysis.study.record import Record
 
 
 @dataclass(frozen=True)
@@ -40,15 +39,6 @@ class Scored:
     answers: Sequence[Mapping[str, str]] = ()
     seconds: float = 0.0
     tokens: int = 0
-
-    @classmethod
-    def of(cls, record: Record) -> Scored:
-        """Those of a record."""
-        cost = record.cost
-        return cls(
-            record.evaluation, record.side_effects, [dict(a) for a in record.answers],
-            cost.score_seconds, cost.score_tokens,
-        )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from lofit_lens.analysis.study.keys import key_of
@@ -90,14 +89,6 @@ class Step(ABC, Generic[Product]):
         """Do steps that are alike, this one first; of one that fails the error."""
         assert len(steps) == 1, "steps done in one pass say how"
         return [self.run(bench, *given[0])]
-
-    def write(self, product: Product, path: Path) -> None:
-        """Write a product to a file, if products are kept."""
-        raise NotImplementedError
-
-    def read(self, path: Path) -> Product:
-        """Read what `write` wrote."""
-        raise NotImplementedError
 
 
 Given = Sequence[Sequence[Any]]

@@ -10,7 +10,7 @@ import json
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,9 @@ from lofit_lens.edits.edit import Edit
 from lofit_lens.edits.files import load_edit, save_edit
 from lofit_lens.errors import LofitLensError
 from lofit_lens.files import read_json, write_json, write_whole
+from lofit_lens.head_scores import HeadScores
 from lofit_lens.progress import say
+from lofit_lens.training.rates import RateChoice
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +36,10 @@ STORE_SCHEMA = 2
 
 RECORDS, EDITS = "records", "edits"
 
-STORED = (RECORDS, EDITS, "scores", "rates")
+KEPT: Mapping[str, Callable[[Path], Any]] = {"scores": HeadScores.load, "rates": RateChoice.load}
+"""The folders of products, and what reads each; a product writes itself by `save`."""
+
+STORED = (RECORDS, EDITS, *KEPT)
 """The folders of a store."""
 
 BENCH = ("model", "dtype", "tokenizer", "shape", "without", "versions")
@@ -112,8 +117,6 @@ class Store:
 
     def take(self, records: Iterable[Record]) -> None:
         """Take records of an earlier experiment, and the learning rates they chose."""
-        from lofit_lens.training.rates import RateChoice
-
         for record in records:
             self.records[record.key or key_of(record.to_json())] = record
             own = {k: record.protocol.get(k) for k in BENCH if k in record.protocol}
@@ -174,7 +177,7 @@ class Store:
             self._open()
             cost = {"seconds": done.seconds, "tokens": done.tokens}
             write_whole(self._file(step).with_suffix(".cost"), json.dumps(cost).encode())
-            step.write(done.product, self._file(step))
+            done.product.save(self._file(step))
 
     def product(self, step: Step[Any]) -> Done[Any] | None:
         """What a step gave, if it is there."""
@@ -183,7 +186,7 @@ class Store:
             file, cost = self._file(step), self._file(step).with_suffix(".cost")
             if file.is_file():
                 spent = json.loads(cost.read_text()) if cost.is_file() else {}
-                self._products[key] = Done(step.read(file), **spent)
+                self._products[key] = Done(KEPT[step.folder](file), **spent)
         return self._products.get(key)
 
     def spent(self, step: Step[Any]) -> Done[Any]:
@@ -234,7 +237,7 @@ class Store:
     def _open(self) -> None:
         if not self._opened and self.path is not None:
             if self._overwrite:
-                _remove(self.path, self._kind)
+                remove(self.path, self._kind)
             self._mark()
             self._opened = True
 
@@ -344,7 +347,8 @@ def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return json.loads(frame.to_json(orient="records"))
 
 
-def _remove(folder: Path, kind: Kind) -> None:
+def remove(folder: Path, kind: Kind) -> None:
+    """Remove an experiment from a folder, and nothing else."""
     for part in STORED:
         shutil.rmtree(folder / part, ignore_errors=True)
     for pattern in (kind.marker, *kind.products):

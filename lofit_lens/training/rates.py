@@ -6,11 +6,13 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError, ScoringError, TrainingStopped
 from lofit_lens.fast.memory import ran_out
+from lofit_lens.files import read_json, write_json
 from lofit_lens.heads import HeadSet
 from lofit_lens.progress import say
 from lofit_lens.scoring.evaluate import evaluate
@@ -52,6 +54,9 @@ class RateTrial:
         return f"{self.learning_rate:g}: {told}"
 
 
+RATE_SCHEMA = 1
+
+
 @dataclass(frozen=True)
 class RateChoice:
     """A learning rate chosen on validation, and all that were tried.
@@ -77,6 +82,17 @@ class RateChoice:
         """Read what `to_json` gave."""
         trials = tuple(RateTrial(**trial) for trial in content["trials"])
         return cls(**{**content, "trials": trials})
+
+    def save(self, path: Path) -> Path:
+        """Write the choice as one JSON file."""
+        return write_json(path, {"schema": RATE_SCHEMA, **self.to_json()})
+
+    @classmethod
+    def load(cls, path: Path) -> RateChoice:
+        """Read what `save` wrote."""
+        content = read_json(path, schema=RATE_SCHEMA, what="learning rate")
+        del content["schema"]
+        return cls.from_json(content)
 
     @property
     def best(self) -> RateTrial:
