@@ -17,8 +17,8 @@ from lofit_lens.analysis.kinds.comparison import Comparison
 from lofit_lens.analysis.measure.effect import check_effect
 from lofit_lens.analysis.measure.side_effects import sample_texts
 from lofit_lens.analysis.methods.names import ALIASES, named_methods
-from lofit_lens.analysis.methods.recipes import WHOLE
 from lofit_lens.analysis.methods.settings import Leaky, Settings
+from lofit_lens.analysis.methods.whole import WHOLE
 from lofit_lens.analysis.study.cell import base_name
 from lofit_lens.analysis.study.fitted import Fitted
 from lofit_lens.analysis.study.record import Record

@@ -47,7 +47,7 @@ PLACES = {
     ],
     "A method": [
         Place(
-            "analysis/methods/recipes.py", "WHOLE: Mapping[str, Whole] = {",
+            "analysis/methods/whole.py", "WHOLE: Mapping[str, Whole] = {",
             '"beft": _rival("beft", train_beft, rate=1e-2, embedded=1e-1),', "train_beft",
         ),
         Place(

@@ -143,7 +143,7 @@ class MethodOptions:
         Raises:
             LofitLensError: One is for a method that has none, or is no number above 0.
         """
-        from lofit_lens.analysis.methods.recipes import TRAINED
+        from lofit_lens.analysis.methods.whole import TRAINED
 
         rates = {}
         for text in self.rate or ():

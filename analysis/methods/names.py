@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import get_args
 
 from lofit_lens.analysis.baselines.iti_config import Direction
-from lofit_lens.analysis.methods.recipes import WHOLE, InOnePiece, Learned, Named, OnHeads, Own
+from lofit_lens.analysis.methods.recipes import InOnePiece, Learned, Named, OnHeads, Own
 from lofit_lens.analysis.methods.selectors import check_selector
 from lofit_lens.analysis.methods.settings import Method, Settings
+from lofit_lens.analysis.methods.whole import WHOLE
 from lofit_lens.errors import LofitLensError
 from lofit_lens.positions import check_scope
 

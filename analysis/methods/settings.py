@@ -71,7 +71,7 @@ class Settings:
     @classmethod
     def embedded(cls, *, k: int | None = None, fraction: float | None = None) -> Settings:
         """Those of the embedded model: learning rates and penalty chosen once, on validation items."""
-        from lofit_lens.analysis.methods.recipes import WHOLE
+        from lofit_lens.analysis.methods.whole import WHOLE
 
         return cls(
             k=k,
