@@ -118,16 +118,16 @@ class Demo:
         return pd.DataFrame([row for task in self._first.tasks for row in self._rows(task)])
 
     def _rows(self, task: str) -> Iterator[dict[str, Any]]:
-        untuned, groups = self._first.zero_shot[task], self._first.groups(task)
-        metric = untuned.metric_names[0]
+        zero_shot, groups = self._first.zero_shot[task], self._first.groups(task)
+        metric = zero_shot.metric_names[0]
 
         def row(method: str, heads: int, table: np.ndarray) -> dict[str, Any]:
             start = {"task": task, "method": method, "heads": heads, "metric": metric}
             return start | asdict(crossed_interval(table, groups=groups))
 
-        for name, floor in untuned.floors.items():
+        for name, floor in zero_shot.floors.items():
             yield {"task": task, "method": f"{FLOOR}{name}", "metric": metric, "value": floor}
-        yield row("zero-shot", 0, main_scores(untuned)[None])
+        yield row("zero-shot", 0, main_scores(zero_shot)[None])
         for fraction, matrix in self.matrices.items():
             scale, size = self.scale[fraction], len(matrix.runs[0].heads or ())
             for method, part, source in (

@@ -49,7 +49,7 @@ class TransferMatrix:
 
     Attributes:
         runs: The runs. A source may be left out on a task, but has every seed where it is tuned.
-        zero_shot: Scores of the untuned model, by task.
+        zero_shot: Scores of the model as it is, by task.
 
     Raises:
         LofitLensError: There are no runs.
@@ -65,8 +65,8 @@ class TransferMatrix:
     @classmethod
     def of(cls, records: Sequence[Record]) -> TransferMatrix:
         """The matrix that records make, those of the model as it is among them."""
-        untuned = {r.fold: r.evaluation for r in records if r.method == ZERO_SHOT}
-        return cls(tuple(r for r in records if r.method != ZERO_SHOT), untuned)
+        zero_shot = {r.fold: r.evaluation for r in records if r.method == ZERO_SHOT}
+        return cls(tuple(r for r in records if r.method != ZERO_SHOT), zero_shot)
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -106,7 +106,7 @@ class TransferMatrix:
 
     def groups(self, task: str) -> list[str]:
         """The group of each test item of a task; an item without one is its own."""
-        return item_groups(self._untuned(task))
+        return item_groups(self._zero_shot(task))
 
     def frame(self, *, zero_shot: bool = False) -> pd.DataFrame:
         """One row per source of heads and task.
@@ -122,7 +122,7 @@ class TransferMatrix:
         and `seeds` are 0 and the numbers NaN.
 
         Args:
-            zero_shot: Add the untuned model: `source` "zero-shot", one row per task, `seeds` 0,
+            zero_shot: Add the model as it is: `source` "zero-shot", one row per task, `seeds` 0,
                 no difference and no p.
 
         Raises:
@@ -134,7 +134,7 @@ class TransferMatrix:
             return self._cells.copy()
         rows = []
         for task in self.tasks:
-            table = main_scores(self._untuned(task))[None]
+            table = main_scores(self._zero_shot(task))[None]
             rows.append(self._row(ZERO_SHOT, task, table) | {"seeds": 0})
         return pd.concat([self._cells, paired.with_marks(pd.DataFrame(rows))], ignore_index=True)
 
@@ -201,7 +201,7 @@ class TransferMatrix:
 
     def _row(self, source: str, task: str, runs: np.ndarray | None) -> dict[str, Any]:
         row: dict[str, Any] = {"source": source, "task": task}
-        row["metric"] = self._untuned(task).metric_names[0]
+        row["metric"] = self._zero_shot(task).metric_names[0]
         row |= paired.score_columns() | {"relative": np.nan} | paired.difference_columns()
         if runs is None:
             return row
@@ -215,7 +215,7 @@ class TransferMatrix:
             row |= paired.compared(*self._paired(source, task), groups)
         return row
 
-    def _untuned(self, task: str) -> Evaluation:
+    def _zero_shot(self, task: str) -> Evaluation:
         if task not in self.zero_shot:
             raise LofitLensError(
                 f"There are no zero-shot scores for {task!r}, only for "
@@ -225,7 +225,7 @@ class TransferMatrix:
 
     def _scores(self, run: Record) -> np.ndarray:
         what = f"{run.fold!r} with heads from {run.source!r}, seed {run.seed}"
-        check_paired(run.evaluation, self._untuned(run.fold), what=what, base="zero-shot")
+        check_paired(run.evaluation, self._zero_shot(run.fold), what=what, base="zero-shot")
         return main_scores(run.evaluation)
 
     def save(self, folder: str | Path) -> Path:
@@ -236,9 +236,9 @@ class TransferMatrix:
         Raises:
             LofitLensError: The folder holds something else, or other runs.
         """
-        untuned = [Record(ZERO_SHOT, t, t, self.seeds[0], e) for t, e in self.zero_shot.items()]
+        zero_shot = [Record(ZERO_SHOT, t, t, self.seeds[0], e) for t, e in self.zero_shot.items()]
         told = {"tasks": self.tasks, "seeds": self.seeds}
-        return save_records(folder, KIND, [*untuned, *self.runs], **told)
+        return save_records(folder, KIND, [*zero_shot, *self.runs], **told)
 
     @classmethod
     def load(cls, folder: str | Path) -> TransferMatrix:

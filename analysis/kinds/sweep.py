@@ -141,7 +141,7 @@ class Sweep:
     @classmethod
     def of(cls, swept: Swept, records: Sequence[Record], n_heads: int) -> Sweep:
         """The sweep that records make; those of the model as it is count at every number."""
-        untuned = [record for record in records if record.method == ZERO_SHOT]
+        zero_shot = [record for record in records if record.method == ZERO_SHOT]
         found: dict[int, list[Record]] = {}
         for record in records:
             if swept in record.cut:
@@ -149,7 +149,7 @@ class Sweep:
         comparisons = {}
         for x, runs in found.items():
             folds = {run.fold for run in runs}
-            there = [record for record in untuned if record.fold in folds and record not in runs]
+            there = [record for record in zero_shot if record.fold in folds and record not in runs]
             comparisons[x] = Comparison((*there, *runs))
         return cls(swept, comparisons, n_heads)
 

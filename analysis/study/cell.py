@@ -88,16 +88,16 @@ class Cell:
 
     def score(self, bench: Bench) -> Score:
         """Its last step."""
-        untuned = self._untuned
+        zero_shot = self._zero_shot
         if self.recipe is None:
-            return untuned
+            return zero_shot
         fit = self.recipe.step(bench, self.task, self.seed, self.draw)
-        return replace(untuned, fit=fit, untuned=untuned if self.must_act else None)
+        return replace(zero_shot, fit=fit, zero_shot=zero_shot if self.must_act else None)
 
     def protocol(self, bench: Bench) -> dict[str, Any]:
         """All that its scores depend on, as plain JSON values."""
         chat = self.task.source.get("chat")
-        told = {**bench.identity, "scoring": as_json(self._untuned.depends())}
+        told = {**bench.identity, "scoring": as_json(self._zero_shot.depends())}
         told |= {"templates": self._templates} | ({"chat": chat} if chat else {})
         if self.recipe is None:
             return told
@@ -155,7 +155,7 @@ class Cell:
         )
 
     @property
-    def _untuned(self) -> Score:
+    def _zero_shot(self) -> Score:
         shared = {"split": self.split, "compat": self.compat, "batch_size": self.batch_size}
         return Score(self.task, **shared)
 

@@ -13,8 +13,8 @@ from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import HeadSet
 from lofit_lens.scoring.evaluation import Evaluation
 
-UNTUNED = "zero-shot-"
-"""How the names of files began that held the scores of the untuned model in a transfer."""
+ZERO_SHOT_FILES = "zero-shot-"
+"""How the names of files began that held the scores of the model as it is in a transfer."""
 
 
 def earlier_record(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,10 +79,10 @@ def earlier_transfer(folder: str | Path) -> tuple[dict[str, Any], list[Record]] 
     files = sorted(place.glob("*.json.gz"))
     if not files:
         return None
-    untuned = [Evaluation.load(path) for path in files if path.name.startswith(UNTUNED)]
-    records = [Record.load(path) for path in files if not path.name.startswith(UNTUNED)]
+    zero_shot = [Evaluation.load(path) for path in files if path.name.startswith(ZERO_SHOT_FILES)]
+    records = [Record.load(path) for path in files if not path.name.startswith(ZERO_SHOT_FILES)]
     return marker or {}, [
-        *(Record(ZERO_SHOT, found.task, found.task, 0, found) for found in untuned),
+        *(Record(ZERO_SHOT, found.task, found.task, 0, found) for found in zero_shot),
         *records,
     ]
 

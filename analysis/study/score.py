@@ -48,7 +48,7 @@ class Score(Step[Scored]):
     Attributes:
         task: The task.
         fit: The step that makes the edit.
-        untuned: The scores of the model as it is, which some score must differ from.
+        zero_shot: The scores of the model as it is, which some score must differ from.
         split: The split scored.
         compat: A scoring rule of the task by name.
         batch_size: Sequences per forward pass; scores do not depend on it, up to rounding.
@@ -58,7 +58,7 @@ class Score(Step[Scored]):
 
     task: Task
     fit: Step[Fitted] | None = None
-    untuned: Step[Scored] | None = None
+    zero_shot: Step[Scored] | None = None
     split: Literal["test", "val"] = field(default="test", kw_only=True)
     compat: str | None = field(default=None, kw_only=True)
     batch_size: BatchSize = field(default=32, kw_only=True)
@@ -66,7 +66,7 @@ class Score(Step[Scored]):
     @cached_property
     def needs(self) -> tuple[Step[Any], ...]:
         """The edit and the scores of the model as it is."""
-        return tuple(step for step in (self.fit, self.untuned) if step is not None)
+        return tuple(step for step in (self.fit, self.zero_shot) if step is not None)
 
     def depends(self) -> Any:
         """The test items and how they are scored."""
@@ -83,7 +83,7 @@ class Score(Step[Scored]):
         """
         left = list(given)
         fitted: Fitted = Fitted(None) if self.fit is None else left.pop(0)
-        untuned: Scored | None = None if self.untuned is None else left.pop(0)
+        zero_shot: Scored | None = None if self.zero_shot is None else left.pop(0)
         edit = fitted.edit
         with bench.measured() as scoring:
             found = evaluate(
@@ -92,9 +92,9 @@ class Score(Step[Scored]):
             )  # fmt: skip
         effects = bench.side_effects(edit)
         told = {} if effects is None else {"cross_entropy": effects.cross_entropy, "kl": effects.kl}
-        if edit is not None and untuned is not None:
+        if edit is not None and zero_shot is not None:
             rule = self.task.scoring_rule(self.compat)
-            check_effect(rule, untuned.evaluation, found, kl=told.get("kl"))
+            check_effect(rule, zero_shot.evaluation, found, kl=told.get("kl"))
         answers = self._answers(bench, edit)
         if answers:
             refusals = sum(is_refusal(answer["answer"]) for answer in answers)
