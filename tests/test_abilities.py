@@ -118,7 +118,7 @@ def run_examples(model: TransformerBridge, out: Path | None, **how: Any) -> Any:
         (3, 6),
         methods=("lofit", "bitfit"),
         settings=SETTINGS,
-        folder=out,
+        out=out,
         **how,
     )
 
@@ -126,7 +126,7 @@ def run_examples(model: TransformerBridge, out: Path | None, **how: Any) -> Any:
 def run_heads(model: TransformerBridge, out: Path | None, **how: Any) -> Any:
     return head_sweep(
         model, [task("colour")], (0.1, 0.25), methods=("lofit", "random-heads"),
-        settings=replace(SETTINGS, k=None, random_draws=1), folder=out, **how,
+        settings=replace(SETTINGS, k=None, random_draws=1), out=out, **how,
     )  # fmt: skip
 
 

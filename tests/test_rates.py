@@ -268,13 +268,13 @@ def test_a_sweep_over_heads_chooses_at_each_share(
     settings = Settings(selection=SELECTION, tuning=TUNING)
     shares = (0.1, 0.5)
     found = head_sweep(
-        llama, [apart()], shares, settings=settings, folder=tmp_path / "s", progress=False
+        llama, [apart()], shares, settings=settings, out=tmp_path / "s", progress=False
     )
     for comparison in found.comparisons.values():
         assert "Stage 2 on colours" in chosen_in(comparison.runs[-1])
     monkeypatch.setattr(rates, "_trained", None)
     again = head_sweep(
-        llama, [apart()], shares, settings=settings, folder=tmp_path / "s", progress=False
+        llama, [apart()], shares, settings=settings, out=tmp_path / "s", progress=False
     )
     assert again.frame().equals(found.frame())
 

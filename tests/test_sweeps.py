@@ -140,7 +140,7 @@ def test_more_examples_than_there_are_is_refused_before_anything_runs(
     task: Task, by_examples: Callable[..., Sweep], tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match="has 25 training examples, got a request for 26"):
-        by_examples(examples=(5, 26), folder=tmp_path / "new")
+        by_examples(examples=(5, 26), out=tmp_path / "new")
     assert not (tmp_path / "new").exists()
     with pytest.raises(LofitLensError, match="1 or more, got 0"):
         with_examples(task, 0, seed=1)
@@ -223,7 +223,7 @@ def test_heads_are_chosen_once_for_each_seed(
     def sweep(fractions: Sequence[float]) -> Sweep:
         return head_sweep(
             model, [task], fractions,
-            seeds=(1, 2), settings=SETTINGS, texts=texts, folder=tmp_path / "heads", progress=False,
+            seeds=(1, 2), settings=SETTINGS, texts=texts, out=tmp_path / "heads", progress=False,
         )  # fmt: skip
 
     first = sweep((0.02, 0.1, 0.3))
@@ -310,7 +310,7 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(
 
         return fit
 
-    request: dict[str, Any] = {"examples": (5, 20), "seeds": (1, 2), "folder": tmp_path / "sweep"}
+    request: dict[str, Any] = {"examples": (5, 20), "seeds": (1, 2), "out": tmp_path / "sweep"}
     with pytest.raises(KeyboardInterrupt):
         by_examples(**request, methods={"shift": fitting(3)})
     with pytest.raises(LofitLensError, match="not finished"):
@@ -327,7 +327,7 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(
 def test_a_finished_run_with_other_settings_is_not_gone_on_with(
     by_examples: Callable[..., Sweep], tmp_path: Path
 ) -> None:
-    request: dict[str, Any] = {"examples": (5,), "methods": ["random-heads"], "folder": tmp_path}
+    request: dict[str, Any] = {"examples": (5,), "methods": ["random-heads"], "out": tmp_path}
     by_examples(**request, settings=replace(SETTINGS, k=2))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     for other, what in (
@@ -348,10 +348,10 @@ def test_runs_on_the_heads_of_another_ranking_are_run_again(
         selection = replace(SETTINGS.selection, learning_rate=0.02 if share > 0.3 else 1e-4)
         return replace(SETTINGS, selection=selection, random_draws=2)
 
-    def sweep(*fractions: float, folder: Path | None = tmp_path / "heads") -> Sweep:
+    def sweep(*fractions: float, out: Path | None = tmp_path / "heads") -> Sweep:
         return head_sweep(
             model, [task], fractions,
-            methods=["lofit", "random-heads"], settings=by_ranking, texts=texts, folder=folder,
+            methods=["lofit", "random-heads"], settings=by_ranking, texts=texts, out=out,
             progress=False,
         )  # fmt: skip
 
@@ -360,27 +360,27 @@ def test_runs_on_the_heads_of_another_ranking_are_run_again(
         return [[tuple(head) for head in run.heads or ()] for run in runs]
 
     first = sweep(0.1, 0.5)
-    resumed, anew = sweep(0.1, 0.25), sweep(0.1, 0.25, folder=None)
+    resumed, anew = sweep(0.1, 0.25), sweep(0.1, 0.25, out=None)
     assert heads(resumed, 6) == heads(anew, 6) == [found[:6] for found in heads(anew, 16)]
     assert heads(first, 6) != heads(anew, 6)
     assert records(resumed) == records(anew)
     before = sorted((tmp_path / "heads").rglob("*.json.gz"))
     assert records(sweep(0.1, 0.25)) == records(Sweep.load(tmp_path / "heads")) == records(anew)
     assert sorted((tmp_path / "heads").rglob("*.json.gz")) == before  # nothing is run once more
-    assert heads(sweep(0.1), 6) == heads(sweep(0.1, folder=None), 6)  # and chooses for itself
+    assert heads(sweep(0.1), 6) == heads(sweep(0.1, out=None), 6)  # and chooses for itself
 
 
 def test_a_folder_of_another_name_in_a_sweep_is_left_alone_and_no_record_is_overwritten(
     by_examples: Callable[..., Sweep], tmp_path: Path
 ) -> None:
     both, at = {"shift": shifting, "same": shifting}, tmp_path / "sweep" / "records"
-    straight = by_examples(examples=(5,), methods=both, folder=tmp_path / "sweep")
+    straight = by_examples(examples=(5,), methods=both, out=tmp_path / "sweep")
     for name in ("examples-5-old", "records-new"):
         (tmp_path / "sweep" / name).mkdir()
     (removed,) = at.glob("shift-*")
     removed.unlink()
     kept = {path.name: path.read_bytes() for path in at.iterdir()}
-    resumed = by_examples(examples=(5,), methods=both, folder=tmp_path / "sweep")
+    resumed = by_examples(examples=(5,), methods=both, out=tmp_path / "sweep")
     assert records(resumed) == records(straight) == records(Sweep.load(tmp_path / "sweep"))
     assert {name: (at / name).read_bytes() for name in kept} == kept
     assert {path.name for path in at.iterdir()} == {*kept, removed.name}
@@ -391,7 +391,7 @@ def test_a_marker_is_written_whole_or_not_at_all(
     by_examples: Callable[..., Sweep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     marker = tmp_path / "sweep" / "sweep.json"
-    by_examples(examples=(5,), folder=tmp_path / "sweep")
+    by_examples(examples=(5,), out=tmp_path / "sweep")
     before = marker.read_bytes()
     write = Path.write_bytes
 
@@ -401,7 +401,7 @@ def test_a_marker_is_written_whole_or_not_at_all(
 
     monkeypatch.setattr(Path, "write_bytes", cut_short)
     with pytest.raises(KeyboardInterrupt):
-        by_examples(examples=(5,), folder=tmp_path / "sweep")
+        by_examples(examples=(5,), out=tmp_path / "sweep")
     assert marker.read_bytes() == before
 
 
@@ -409,8 +409,8 @@ def test_methods_left_out_since_stay_in_the_folder_and_not_in_the_sweep(
     by_examples: Callable[..., Sweep], tmp_path: Path
 ) -> None:
     both = {"shift": shifting, "same": shifting}
-    by_examples(examples=(5,), methods=both, folder=tmp_path / "sweep")
-    by_examples(examples=(5,), folder=tmp_path / "sweep")
+    by_examples(examples=(5,), methods=both, out=tmp_path / "sweep")
+    by_examples(examples=(5,), out=tmp_path / "sweep")
     assert Sweep.load(tmp_path / "sweep").methods == ("zero-shot", "shift")
     assert len(list((tmp_path / "sweep" / "records").iterdir())) == 3
 
@@ -421,13 +421,13 @@ def test_a_folder_with_something_else_is_refused_and_left_alone(
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").write_text("mine")
     with pytest.raises(LofitLensError, match="not empty"):
-        by_examples(examples=(5,), folder=tmp_path / "other")
+        by_examples(examples=(5,), out=tmp_path / "other")
     with pytest.raises(LofitLensError, match="not empty"):
         by_heads.save(tmp_path / "other")
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["notes.txt"]
     by_heads.save(tmp_path / "heads")
     with pytest.raises(LofitLensError, match="holds a sweep over heads"):
-        by_examples(examples=(5,), folder=tmp_path / "heads")
+        by_examples(examples=(5,), out=tmp_path / "heads")
     with pytest.raises(LofitLensError, match="No sweep at"):
         Sweep.load(tmp_path)
 

@@ -71,7 +71,7 @@ def sweep(
             tasks, model, model_options.batch_size, head_options, training, report
         ),
         texts=method_options.texts(model),
-        folder=store,
+        out=store,
         keep_edits=running.keep_edits,
         **running.how(report),
     )

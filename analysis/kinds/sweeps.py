@@ -48,7 +48,7 @@ def example_sweep(
     seeds: Sequence[int] = (42,),
     settings: ByTask | None = None,
     texts: Sequence[EncodedText] | None = None,
-    folder: str | Path | Store | None = None,
+    out: str | Path | Store | None = None,
     on_run: Callable[[Record], object] | None = None,
     on_failure: Callable[[LofitLensError], object] | None = None,
     together: int = 8,
@@ -68,7 +68,7 @@ def example_sweep(
         examples: Numbers of training examples, for all tasks or by task name.
         seeds: Seeds of the methods and of the draw of examples.
         settings: As in `compare`. The paper tunes 10% of the heads here: `Settings(fraction=0.1)`.
-        folder: As `out` in `compare`; `Sweep.load` reads the folder of a finished sweep.
+        out: As in `compare`; `Sweep.load` reads the folder of a finished sweep.
 
     Raises:
         DataError: A task has fewer training examples.
@@ -97,7 +97,7 @@ def example_sweep(
                 )
 
     return _swept(
-        "examples", model, texts, by_task[tasks[0].name], folder, cells(), on_record=on_run,
+        "examples", model, texts, by_task[tasks[0].name], out, cells(), on_record=on_run,
         on_failure=on_failure, together=together, workers=workers, keep_edits=keep_edits,
         progress=progress,
     )  # fmt: skip
@@ -112,7 +112,7 @@ def head_sweep(
     seeds: Sequence[int] = (42,),
     settings: ByTask | Callable[[float], ByTask] | None = None,
     texts: Sequence[EncodedText] | None = None,
-    folder: str | Path | Store | None = None,
+    out: str | Path | Store | None = None,
     on_run: Callable[[Record], object] | None = None,
     on_failure: Callable[[LofitLensError], object] | None = None,
     together: int = 8,
@@ -167,7 +167,7 @@ def head_sweep(
                     )
 
     return _swept(
-        "heads", model, texts, own[most][tasks[0].name], folder, cells(), on_record=on_run,
+        "heads", model, texts, own[most][tasks[0].name], out, cells(), on_record=on_run,
         on_failure=on_failure, together=together, workers=workers, keep_edits=keep_edits,
         progress=progress,
     )  # fmt: skip
@@ -203,13 +203,13 @@ def _swept(
     model: TransformerBridge,
     texts: Sequence[EncodedText] | None,
     settings: Settings,
-    folder: str | Path | Store | None,
+    out: str | Path | Store | None,
     cells: Iterator[Cell],
     **how: Any,
 ) -> Sweep:
     """Run the cells of a sweep."""
     bench = Bench.of(model, texts, batch_size=settings.batch_size)
-    store = Store.at(folder, KIND)
+    store = Store.at(out, KIND)
     (other,) = {*get_args(Swept)} - {swept}
     if any(other in record.cut for record in store.records.values()):
         raise LofitLensError(f"{store.path} holds a sweep over {other}. Name another folder.")
