@@ -7,7 +7,7 @@ from lofit_lens.tasks.columns import template_columns
 from lofit_lens.tasks.data import SPLITS, Data
 from lofit_lens.tasks.kinds import Kind
 from lofit_lens.tasks.recognised import has_column
-from lofit_lens.tasks.rows import Cells, row_errors
+from lofit_lens.tasks.rows import Cells
 from lofit_lens.tasks.task import Example, Split
 
 
@@ -55,7 +55,7 @@ def examples_of(
             )
             found.append((_split(cells, column) if column else ready, example))
     if any(table.problems for table in data.tables.values()):
-        raise row_errors(list(data.tables.values()))
+        raise data.row_errors()
     return found
 
 

@@ -138,12 +138,10 @@ def reload_task(
         return as_recorded(reload_task(arguments, data_dir=data_dir), chat, tokenizer)
     name = arguments.pop("name", None)
     by = arguments.pop("by", "text")
-    if by != "text":
-        return scored_by(reload_task({"name": name, **arguments}, data_dir=data_dir), by)
     if name is None:
         raise LofitLensError("The result does not say how to load its task; name the task.")
     if str(name) in FIXED:
-        return _fixed(str(name), data_dir, arguments)
+        return scored_by(_fixed(str(name), data_dir, arguments), by)
     if str(name).startswith(MEMORY):
         raise LofitLensError(
             f"The task {arguments['task_name'] or 'rows'} was made of rows in memory, so it cannot be "
@@ -151,7 +149,7 @@ def reload_task(
         )
     if not isinstance(arguments["split"], str):
         arguments["split"] = tuple(arguments["split"])
-    return from_file(name, name=arguments.pop("task_name", None), **arguments)
+    return from_file(name, name=arguments.pop("task_name", None), by=by, **arguments)
 
 
 def _fixed(name: str, data_dir: str | Path | None, arguments: Mapping[str, Any]) -> Task:
