@@ -17,7 +17,6 @@ from lofit_lens.edits.replaced import replaced
 from lofit_lens.errors import LofitLensError, UnsupportedError
 from lofit_lens.fast.in_force import edited
 from lofit_lens.heads import HeadSet
-from lofit_lens.positions import TokenScope
 from lofit_lens.provenance import Provenance
 
 if TYPE_CHECKING:
@@ -52,6 +51,7 @@ class PatchIntervention(BaseEdit):
     donor: Edit | None = None
     base: Edit | None = None
 
+    scope = "all"
     needs_whole_texts = True
     n_parameters = 0
 
@@ -59,11 +59,6 @@ class PatchIntervention(BaseEdit):
         if self.donor is None and self.base is None:
             raise LofitLensError("A patch needs an edit in one of its runs; give donor or base.")
         shared_provenance((self.donor, self.base))
-
-    @property
-    def scope(self) -> TokenScope:
-        """All positions, in both runs."""
-        return "all"
 
     @property
     def provenance(self) -> Provenance | None:

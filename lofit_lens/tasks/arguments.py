@@ -135,18 +135,9 @@ def _kinds(annotation: Any) -> frozenset[type]:
 
 def _descriptions() -> dict[str, str]:
     """What the docstring of `from_file` says of each argument."""
-    lines = inspect.cleandoc(from_file.__doc__ or "").partition("\nArgs:\n")[2].splitlines()
-    found: dict[str, str] = {}
-    name = ""
-    for line in lines:
-        start = re.match(r" {4}(\w+): (.*)", line)
-        if start:
-            name, found[start[1]] = start[1], start[2]
-        elif line.startswith(" " * 8) and name:
-            found[name] += " " + line.strip()
-        else:
-            break
-    return found
+    text = inspect.cleandoc(from_file.__doc__ or "").partition("\nArgs:\n")[2]
+    found = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", text.partition("\n\n")[0], re.MULTILINE)
+    return {name: " ".join(said.split()) for name, said in found}
 
 
 def _arguments() -> dict[str, Argument]:

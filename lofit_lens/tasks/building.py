@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lofit_lens.errors import DataError
-from lofit_lens.tasks.columns import template_columns
+from lofit_lens.tasks.columns import template_parts
 from lofit_lens.tasks.data import SPLITS, Data
 from lofit_lens.tasks.kinds import Kind
 from lofit_lens.tasks.recognised import has_column
@@ -60,7 +60,7 @@ def examples_of(
 
 
 def _require_columns(data: Data, kind: Kind, *further: str | None) -> None:
-    of_prompt = template_columns(kind.prompt)
+    of_prompt = [column for _, column in template_parts(kind.prompt)]
     wanted = [name for name in (*kind.columns, *of_prompt, *further) if name is not None]
     missing = [name for name in dict.fromkeys(wanted) if not has_column(data.rows, name)]
     if missing:
