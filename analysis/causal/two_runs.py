@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from functools import update_wrapper
+from functools import partial, update_wrapper
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
     from lofit_lens.analysis.causal.patching import PatchIntervention
-    from lofit_lens.edits.hooked import HookFunction
 
 
 class TwoRuns:
@@ -59,12 +58,12 @@ class TwoRuns:
     def _run(
         self,
         edit: Edit | None,
-        hook: Callable[[int], HookFunction],
+        hook: Callable[..., Tensor],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
         """One pass under an edit; the hooks come behind those of the edit."""
-        hooks = [(f"blocks.{i}.attn.hook_z", hook(i)) for i in self._patch.heads.layers()]
+        hooks = [(f"blocks.{i}.attn.hook_z", partial(hook, i)) for i in self._patch.heads.layers()]
         with edited(self._model, edit), self._model.hooks(fwd_hooks=hooks):
             self._begun = False
             handle = self._hf.register_forward_pre_hook(self._begin)
@@ -77,23 +76,16 @@ class TwoRuns:
         """Passes that an edit runs on its own account, before the text's, are over."""
         self._begun = True
 
-    def _take(self, layer: int) -> HookFunction:
-        def read(z: Tensor, hook: object = None) -> Tensor:  # noqa: ARG001
-            self._z[layer] = z
+    def _take(self, layer: int, z: Tensor, hook: object = None) -> Tensor:  # noqa: ARG002
+        self._z[layer] = z
+        return z
+
+    def _put(self, layer: int, z: Tensor, hook: object = None) -> Tensor:  # noqa: ARG002
+        if not self._begun:
             return z
-
-        return read
-
-    def _put(self, layer: int) -> HookFunction:
-        heads = torch.tensor([head for _, head in self._patch.heads.in_layer(layer)])
-
-        def write(z: Tensor, hook: object = None) -> Tensor:  # noqa: ARG001
-            if not self._begun:
-                return z
-            index = heads.to(z.device)
-            return z.index_copy(-2, index, self._z.pop(layer).index_select(-2, index))
-
-        return write
+        heads = [head for _, head in self._patch.heads.in_layer(layer)]
+        index = torch.tensor(heads, device=z.device)
+        return z.index_copy(-2, index, self._z.pop(layer).index_select(-2, index))
 
     def _check(self, kwargs: dict[str, Any]) -> None:
         cache = kwargs.get("past_key_values")
