@@ -100,20 +100,18 @@ def read_arguments(
         name = typed.replace("-", "_")
         name = SYNONYMS.get(name, name)
         if name not in ARGUMENTS:
-            raise LofitLensError(f"{where}: {_unknown(typed, [*beside, *ARGUMENTS])}")
+            known = [*beside, *ARGUMENTS]
+            near = difflib.get_close_matches(name, known, n=1)
+            meant = f" Did you mean {near[0]}?" if near else ""
+            raise LofitLensError(
+                f"{where}: there is no option {typed!r}.{meant} Known: {', '.join(known)}."
+            )
         if name in read:
             raise LofitLensError(f"{where} says {name} twice ({', '.join(written)}).")
         read[name] = ARGUMENTS[name].read(value)
         if read[name] is None:
             raise LofitLensError(f"{where}: {name} takes {ARGUMENTS[name].takes}, got {value!r}.")
     return read
-
-
-def _unknown(name: str, known: Sequence[str]) -> str:
-    """A sentence about a name that does not exist, with the nearest one that does."""
-    near = difflib.get_close_matches(name.replace("-", "_"), known, n=1)
-    meant = f" Did you mean {near[0]}?" if near else ""
-    return f"there is no option {name!r}.{meant} Known: {', '.join(known)}."
 
 
 def _numbers(text: str) -> tuple[float, ...]:
