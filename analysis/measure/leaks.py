@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -157,5 +156,5 @@ def _traits(example: Example) -> list[tuple[str, str]]:
 
 
 def _counts(found: Sequence[Leak]) -> str:
-    pairs = Counter(f"{leak.split} in {leak.with_split}" for leak in found)
-    return ", ".join(f"{n} {pair}" for pair, n in pairs.items())
+    pairs = [f"{leak.split} in {leak.with_split}" for leak in found]
+    return ", ".join(f"{pairs.count(pair)} {pair}" for pair in dict.fromkeys(pairs))
