@@ -17,7 +17,7 @@ from benchmarks.texts import Texts
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.fast.switches import shortcuts
 from lofit_lens.scoring.logprobs import answer_logprobs
-from lofit_lens.scoring.metrics import mc1, mc2
+from lofit_lens.tasks.multiple_choice import mc1, mc2
 from lofit_lens.tasks.task import Example
 from lofit_lens.tokens import EncodedText
 

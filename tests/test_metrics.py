@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lofit_lens.scoring.metrics import METRICS, mc1, mc2, mc3
+from lofit_lens.tasks.multiple_choice import METRICS, mc1, mc2, mc3
 
 LOGPROBS = st.lists(st.floats(-30.0, 0.0), min_size=1, max_size=6)
 

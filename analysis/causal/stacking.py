@@ -85,7 +85,10 @@ def shared_provenance(edits: Sequence[Edit | None]) -> Provenance | None:
         LofitLensError: They were learned on other tasks, folds or splits.
     """
     found = [edit.provenance for edit in edits if edit is not None and edit.provenance is not None]
-    sources = {_data(p): p for p in found}
+    sources = {}
+    for provenance in found:  # whatever chat template stood around the data
+        data = {name: value for name, value in provenance.task_source.items() if name != "chat"}
+        sources[json.dumps(data, sort_keys=True)] = provenance  # tuples as lists
     if len(sources) > 1:
         listed = ", ".join(f"{p.task} ({source})" for source, p in sources.items())
         raise LofitLensError(
@@ -94,9 +97,3 @@ def shared_provenance(edits: Sequence[Edit | None]) -> Provenance | None:
             "in contexts of their own if you know that what you score is in neither."
         )
     return unmeasured(found[0] if found else None)
-
-
-def _data(provenance: Provenance) -> str:
-    """Which data, whatever chat template stood around them."""
-    source = {name: value for name, value in provenance.task_source.items() if name != "chat"}
-    return json.dumps(source, sort_keys=True)  # tuples as lists

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from lofit_lens.chat import note_unlike, note_unused
-from lofit_lens.errors import LofitLensError
+from lofit_lens.errors import LofitLensError, check_one_of
 from lofit_lens.fast.memory import BatchSize
 from lofit_lens.scoring.evaluation import Evaluation
 from lofit_lens.scoring.generation import Generation, greedy_generations
@@ -81,8 +81,7 @@ def evaluate(
             learned on another fold or split of the same data.
         ScoringError: A score is not finite.
     """
-    if split not in ("test", "val"):
-        raise LofitLensError(f"split must be test or val, got {split!r}.")
+    check_one_of("split", split, ("test", "val"))
     if edit is not None and edit.provenance is not None:
         check_not_trained_on(task, edit.provenance.task_source)
         note_unlike(task, edit.provenance.task_source)

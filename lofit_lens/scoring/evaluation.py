@@ -165,10 +165,10 @@ class Evaluation:
         import pandas as pd
 
         rows = [
-            {"metric": name, **{k: f"{100 * v:.1f}" for k, v in values.items()}, "n": e.n}
+            (name, *(f"{100 * value:.1f}" for value in (e.value, e.low, e.high)), e.n)
             for name, e in self.metrics.items()
-            for values in [{"value": e.value, "low": e.low, "high": e.high}]
         ]
+        table = pd.DataFrame(rows, columns=["metric", "value", "low", "high", "n"])
         floors = ", ".join(f"{name} {100 * value:.1f}" for name, value in self.floors.items())
         told = ". ".join(filter(None, [f"{self.task}, {self.split}; {floors}", self.warning()]))
-        return f"<p>{told}</p>{pd.DataFrame(rows).to_html(index=False)}"
+        return f"<p>{told}</p>{table.to_html(index=False)}"

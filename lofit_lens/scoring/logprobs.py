@@ -74,9 +74,12 @@ def answer_logprobs(
             past = _common_past(passes, texts) if passes.continues else None
             skip = 0 if past is None else past.length
             groups = _alike(texts, size) if passes.shares_rows else [[i] for i in range(len(texts))]
-            for some in _batches(texts, groups, size):
-                bundles = [lay_out([texts[i] for i in group], skip=skip) for group in some]
-                indices = [i for group in some for i in group]
+            together = [
+                texts[alike[0]].n_prompt + sum(texts[i].n_answer for i in alike) for alike in groups
+            ]
+            for batch in batches_by_length(together, size, list(map(len, groups))):
+                bundles = [lay_out([texts[i] for i in groups[place]], skip=skip) for place in batch]
+                indices = [i for place in batch for i in groups[place]]
                 scores[indices] = passes.logprobs(bundles, past=past).cpu()
                 bar.update(len(indices))
         return scores
@@ -92,21 +95,32 @@ def answer_logprobs(
     return scores
 
 
-def batches_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+def batches_by_length(
+    lengths: Sequence[int], batch_size: int, counts: Sequence[int] | None = None
+) -> Iterator[list[int]]:
     """Indices in batches of like length, longest first, so that memory runs out at once or never.
 
     Args:
-        lengths: Length of each text.
-        batch_size: Largest batch.
+        lengths: Length of each text, or of each group of texts.
+        batch_size: Most texts in a batch.
+        counts: Texts in each group, at most a batch; default one.
 
     Raises:
         LofitLensError: `batch_size` is not a whole number of at least 1.
     """
     if not isinstance(batch_size, int) or batch_size < 1:
         raise LofitLensError(f"batch_size must be a whole number of at least 1, got {batch_size}.")
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    for start in range(0, len(order), batch_size):
-        yield order[start : start + batch_size]
+    batch: list[int] = []
+    room = batch_size
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        count = counts[i] if counts else 1
+        if count > room:
+            yield batch
+            batch, room = [], batch_size
+        batch.append(i)
+        room -= count
+    if batch:
+        yield batch
 
 
 def _common_past(passes: ForwardPasses, texts: Sequence[EncodedText]) -> Past | None:
@@ -134,20 +148,3 @@ def _alike(texts: Sequence[EncodedText], batch_size: int) -> list[list[int]]:
         for alike in by_prompt.values()
         for start in range(0, len(alike), batch_size)
     ]
-
-
-def _batches(
-    texts: Sequence[EncodedText], groups: Sequence[list[int]], batch_size: int
-) -> Iterator[list[list[int]]]:
-    """Groups of like length, together at most a batch of texts, longest first."""
-    sizes = [
-        sum(len(texts[i].ids) - texts[i].n_prompt for i in g) + texts[g[0]].n_prompt for g in groups
-    ]
-    batch: list[list[int]] = []
-    for place in sorted(range(len(groups)), key=lambda i: (-sizes[i], i)):
-        if batch and sum(map(len, batch)) + len(groups[place]) > batch_size:
-            yield batch
-            batch = []
-        batch.append(groups[place])
-    if batch:
-        yield batch

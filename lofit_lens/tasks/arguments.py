@@ -100,20 +100,18 @@ def read_arguments(
         name = typed.replace("-", "_")
         name = SYNONYMS.get(name, name)
         if name not in ARGUMENTS:
-            raise LofitLensError(f"{where}: {_unknown(typed, [*beside, *ARGUMENTS])}")
+            known = [*beside, *ARGUMENTS]
+            near = difflib.get_close_matches(name, known, n=1)
+            meant = f" Did you mean {near[0]}?" if near else ""
+            raise LofitLensError(
+                f"{where}: there is no option {typed!r}.{meant} Known: {', '.join(known)}."
+            )
         if name in read:
             raise LofitLensError(f"{where} says {name} twice ({', '.join(written)}).")
         read[name] = ARGUMENTS[name].read(value)
         if read[name] is None:
             raise LofitLensError(f"{where}: {name} takes {ARGUMENTS[name].takes}, got {value!r}.")
     return read
-
-
-def _unknown(name: str, known: Sequence[str]) -> str:
-    """A sentence about a name that does not exist, with the nearest one that does."""
-    near = difflib.get_close_matches(name.replace("-", "_"), known, n=1)
-    meant = f" Did you mean {near[0]}?" if near else ""
-    return f"there is no option {name!r}.{meant} Known: {', '.join(known)}."
 
 
 def _numbers(text: str) -> tuple[float, ...]:
@@ -135,18 +133,9 @@ def _kinds(annotation: Any) -> frozenset[type]:
 
 def _descriptions() -> dict[str, str]:
     """What the docstring of `from_file` says of each argument."""
-    lines = inspect.cleandoc(from_file.__doc__ or "").partition("\nArgs:\n")[2].splitlines()
-    found: dict[str, str] = {}
-    name = ""
-    for line in lines:
-        start = re.match(r" {4}(\w+): (.*)", line)
-        if start:
-            name, found[start[1]] = start[1], start[2]
-        elif line.startswith(" " * 8) and name:
-            found[name] += " " + line.strip()
-        else:
-            break
-    return found
+    text = inspect.cleandoc(from_file.__doc__ or "").partition("\nArgs:\n")[2]
+    found = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", text.partition("\n\n")[0], re.MULTILINE)
+    return {name: " ".join(said.split()) for name, said in found}
 
 
 def _arguments() -> dict[str, Argument]:

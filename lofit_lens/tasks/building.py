@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from lofit_lens.errors import DataError
-from lofit_lens.tasks.columns import template_columns
+from lofit_lens.tasks.columns import template_parts
 from lofit_lens.tasks.data import SPLITS, Data
 from lofit_lens.tasks.kinds import Kind
 from lofit_lens.tasks.recognised import has_column
-from lofit_lens.tasks.rows import Cells, row_errors
+from lofit_lens.tasks.rows import Cells
 from lofit_lens.tasks.task import Example, Split
 
 
@@ -55,12 +55,12 @@ def examples_of(
             )
             found.append((_split(cells, column) if column else ready, example))
     if any(table.problems for table in data.tables.values()):
-        raise row_errors(list(data.tables.values()))
+        raise data.row_errors()
     return found
 
 
 def _require_columns(data: Data, kind: Kind, *further: str | None) -> None:
-    of_prompt = template_columns(kind.prompt)
+    of_prompt = [column for _, column in template_parts(kind.prompt)]
     wanted = [name for name in (*kind.columns, *of_prompt, *further) if name is not None]
     missing = [name for name in dict.fromkeys(wanted) if not has_column(data.rows, name)]
     if missing:

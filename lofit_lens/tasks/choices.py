@@ -72,11 +72,9 @@ def by_letter(example: Example) -> Example:
     random.Random(f"{ORDER_SEED} {example.id}").shuffle(order)
     if len(order) > len(string.ascii_uppercase):
         raise DataError(f"Example {example.id} has {len(order)} candidates, letters are 26.")
-    listed = "\n".join(
-        f"{letter}. {candidates[i].strip()}"
-        for letter, i in zip(string.ascii_uppercase, order, strict=False)
-    )
-    letters = [f" {string.ascii_uppercase[order.index(i)]}" for i in range(len(order))]
+    letter_of = dict(zip(order, string.ascii_uppercase, strict=False))
+    listed = "\n".join(f"{letter}. {candidates[i].strip()}" for i, letter in letter_of.items())
+    letters = [f" {letter_of[i]}" for i in range(len(order))]
     question, _, lead = example.prompt.rpartition("\n")
     if not question:
         question, lead = example.prompt, "Answer:"

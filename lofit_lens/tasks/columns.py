@@ -78,12 +78,6 @@ def template_parts(template: str) -> list[tuple[str, str | None]]:
     return [(text, field) for text, field, _, _ in parsed]
 
 
-def template_columns(template: str) -> list[str]:
-    """The columns a template names, each once."""
-    found = (column for _, column in template_parts(template))
-    return list(dict.fromkeys(column for column in found if column is not None))
-
-
 def _part(value: Any, step: str) -> Any:
     if isinstance(value, str):
         value = literal(value)

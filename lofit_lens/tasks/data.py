@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lofit_lens.errors import DataError, LofitLensError
+from lofit_lens.errors import DataError, LofitLensError, RowErrors
 from lofit_lens.tasks.readers import Row, frame_records, numbered_rows
 from lofit_lens.tasks.sources import data_folder
 from lofit_lens.tasks.tables import Table, read_table, stem
@@ -65,6 +65,15 @@ class Data:
     def notes(self) -> list[str]:
         """How the bytes were understood."""
         return list(dict.fromkeys(note for table in self.tables.values() for note in table.notes))
+
+    def row_errors(self) -> RowErrors:
+        """One error for all problems of the rows, in the order of their lines."""
+        told = [
+            f"{table.name} {table.unit} {problem.line}{problem.what}"
+            for table in self.tables.values()
+            for problem in sorted(table.problems, key=lambda problem: problem.line)
+        ]
+        return RowErrors(told)
 
 
 def read_files(path: str | Path | Mapping[str, str | Path]) -> Data:

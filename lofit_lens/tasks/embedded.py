@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from lofit_lens.embedded.words import ANIMALS, COMPOSITIONS, COUNTRIES, MEN, WOMEN
 from lofit_lens.embedded.world import (
@@ -72,37 +72,12 @@ def embedded(ability: Ability) -> Task:
 
 def task_items(ability: Ability) -> list[list[Item]]:
     """The items of training, validation and test."""
-    return {"truth": _truth, "kinship": _kinship, "edit": _edit}[ability]()
-
-
-def _truth() -> list[list[Item]]:
-    return [truth_items(animals) for animals in _dealt(ANIMALS, 15, 12)]
-
-
-def _kinship() -> list[list[Item]]:
-    parts = zip(
-        SIZES.values(),
-        _dealt(tuple(COMPOSITIONS), 7, 4),
-        _dealt(WOMEN, 14, 10),
-        _dealt(MEN, 14, 10),
-        strict=True,
-    )
-    rng = random.Random(SPLIT_SEED)
-    return [
-        _distinct(n, lambda kinds=kinds, w=women, m=men: kinship_item(rng, kinds, w, m))
-        for n, kinds, women, men in parts
-    ]
-
-
-def _edit() -> list[list[Item]]:
-    parts = zip(
-        SIZES.values(), _dealt(tuple(COUNTRIES), 10, 7), _dealt(WOMEN + MEN, 28, 20), strict=True
-    )
-    rng = random.Random(SPLIT_SEED)
-    return [
-        _distinct(n, lambda countries=countries, people=people: edit_item(rng, countries, people))
-        for n, countries, people in parts
-    ]
+    if ability == "truth":
+        return [truth_items(animals) for animals in _dealt(ANIMALS, 15, 12)]
+    if ability == "kinship":
+        women, men = _dealt(WOMEN, 14, 10), _dealt(MEN, 14, 10)
+        return _drawn(kinship_item, _dealt(tuple(COMPOSITIONS), 7, 4), women, men)
+    return _drawn(edit_item, _dealt(tuple(COUNTRIES), 10, 7), _dealt(WOMEN + MEN, 28, 20))
 
 
 def _dealt(things: Sequence[T], n_train: int, n_val: int) -> list[Sequence[T]]:
@@ -111,13 +86,17 @@ def _dealt(things: Sequence[T], n_train: int, n_val: int) -> list[Sequence[T]]:
     return [mixed[:n_train], mixed[n_train : n_train + n_val], mixed[n_train + n_val :]]
 
 
-def _distinct(n: int, draw: Callable[[], Item]) -> list[Item]:
-    """`n` items with different prompts."""
-    found: dict[str, Item] = {}
-    while len(found) < n:
-        item = draw()
-        found.setdefault(item.prompt(), item)
-    return list(found.values())
+def _drawn(draw: Callable[..., Item], *dealt: list[Sequence[Any]]) -> list[list[Item]]:
+    """Items with different prompts, drawn from the things dealt to their split."""
+    rng = random.Random(SPLIT_SEED)
+    splits = []
+    for n, *things in zip(SIZES.values(), *dealt, strict=True):
+        found: dict[str, Item] = {}
+        while len(found) < n:
+            item = draw(rng, *things)
+            found.setdefault(item.prompt(), item)
+        splits.append(list(found.values()))
+    return splits
 
 
 def _example(i: int, item: Item) -> Example:

@@ -16,7 +16,7 @@ from lofit_lens.tasks.choices import ScoredBy, scored_by
 from lofit_lens.tasks.data import Data, read_files, rows_in_memory
 from lofit_lens.tasks.exact_match import ExactMatch, Match
 from lofit_lens.tasks.recognised import recognise
-from lofit_lens.tasks.rows import AnswerIs, row_errors
+from lofit_lens.tasks.rows import AnswerIs
 from lofit_lens.tasks.splits import Shares, into_splits
 from lofit_lens.tasks.task import Example, Objective, Task
 
@@ -119,7 +119,7 @@ def from_file(
         chosen = kinds.SCORINGS[scoring]()
     data = path if isinstance(path, Data) else read_files(path)
     if not data.rows:
-        raise row_errors(list(data.tables.values()))
+        raise data.row_errors()
     check_one_of("answer_is", answer_is, get_args(AnswerIs))
     if stop == "":
         raise LofitLensError("stop must not be empty; for a whole line give a line break.")
@@ -164,7 +164,7 @@ def from_file(
     examples = examples_of(
         data, kind, prefix=answer_prefix, group=group, column=column, stop=stated
     )
-    train, val, test, cut = into_splits(examples, split, split_seed, data.called)
+    (train, val, test), cut = into_splits(examples, split, split_seed, data.called)
     if rule.generates:
         usual = kind.stop or "\n"
         end = stated or _outside([example for _, example in examples], usual)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -21,21 +22,17 @@ from lofit_lens.tasks.tables import FORMATS
 from lofit_lens.tasks.task import Task
 from lofit_lens.tasks.truthfulqa import truthfulqa
 
-DRAWN: Mapping[str, Callable[..., Task]] = {
+MAKERS: Mapping[str, Callable[..., Task]] = {
+    "truthfulqa": truthfulqa,
+    "mquake": mquake,
     "clutrr": clutrr,
     "arc-challenge": arc_challenge,
     "boolq": boolq,
     "siqa": siqa,
     "svamp": svamp,
 }
-"""Tasks whose training examples are drawn by a seed."""
-
-MAKERS: Mapping[str, Callable[..., Task]] = {
-    "truthfulqa": truthfulqa,
-    "mquake": mquake,
-    **DRAWN,
-}
-"""Tasks by name: to add one, write a function of `data_dir` that gives it and a row here."""
+"""Tasks by name: to add one, write a function of `data_dir`, and of `seed` if it draws its training
+examples, and a row here."""
 
 _LM_EVAL = {"protocol": "lm-eval"}
 
@@ -138,12 +135,10 @@ def reload_task(
         return as_recorded(reload_task(arguments, data_dir=data_dir), chat, tokenizer)
     name = arguments.pop("name", None)
     by = arguments.pop("by", "text")
-    if by != "text":
-        return scored_by(reload_task({"name": name, **arguments}, data_dir=data_dir), by)
     if name is None:
         raise LofitLensError("The result does not say how to load its task; name the task.")
     if str(name) in FIXED:
-        return _fixed(str(name), data_dir, arguments)
+        return scored_by(_fixed(str(name), data_dir, arguments), by)
     if str(name).startswith(MEMORY):
         raise LofitLensError(
             f"The task {arguments['task_name'] or 'rows'} was made of rows in memory, so it cannot be "
@@ -151,16 +146,18 @@ def reload_task(
         )
     if not isinstance(arguments["split"], str):
         arguments["split"] = tuple(arguments["split"])
-    return from_file(name, name=arguments.pop("task_name", None), **arguments)
+    return from_file(name, name=arguments.pop("task_name", None), by=by, **arguments)
 
 
 def _fixed(name: str, data_dir: str | Path | None, arguments: Mapping[str, Any]) -> Task:
-    """A task of `FIXED` from the arguments of its source; a seed is for those that are drawn."""
+    """A task of `FIXED` from the arguments of its source; a seed is for those that draw."""
     kind, _, ability = name.partition(":")
     if kind == "embedded":
         return embedded(cast(Ability, ability))
-    taken = {key: value for key, value in arguments.items() if key != "seed" or kind in DRAWN}
-    return MAKERS[kind](**taken, data_dir=data_dir)
+    make = MAKERS[kind]
+    draws = "seed" in inspect.signature(make).parameters
+    taken = {key: value for key, value in arguments.items() if key != "seed" or draws}
+    return make(**taken, data_dir=data_dir)
 
 
 def check_not_trained_on(task: Task, trained_on: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Multiple choice: candidates are compared by their log-probabilities."""
+"""Multiple choice: candidates are compared by their log-probabilities; the metrics of one item."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
+from lofit_lens.errors import ScoringError
 from lofit_lens.tasks.scoring import Record, Scoring
 
 if TYPE_CHECKING:
@@ -53,8 +56,6 @@ class MultipleChoice(Scoring):
 
     def score(self, model: EditedModel, examples: Sequence[Example]) -> list[Record]:
         """A record for each example, with the scores of its candidates."""
-        from lofit_lens.scoring.metrics import METRICS
-
         texts = [text for example in examples for text in self._encode(model.encoder, example)]
         different = list(dict.fromkeys(texts))  # equal candidates of an item tie exactly
         score = dict(zip(different, model.logprobs(different), strict=True))
@@ -105,3 +106,37 @@ class MultipleChoice(Scoring):
             encoder.counted_continuation(question, lead, answer, lead_tokens=lead_tokens)
             for answer in answers
         ]
+
+
+def check_scores(correct: Sequence[float], incorrect: Sequence[float]) -> None:
+    """Refuse candidates that cannot be compared.
+
+    Raises:
+        ScoringError: There is no correct or no incorrect one, or a score is not finite.
+    """
+    if not correct or not incorrect:
+        raise ScoringError("Multiple choice needs a correct and an incorrect candidate.")
+    if not np.isfinite([*correct, *incorrect]).all():
+        raise ScoringError(f"Candidates have scores that are not finite: {correct}, {incorrect}.")
+
+
+def mc1(correct: Sequence[float], incorrect: Sequence[float]) -> float:
+    """1 if the best correct answer (the first) scores above every incorrect one; ties lose."""
+    check_scores(correct, incorrect)
+    return float(correct[0] > max(incorrect))
+
+
+def mc2(correct: Sequence[float], incorrect: Sequence[float]) -> float:
+    """Share of the probability mass of all candidates that falls on correct ones."""
+    check_scores(correct, incorrect)
+    mass = np.logaddexp.reduce
+    return float(np.exp(mass(correct) - mass([*correct, *incorrect])))
+
+
+def mc3(correct: Sequence[float], incorrect: Sequence[float]) -> float:
+    """Share of the correct answers that score above every incorrect one."""
+    check_scores(correct, incorrect)
+    return float(np.mean(np.asarray(correct) > max(incorrect)))
+
+
+METRICS = {"accuracy": mc1, "MC1": mc1, "MC2": mc2, "MC3": mc3}

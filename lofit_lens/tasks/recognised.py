@@ -7,17 +7,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from lofit_lens.tasks import benchmarks
+from lofit_lens.tasks import benchmarks, harness
 from lofit_lens.tasks.columns import value_at
 from lofit_lens.tasks.conversations import completion, conversation, preference
 from lofit_lens.tasks.exact_match import ExactMatch
-from lofit_lens.tasks.harness import (
-    choice_settings,
-    generation_settings,
-    of_first_filter,
-    sampled_answer,
-    sampled_choice,
-)
 from lofit_lens.tasks.kinds import SEVERAL_RIGHT, Kind, pairs, several_right
 from lofit_lens.tasks.multiple_choice import MultipleChoice
 from lofit_lens.tasks.readers import BAD, GOOD, Row
@@ -44,7 +37,7 @@ def has_column(rows: Sequence[Row], column: str) -> bool:
 
 _choice = partial(Kind, prefixed="without a blank")
 _free = partial(Kind, scoring=ExactMatch(), prefixed="without a blank")
-_samples = partial(Kind, prefixed="never", kept=of_first_filter)
+_samples = partial(Kind, prefixed="never", kept=harness.of_first_filter)
 _SAMPLE = ("doc", "target", "resps")
 
 
@@ -72,22 +65,21 @@ def _question(column: str) -> str:
 
 _SIQA = ("answerA", "answerB", "answerC")
 _PIQA = ("sol1", "sol2")
-_TRUTHFULQA = {"objective": "dpo", "separator": ";"}
 
 FORMATS: tuple[Kind, ...] = (
     replace(pairs(GOOD, BAD), name="minimal pairs"),
     _samples(
-        sampled_choice,
+        harness.sampled_choice,
         (*_SAMPLE, "arguments.gen_args_1"),
         scoring=MultipleChoice(as_lm_eval=True),
-        settings=choice_settings,
+        settings=harness.choice_settings,
         name="lm-eval samples of multiple choice",
     ),
     _samples(
-        sampled_answer,
+        harness.sampled_answer,
         (*_SAMPLE, "arguments.gen_args_0"),
         scoring=ExactMatch(),
-        settings=generation_settings,
+        settings=harness.generation_settings,
         name="lm-eval samples of a generation",
     ),
     _choice(
@@ -103,21 +95,12 @@ FORMATS: tuple[Kind, ...] = (
         prompt="Q: {question}\nA:",
         name="TruthfulQA's targets",
     ),
-    _several(
-        "TruthfulQA",
-        "question",
-        "best_answer",
-        "correct_answers",
-        "incorrect_answers",
-        **_TRUTHFULQA,
-    ),
-    _several(
-        "TruthfulQA",
-        "Question",
-        "Best Answer",
-        "Correct Answers",
-        "Incorrect Answers",
-        **_TRUTHFULQA,
+    *(
+        _several("TruthfulQA", *columns, objective="dpo", separator=";")
+        for columns in (
+            ("question", "best_answer", "correct_answers", "incorrect_answers"),
+            ("Question", "Best Answer", "Correct Answers", "Incorrect Answers"),
+        )
     ),
     _several("several right answers", "question", None, "correct", "incorrect"),
     _choice(preference, ("chosen", "rejected"), objective="dpo", name="preference pairs"),

@@ -1,4 +1,4 @@
-"""Taking values out of the rows of a file, and collecting everything wrong with them."""
+"""Taking values out of the rows of a file, and noting everything wrong with them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ import string
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from lofit_lens.errors import RowErrors
 from lofit_lens.tasks.columns import as_list, template_parts, value_at
 from lofit_lens.tasks.readers import Problem, Row
-from lofit_lens.tasks.tables import Table
 
 AnswerIs = Literal["text", "letter", "index0", "index1"]
 
@@ -127,17 +125,6 @@ _TRUTH = {True: ("true", "True", "yes", "Yes", "1"), False: ("false", "False", "
 def counted(candidates: Sequence[str], first: int) -> list[str]:
     """The places of candidates as text, from `first` on."""
     return [str(place) for place in range(first, first + len(candidates))]
-
-
-def row_errors(tables: Sequence[Table]) -> RowErrors:
-    """One error for all problems of some files, in the order of their lines."""
-    return RowErrors(
-        [
-            f"{table.name} {table.unit} {problem.line}{problem.what}"
-            for table in tables
-            for problem in sorted(table.problems, key=lambda problem: problem.line)
-        ]
-    )
 
 
 def as_text(value: Any) -> str:

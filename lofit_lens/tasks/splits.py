@@ -14,13 +14,12 @@ Shares = tuple[float, float, float]
 _VAL_SHARE = 0.2
 """Share of the training rows that validates where ready splits have no validation."""
 
-
-Dealt = tuple[tuple[Example, ...], tuple[Example, ...], tuple[Example, ...], list[str]]
+Dealt = list[tuple[Example, ...]]
 
 
 def into_splits(
     examples: Sequence[tuple[Split | None, Example]], shares: Shares | str, seed: int, name: str
-) -> Dealt:
+) -> tuple[Dealt, list[str]]:
     """Training, validation and test, and what there is to tell about them.
 
     Args:
@@ -45,24 +44,20 @@ def into_splits(
     if seed < 0:
         raise LofitLensError(f"split_seed must be 0 or greater, got {seed}.")
     if None in ready and not isinstance(shares, str):
-        train, val, test = deal(ready[None], shares, seed, name)
-        return train, val, test, []
+        return deal(ready[None], shares, seed, name), []
     missing = [split for split in ("train", "test") if split not in ready]
     if missing:
         counts = ", ".join(f"{len(part)} {split}" for split, part in ready.items())
         raise DataError(f"{name} has no {' and no '.join(missing)} rows; it has {counts}.")
     if "val" in ready:
-        return tuple(ready["train"]), tuple(ready["val"]), tuple(ready["test"]), []
-    train, val = deal(
-        ready["train"], (1 - _VAL_SHARE, _VAL_SHARE), seed, f"The training part of {name}"
-    )
+        return [tuple(ready[split]) for split in ("train", "val", "test")], []
+    cut = (1 - _VAL_SHARE, _VAL_SHARE)
+    train, val = deal(ready["train"], cut, seed, f"The training part of {name}")
     told = f"{len(val)} of {len(ready['train'])} training rows validate (seed {seed})"
-    return train, val, tuple(ready["test"]), [told]
+    return [train, val, tuple(ready["test"])], [told]
 
 
-def deal(
-    examples: Sequence[Example], shares: Sequence[float], seed: int, name: str
-) -> list[tuple[Example, ...]]:
+def deal(examples: Sequence[Example], shares: Sequence[float], seed: int, name: str) -> Dealt:
     """Deal whole groups into parts, in an order drawn by `seed`.
 
     Raises:

@@ -10,15 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lofit_lens.errors import DataError
-from lofit_lens.tasks.readers import (
-    Problem,
-    Row,
-    json_rows,
-    jsonl_rows,
-    paired_lines,
-    parquet_rows,
-    separated_rows,
-)
+from lofit_lens.tasks import readers
+from lofit_lens.tasks.readers import Problem, Row
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".json", ".txt", ".parquet")
 """The endings that can be read; behind each of them ".gz" may stand."""
@@ -26,6 +19,7 @@ FORMATS = (".csv", ".tsv", ".jsonl", ".json", ".txt", ".parquet")
 _GZIP = ".gz"
 _MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 _SPREADSHEETS = {".csv": ",", ".tsv": "\t"}
+_TEXTS = {".jsonl": readers.jsonl_rows, ".json": readers.json_rows, ".txt": readers.paired_lines}
 
 
 @dataclass(frozen=True)
@@ -67,15 +61,15 @@ def read_table(path: Path) -> Table:
         )
     content = _unzipped(path)
     if ending == ".parquet":
-        return _table(path, parquet_rows(path, content), "row", ())
+        return _table(path, readers.parquet_rows(path, content), "row", ())
     text, encoding = _decoded(path, content, ending)
     notes = () if encoding.startswith("utf-8") else (f"text in {encoding}",)
     if ending in _SPREADSHEETS:
-        found, delimiter = separated_rows(path, text, usual=_SPREADSHEETS[ending])
+        found, delimiter = readers.separated_rows(path, text, usual=_SPREADSHEETS[ending])
         if delimiter != _SPREADSHEETS[ending]:
             notes = (f"cells separated by {delimiter!r}", *notes)
     else:
-        found = {".jsonl": jsonl_rows, ".json": json_rows, ".txt": paired_lines}[ending](path, text)
+        found = _TEXTS[ending](path, text)
     return _table(path, found, "line", notes)
 
 

@@ -65,7 +65,6 @@ def truthfulqa(
         tuple(_scored(row, shots, once=once) for row in rows) for rows in (tested, validation)
     )
     source: dict[str, Any] = {"name": "truthfulqa", "fold": fold}
-    parts = ["truthfulqa", *([] if fold is None else [str(fold)])]
     compat = {}
     if protocol == "paper":
         scoring = MultipleChoice(("MC1", "MC2", "MC3"))
@@ -80,9 +79,8 @@ def truthfulqa(
     else:
         scoring = MultipleChoice(("MC1", "MC2"), as_lm_eval=True)
         source["protocol"] = protocol
-        parts.append(protocol)
     return Task(
-        name=":".join(parts),
+        name=":".join(str(part) for part in source.values() if part is not None),
         train=tuple(map(_trained, training)),
         val=tuple(map(_trained, validation)),
         test=test,
