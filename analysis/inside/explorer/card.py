@@ -171,9 +171,8 @@ def from_json(kind: Any, value: Any) -> Any:
     """
     kinds = get_args(kind)
     if is_dataclass(kind):
-        return kind(
-            **{name: from_json(part, value[name]) for name, part in get_type_hints(kind).items()}
-        )
+        parts = get_type_hints(kind).items()
+        return kind(**{name: from_json(part, value[name]) for name, part in parts})
     if kind is Head:
         return Head(*from_json(tuple[int, int], value))
     if get_origin(kind) is UnionType:
