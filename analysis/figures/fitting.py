@@ -43,7 +43,7 @@ def margins(figure: go.Figure, width: float, height: float) -> dict[str, float]:
     At the sides, plotly adds by itself what axes and colour bars need.
     """
     sides = {"l": 0.0, "r": 0.0, "t": 0.0, "b": _at_edge(figure, "x") + _beneath(figure, width)}
-    for note in _layout(figure).annotations:
+    for note in figure.layout["annotations"]:
         wide, high = _extent(note, _font(figure))
         for letter, near, far, length, span in (
             ("x", "l", "r", width, wide),
@@ -61,7 +61,7 @@ def margins(figure: go.Figure, width: float, height: float) -> dict[str, float]:
 def wrap_titles(figure: go.Figure, width: float) -> None:
     """Break the titles over panels where they are wider than their panel."""
     panels = list(map(_domain, _axes(figure, "x")))
-    for note in _layout(figure).annotations:
+    for note in figure.layout["annotations"]:
         over = [high - low for low, high in panels if math.isclose((low + high) / 2, note.x)]
         if over and note.xref == "paper" and not note.textangle:
             letters = width * over[0] / (LETTER * (note.font.size or _font(figure)))
@@ -150,7 +150,7 @@ def _labels(figure: go.Figure, axis: Any) -> list[str]:
 
 def _beneath(figure: go.Figure, width: float) -> float:
     """Room for a legend that lies below the plots."""
-    if _layout(figure).legend.orientation != "h":
+    if figure.layout["legend"].orientation != "h":
         return 0.0
     line = sum(_legend(figure)) * LETTER * _font(figure)
     return math.ceil(line / width) * (LINE * _font(figure) + EDGE)
@@ -158,7 +158,7 @@ def _beneath(figure: go.Figure, width: float) -> float:
 
 def _beside(figure: go.Figure) -> float:
     """Room for a legend at the right."""
-    if _layout(figure).legend.orientation == "h":
+    if figure.layout["legend"].orientation == "h":
         return 0.0
     return max(_legend(figure), default=0) * LETTER * _font(figure)
 
@@ -167,13 +167,13 @@ def _legend(figure: go.Figure) -> list[int]:
     """Letters of each line of the legend, its mark as wide as eight; one line alone is not shown."""
     shown = [
         trace
-        for trace in _traces(figure)
+        for trace in figure.data
         if trace.showlegend or (trace.showlegend is None and trace.type != "heatmap")
     ]
     names = {trace.legendgroup or trace.name: str(trace.name) for trace in shown}
-    if _layout(figure).showlegend is False or len(shown) < 2:
+    if figure.layout["showlegend"] is False or len(shown) < 2:
         return []
-    title = _layout(figure).legend.title.text
+    title = figure.layout["legend"].title.text
     return [len(name) + 8 for name in (*names.values(), *([title] if title else []))]
 
 
@@ -192,7 +192,7 @@ def _span(figure: go.Figure, axis: Any) -> float:
 def _values(figure: go.Figure, axis: Any) -> Iterator[Any]:
     """The values that each trace has on an axis."""
     letter, short = axis.plotly_name[0], axis.plotly_name.replace("axis", "")
-    for trace in _traces(figure):
+    for trace in figure.data:
         if (trace[f"{letter}axis"] or letter) == short:
             if trace[letter] is not None:
                 yield trace[letter]
@@ -232,7 +232,7 @@ def _axes(figure: go.Figure, letter: str) -> list[Any]:
 
 def _axis(figure: go.Figure, short: str) -> Any:
     """The axis that a trace calls x, x2 or y3."""
-    return _layout(figure)[f"{short[0]}axis{short[1:]}"]
+    return figure.layout[f"{short[0]}axis{short[1:]}"]
 
 
 def _domain(axis: Any) -> Any:
@@ -242,16 +242,8 @@ def _domain(axis: Any) -> Any:
 
 def _heatmaps(figure: go.Figure) -> list[Any]:
     """The heat maps that are shown."""
-    return [t for t in _traces(figure) if t.type == "heatmap" and t.visible is not False]
-
-
-def _traces(figure: go.Figure) -> Any:
-    return figure.data
+    return [t for t in figure.select_traces({"type": "heatmap"}) if t.visible is not False]
 
 
 def _font(figure: go.Figure) -> float:
-    return _layout(figure).font.size
-
-
-def _layout(figure: go.Figure) -> Any:
-    return figure.layout
+    return figure.layout["font"].size

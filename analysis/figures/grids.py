@@ -18,7 +18,7 @@ from lofit_lens.plotting import (
     elided,
     grid_axis,
     hatch_layers,
-    head_names,
+    head_grid,
 )
 
 if TYPE_CHECKING:
@@ -70,21 +70,11 @@ def head_grid_with_margins(
         marker=bar,
         hovertemplate=f"layer %{{y}}<br>{label}, sum %{{x:.4g}}<extra></extra>",
     )
-    figure.add_heatmap(
-        row=2,
-        col=1,
-        z=values,
-        customdata=head_names(n_layers, n_heads),
-        hovertemplate=f"%{{customdata}}<br>{label} %{{z:.4g}}<extra></extra>",
-        hoverongaps=False,
-        texttemplate="%{z:.0f}" if whole else None,
-        colorscale=SCALE,
-        showscale=not whole,
-        colorbar={"title": {"text": label}},
-        xgap=1,
-        ygap=1,
-    )
-    hatch_layers(figure, without, n_heads=n_heads, row=2, col=1)
+    text = "%{z:.0f}" if whole else None
+    grid = head_grid(values, label=label, title=title, without=without)
+    grid.data[0].update(colorscale=SCALE, showscale=not whole, texttemplate=text)
+    for trace in grid.data:
+        figure.add_trace(trace, row=2, col=1)
     _frame_grid(figure, n_layers, n_heads, row=2, col=1)
     figure.update_xaxes(rangemode="tozero", nticks=4, row=2, col=2)
     figure.update_yaxes(rangemode="tozero", nticks=4, row=1, col=1)
