@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from lofit_lens.analysis.figures.captions import BREAK, TAG
+from lofit_lens.analysis.figures.layouts import BREAK, TAG
 
 EDGE = 4
 """Around everything."""
