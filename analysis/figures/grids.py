@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 from jaxtyping import Float
 from plotly.subplots import make_subplots
@@ -20,9 +21,6 @@ from lofit_lens.plotting import (
     hatch_layers,
     head_grid,
 )
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 SCALE = ((0.0, "#c3def3"), (0.5, "#83bce6"), (1.0, COLOURS[0]))
 """Told from a light and from a dark ground at both ends; text is legible on all of it."""
