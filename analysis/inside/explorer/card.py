@@ -6,7 +6,7 @@ from dataclasses import dataclass, is_dataclass
 from functools import cached_property
 from itertools import repeat
 from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -171,8 +171,8 @@ def from_json(kind: Any, value: Any) -> Any:
     """
     kinds = get_args(kind)
     if is_dataclass(kind):
-        parts = get_type_hints(kind).items()
-        return kind(**{name: from_json(part, value[name]) for name, part in parts})
+        parts, build = get_type_hints(kind).items(), cast("type", kind)
+        return build(**{name: from_json(part, value[name]) for name, part in parts})
     if kind is Head:
         return Head(*from_json(tuple[int, int], value))
     if get_origin(kind) is UnionType:
