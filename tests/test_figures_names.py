@@ -11,14 +11,13 @@ import pandas as pd
 import pytest
 
 from lofit_lens.analysis import published
-from lofit_lens.analysis.figures.captions import caption_of
 from lofit_lens.analysis.figures.causal import causal_figure
 from lofit_lens.analysis.figures.decode import attention_map, lens_table
 from lofit_lens.analysis.figures.forest import forest
 from lofit_lens.analysis.figures.layers import layer_bars
 from lofit_lens.analysis.figures.overlap import pair_maps, top_k_curves
 from lofit_lens.analysis.figures.paper import published_figures
-from lofit_lens.analysis.figures.presets import for_paper
+from lofit_lens.analysis.figures.presets import caption_of, for_paper
 from lofit_lens.analysis.figures.transfer import transfer_heatmap
 from lofit_lens.identity import fingerprint
 from lofit_lens.plotting import DARK, SCORES, TEMPLATE, elided, head_grid

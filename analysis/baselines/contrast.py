@@ -7,6 +7,8 @@ from dataclasses import KW_ONLY, asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
 from lofit_lens.analysis.baselines.contrast_edit import ContrastIntervention
 from lofit_lens.analysis.baselines.instructions import before_user
 from lofit_lens.analysis.baselines.validation import (
@@ -23,7 +25,6 @@ from lofit_lens.tasks.task import Task
 from lofit_lens.tokens import Encoder
 
 if TYPE_CHECKING:
-    import pandas as pd
     from transformer_lens.model_bridge import TransformerBridge
 
 INSTRUCTIONS: Mapping[str, tuple[str, str]] = {
@@ -95,8 +96,6 @@ class ChosenContrast:
 
     def frame(self) -> pd.DataFrame:
         """Columns `step` ("layer" or "alpha"), `key` (the one tried), `score`, `kl`, `chosen`."""
-        import pandas as pd
-
         steps = {"layer": self.by_layer, "alpha": self.by_alpha}
         frames = [c.frame().assign(step=step) for step, c in steps.items() if c is not None]
         none = pd.DataFrame(columns=["step", "key", "score", "kl", "chosen"])

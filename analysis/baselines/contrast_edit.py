@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lofit_lens.analysis.baselines.contrast_streams import ContrastStreams
@@ -91,7 +92,7 @@ class ContrastIntervention(BaseEdit):
         self.check_model(model)
         with tracked_positions(model, self.scope) as positions:
             streams = ContrastStreams(model, self, positions)
-            hooks = [(f"blocks.{layer}.hook_out", streams.hook(layer)) for layer in self.layers]
+            hooks = [(f"blocks.{i}.hook_out", partial(streams.at_block, i)) for i in self.layers]
             before = model.original_model.register_forward_pre_hook(
                 streams.before_forward, with_kwargs=True
             )

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
     from lofit_lens.analysis.baselines.contrast_edit import ContrastIntervention
-    from lofit_lens.edits.hooked import HookFunction
 
 
 class _Enough(Exception):
@@ -31,7 +30,7 @@ class _Enough(Exception):
 class ContrastStreams:
     """Runs the streams before each forward pass of a model, and adds their difference to it.
 
-    `before_forward` and `after_forward` are hooks of the Hugging Face model, `hook` makes those of
+    `before_forward` and `after_forward` are hooks of the Hugging Face model, `at_block` is that of
     the blocks. The streams go through the model's `forward` itself, so that hooks of the model as
     a whole, such as the trackers of token positions, see the plain pass alone.
 
@@ -60,20 +59,16 @@ class ContrastStreams:
         # of a key/value cache its tokens, and its keys in the first layer: others mean it was changed
         self._pasts: WeakKeyDictionary[Any, tuple[Tensor, Tensor | None]] = WeakKeyDictionary()
 
-    def hook(self, layer: int) -> HookFunction:
-        """The hook function of `blocks.{layer}.hook_out`."""
-
-        def edit(h: Any, hook: object = None) -> Any:  # noqa: ARG001
-            if self._reading is not None:
-                self._reading[layer] = h.detach().float()
-                if layer == max(self._edit.layers):
-                    raise _Enough
-                return h
-            difference = self._differences[layer].to(h.device)
-            after = (h.float() + self._edit.alpha * difference).to(h.dtype)
-            return self._positions.limit(after, h)
-
-        return edit
+    def at_block(self, layer: int, h: Any, hook: object = None) -> Any:  # noqa: ARG002
+        """Read or edit the output of a block; the hook function of `blocks.{layer}.hook_out`."""
+        if self._reading is not None:
+            self._reading[layer] = h.detach().float()
+            if layer == max(self._edit.layers):
+                raise _Enough
+            return h
+        difference = self._differences[layer].to(h.device)
+        after = (h.float() + self._edit.alpha * difference).to(h.dtype)
+        return self._positions.limit(after, h)
 
     def before_forward(self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Run the streams of the pass that begins; a forward pre-hook of the Hugging Face model."""

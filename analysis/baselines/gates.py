@@ -238,7 +238,12 @@ class _GatesInTraining(HookedEdit):
     def applied(self, model: TransformerBridge) -> Iterator[PositionTracker]:
         def draw(*_: Any) -> None:
             # once a forward pass, not in the hooks: checkpointing runs those twice
-            self.current.update(self._drawn().changes(model))
+            if torch.is_grad_enabled():
+                gate = sample_gate(self.log_alpha, self.generator)
+            else:
+                gate = expected_gate(self.log_alpha)
+            scale, bias = gate[:, :1] * self.scale, gate[:, 1:] * self.bias
+            self.current.update(HeadIntervention(self.heads, scale, bias).changes(model))
 
         handle = model.original_model.register_forward_pre_hook(draw)
         try:
@@ -246,13 +251,3 @@ class _GatesInTraining(HookedEdit):
                 yield positions
         finally:
             handle.remove()
-
-    def _drawn(self) -> HeadIntervention:
-        """The edit of one forward pass."""
-        if torch.is_grad_enabled():
-            gate = sample_gate(self.log_alpha, self.generator)
-        else:
-            gate = expected_gate(self.log_alpha)
-        return HeadIntervention(
-            self.heads, gate[:, :1] * self.scale, gate[:, 1:] * self.bias, self.scope
-        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -173,7 +173,7 @@ def fit_iti(
         k=max(ks),
         alpha=max(config.alphas),
         scope=config.scope,
-        provenance=learned_on(model, task, {"method": "iti", "seed": seed, **config.to_json()}),
+        provenance=learned_on(model, task, {"method": "iti", "seed": seed, **asdict(config)}),
         probe_scores=scores,
     )
     edits = {(k, a): found.edit(k=k, alpha=a) for k in ks for a in config.alphas}

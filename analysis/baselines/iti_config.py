@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 from lofit_lens.analysis.baselines.validation import StrengthConfig
-from lofit_lens.errors import LofitLensError
+from lofit_lens.errors import LofitLensError, check_one_of
 
 Direction = Literal["mass-mean", "probe", "random"]
 """Which way a head is shifted; always a unit vector.
@@ -49,10 +49,7 @@ class ITIConfig(StrengthConfig):
 
     def __post_init__(self) -> None:
         for name, kind in (("direction", Direction), ("sigma", Sigma)):
-            if getattr(self, name) not in get_args(kind):
-                raise LofitLensError(
-                    f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}."
-                )
+            check_one_of(name, getattr(self, name), get_args(kind))
         super().__post_init__()
         if self.ks is not None and (not self.ks or min(self.ks) < 1):
             raise LofitLensError(f"ks must be one or more numbers of at least 1, got {self.ks}.")
@@ -71,8 +68,3 @@ class ITIConfig(StrengthConfig):
         return cls(
             sigma="legacy", scope="iti_compat", alphas=(15.0,), ks=None if k is None else (k,)
         )
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -160,13 +161,11 @@ class _Distance:
         """The stream behind each target layer where answer tokens are predicted, row after row."""
         seen: dict[int, Tensor] = {}
 
-        def keep(layer: int) -> Callable[..., None]:
-            def read(h: Any, hook: object = None) -> None:  # noqa: ARG001
-                seen[layer] = h
+        def keep(layer: int, h: Any, hook: object = None) -> None:  # noqa: ARG001
+            seen[layer] = h
 
-            return read
-
-        with self._model.hooks(fwd_hooks=[(f"blocks.{i}.hook_out", keep(i)) for i in self._layers]):
+        hooks = [(f"blocks.{i}.hook_out", partial(keep, i)) for i in self._layers]
+        with self._model.hooks(fwd_hooks=hooks):
             self._model(
                 batch.tokens,
                 attention_mask=batch.attention_mask,

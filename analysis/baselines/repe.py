@@ -24,7 +24,7 @@ from lofit_lens.analysis.baselines.validation import (
 )
 from lofit_lens.edits.edit import Edit
 from lofit_lens.edits.on_residual import ResidualIntervention
-from lofit_lens.errors import LofitLensError
+from lofit_lens.errors import LofitLensError, check_one_of
 from lofit_lens.provenance import Provenance, learned_on
 from lofit_lens.tasks.task import Task
 
@@ -60,10 +60,7 @@ class ReadingConfig(StrengthConfig):
 
     def __post_init__(self) -> None:
         for name, kind in (("direction", DirectionKind), ("unit", Unit)):
-            if getattr(self, name) not in get_args(kind):
-                raise LofitLensError(
-                    f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}."
-                )
+            check_one_of(name, getattr(self, name), get_args(kind))
         super().__post_init__()
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool
-from torch import Tensor
 
 from lofit_lens.analysis.baselines.activations import last_z
 from lofit_lens.analysis.baselines.attribution import attribute_heads
@@ -76,25 +74,15 @@ def by_attribution(*, objective: Objective | None = None, batch_size: int = 8) -
 def by_probes(*, batch_size: int = 32) -> HeadSelector:
     """Validation accuracy of a logistic probe on each head, ties by log-loss (ITI, section 3.2)."""
 
-    def select(model: TransformerBridge, task: Task, seed: int) -> HeadScores:
-        train, val = _statements(model, task, seed, batch_size)
-        scores = score_probes(fit_probes(*train), *val).head_scores(heads_of(model).without)
-        config = {"selector": "probes", "seed": seed}
-        return replace(scores, method="probes", provenance=learned_on(model, task, config))
+    def score(z: Any, right: Any, *val: Any, without: tuple[int, ...]) -> HeadScores:
+        return score_probes(fit_probes(z, right), *val).head_scores(without)
 
-    return select
+    return _by_probes("probes", score, batch_size)
 
 
 def by_probe_layers(*, batch_size: int = 32) -> HeadSelector:
     """The same with one probe a layer, on all its heads together (paper, Table 2)."""
-
-    def select(model: TransformerBridge, task: Task, seed: int) -> HeadScores:
-        train, val = _statements(model, task, seed, batch_size)
-        scores = layer_probe_scores(*train, *val, without=heads_of(model).without)
-        config = {"selector": "probe-layers", "seed": seed}
-        return replace(scores, provenance=learned_on(model, task, config))
-
-    return select
+    return _by_probes("probe-layers", layer_probe_scores, batch_size)
 
 
 def at_random(*, draw: int = 0) -> HeadSelector:
@@ -158,11 +146,16 @@ def _checked(seed: int) -> int:
     return seed
 
 
-def _statements(
-    model: TransformerBridge, task: Task, seed: int, batch_size: int
-) -> Iterator[tuple[Tensor, Bool[np.ndarray, " text"]]]:
-    """Head outputs at the end of right and wrong statements, in training and then in validation."""
-    pool = (*task.train, *task.val)
-    for examples in (task.train, task.val):
-        found = all_statements(Encoder(model), examples, pool=pool, seed=seed)
-        yield last_z(model, found.texts, batch_size=batch_size), found.right
+def _by_probes(name: str, score: Callable[..., HeadScores], batch_size: int) -> HeadSelector:
+    """Probes on head outputs at the end of statements, trained on train and scored on val."""
+
+    def select(model: TransformerBridge, task: Task, seed: int) -> HeadScores:
+        read, pool = [], (*task.train, *task.val)
+        for examples in (task.train, task.val):
+            found = all_statements(Encoder(model), examples, pool=pool, seed=seed)
+            read += [last_z(model, found.texts, batch_size=batch_size), found.right]
+        scores = score(*read, without=heads_of(model).without)
+        config = {"selector": name, "seed": seed}
+        return replace(scores, method=name, provenance=learned_on(model, task, config))
+
+    return select

@@ -56,10 +56,9 @@ def figures(
 
         lofit-lens figures paper --format pdf --width wide --only paper-figure2 --out figures
     """
-    from lofit_lens.analysis.figures.captions import caption_of
     from lofit_lens.analysis.figures.drawing import check_names
     from lofit_lens.analysis.figures.files import check_formats, write_figures
-    from lofit_lens.analysis.figures.presets import for_paper, inches
+    from lofit_lens.analysis.figures.presets import caption_of, for_paper, inches
 
     suffixes = _words(formats)
     check_formats(suffixes)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from textwrap import wrap
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 from plotly.colors import hex_to_rgb
 from plotly.subplots import make_subplots
@@ -14,9 +15,6 @@ from plotly.subplots import make_subplots
 from lofit_lens.analysis.figures.layouts import compared, finished, measured
 from lofit_lens.analysis.kinds.curves import CHOSEN, MARKS, RANDOM
 from lofit_lens.plotting import COLOURS, NEUTRAL, elided
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _LOOKS = {
     CHOSEN: {"colour": COLOURS[0], "dash": "solid", "symbol": "circle"},

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
@@ -20,10 +20,6 @@ from lofit_lens.analysis.figures.layouts import (
     token_ticks,
 )
 from lofit_lens.plotting import COLOURS, NEUTRAL, elided, error_bars, grid_axis
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 BESIDE = 5
 """Tokens at each end up to which both ends stand beside each other."""

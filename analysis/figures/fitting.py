@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 
-from lofit_lens.analysis.figures.captions import BREAK, TAG
+from lofit_lens.analysis.figures.layouts import BREAK, TAG
+
+Figure = Any
+"""A figure of plotly, whose types do not know the parts of a layout."""
 
 EDGE = 4
 """Around everything."""
@@ -31,19 +33,19 @@ COLORBAR = 45
 """A colour bar with its numbers."""
 
 
-def plot_width(figure: go.Figure, width: float) -> float:
+def plot_width(figure: Figure, width: float) -> float:
     """What axes, colour bar and a legend at the right leave to the plots of a figure's width."""
     bar = COLORBAR if any(map(_has_colorbar, _heatmaps(figure))) else 0.0
     return width - _at_edge(figure, "y") - bar - _beside(figure) - 2 * EDGE
 
 
-def margins(figure: go.Figure, width: float, height: float) -> dict[str, float]:
+def margins(figure: Figure, width: float, height: float) -> dict[str, float]:
     """The margins that annotations, legend and the lowest axes need.
 
     At the sides, plotly adds by itself what axes and colour bars need.
     """
     sides = {"l": 0.0, "r": 0.0, "t": 0.0, "b": _at_edge(figure, "x") + _beneath(figure, width)}
-    for note in _layout(figure).annotations:
+    for note in figure.layout.annotations:
         wide, high = _extent(note, _font(figure))
         for letter, near, far, length, span in (
             ("x", "l", "r", width, wide),
@@ -58,10 +60,10 @@ def margins(figure: go.Figure, width: float, height: float) -> dict[str, float]:
     return {side: pixels + EDGE for side, pixels in sides.items()}
 
 
-def wrap_titles(figure: go.Figure, width: float) -> None:
+def wrap_titles(figure: Figure, width: float) -> None:
     """Break the titles over panels where they are wider than their panel."""
     panels = list(map(_domain, _axes(figure, "x")))
-    for note in _layout(figure).annotations:
+    for note in figure.layout.annotations:
         over = [high - low for low, high in panels if math.isclose((low + high) / 2, note.x)]
         if over and note.xref == "paper" and not note.textangle:
             letters = width * over[0] / (LETTER * (note.font.size or _font(figure)))
@@ -81,7 +83,7 @@ def _wrapped(line: str, letters: float) -> list[str]:
     return parts
 
 
-def thin_ticks(figure: go.Figure, width: float, height: float) -> None:
+def thin_ticks(figure: Figure, width: float, height: float) -> None:
     """Take ticks away where a fixed distance between them leaves too little room for their labels.
 
     All axes in one direction lose alike.
@@ -99,7 +101,7 @@ def thin_ticks(figure: go.Figure, width: float, height: float) -> None:
             axis.dtick *= math.ceil(max(crowds))
 
 
-def slant_names(figure: go.Figure, width: float) -> None:
+def slant_names(figure: Figure, width: float) -> None:
     """Slant the names below an axis where they are wider than their place, and only there."""
     for axis in _axes(figure, "x"):
         labels, (low, high) = _labels(figure, axis), _domain(axis)
@@ -108,7 +110,7 @@ def slant_names(figure: go.Figure, width: float) -> None:
             axis.tickangle = SLANT if wide > FULL * width * (high - low) / len(labels) else 0
 
 
-def lack_of_width(figure: go.Figure, width: float) -> float:
+def lack_of_width(figure: Figure, width: float) -> float:
     """How many times wider plots must be for their panels, and for the texts in their cells."""
     panels = map(_domain, _axes(figure, "x"))
     lack = max((PANEL / (width * (high - low)) for low, high in panels), default=0.0)
@@ -121,7 +123,7 @@ def lack_of_width(figure: go.Figure, width: float) -> float:
     return lack
 
 
-def _at_edge(figure: go.Figure, letter: str) -> float:
+def _at_edge(figure: Figure, letter: str) -> float:
     """Room for labels and titles of the leftmost y axes, or of the lowest x axes."""
     needed, font = 0.0, _font(figure)
     for axis in _axes(figure, letter):
@@ -138,7 +140,7 @@ def _at_edge(figure: go.Figure, letter: str) -> float:
     return needed
 
 
-def _labels(figure: go.Figure, axis: Any) -> list[str]:
+def _labels(figure: Figure, axis: Any) -> list[str]:
     """The labels of an axis: its names, or one number that is as long as any."""
     if axis.ticktext is not None:
         return list(map(str, axis.ticktext))
@@ -148,32 +150,32 @@ def _labels(figure: go.Figure, axis: Any) -> list[str]:
     return [f"{_span(figure, axis):.0f}"]
 
 
-def _beneath(figure: go.Figure, width: float) -> float:
+def _beneath(figure: Figure, width: float) -> float:
     """Room for a legend that lies below the plots."""
-    if _layout(figure).legend.orientation != "h":
+    if figure.layout.legend.orientation != "h":
         return 0.0
     line = sum(_legend(figure)) * LETTER * _font(figure)
     return math.ceil(line / width) * (LINE * _font(figure) + EDGE)
 
 
-def _beside(figure: go.Figure) -> float:
+def _beside(figure: Figure) -> float:
     """Room for a legend at the right."""
-    if _layout(figure).legend.orientation == "h":
+    if figure.layout.legend.orientation == "h":
         return 0.0
     return max(_legend(figure), default=0) * LETTER * _font(figure)
 
 
-def _legend(figure: go.Figure) -> list[int]:
+def _legend(figure: Figure) -> list[int]:
     """Letters of each line of the legend, its mark as wide as eight; one line alone is not shown."""
     shown = [
         trace
-        for trace in _traces(figure)
+        for trace in figure.data
         if trace.showlegend or (trace.showlegend is None and trace.type != "heatmap")
     ]
     names = {trace.legendgroup or trace.name: str(trace.name) for trace in shown}
-    if _layout(figure).showlegend is False or len(shown) < 2:
+    if figure.layout.showlegend is False or len(shown) < 2:
         return []
-    title = _layout(figure).legend.title.text
+    title = figure.layout.legend.title.text
     return [len(name) + 8 for name in (*names.values(), *([title] if title else []))]
 
 
@@ -182,17 +184,17 @@ def _has_colorbar(heatmap: Any) -> bool:
     return scale.showscale is not False
 
 
-def _span(figure: go.Figure, axis: Any) -> float:
+def _span(figure: Figure, axis: Any) -> float:
     """How far the numbers on an axis reach; 0 if there are none."""
     found = map(np.asarray, _values(figure, axis))
     numbers = [n for n in found if n.size and np.issubdtype(n.dtype, np.number)]
     return float(max(map(np.nanmax, numbers)) - min(map(np.nanmin, numbers))) if numbers else 0.0
 
 
-def _values(figure: go.Figure, axis: Any) -> Iterator[Any]:
+def _values(figure: Figure, axis: Any) -> Iterator[Any]:
     """The values that each trace has on an axis."""
     letter, short = axis.plotly_name[0], axis.plotly_name.replace("axis", "")
-    for trace in _traces(figure):
+    for trace in figure.data:
         if (trace[f"{letter}axis"] or letter) == short:
             if trace[letter] is not None:
                 yield trace[letter]
@@ -208,7 +210,7 @@ def _extent(note: Any, font: float) -> tuple[float, float]:
     return (high, wide) if abs(note.textangle or 0) == 90 else (wide, high)
 
 
-def _place(figure: go.Figure, note: Any, letter: str) -> float | None:
+def _place(figure: Figure, note: Any, letter: str) -> float | None:
     """Where an annotation stands, from 0 to 1 of the plots; None if it stands at data."""
     at, place = note[f"{letter}ref"], note[letter]
     if at == "paper":
@@ -226,13 +228,13 @@ def _before(anchor: str | None, place: float) -> float:
     return {"left": 0.0, "bottom": 0.0, "right": 1.0, "top": 1.0}.get(anchor, 0.5)
 
 
-def _axes(figure: go.Figure, letter: str) -> list[Any]:
+def _axes(figure: Figure, letter: str) -> list[Any]:
     return list(figure.select_xaxes() if letter == "x" else figure.select_yaxes())
 
 
-def _axis(figure: go.Figure, short: str) -> Any:
+def _axis(figure: Figure, short: str) -> Any:
     """The axis that a trace calls x, x2 or y3."""
-    return _layout(figure)[f"{short[0]}axis{short[1:]}"]
+    return figure.layout[f"{short[0]}axis{short[1:]}"]
 
 
 def _domain(axis: Any) -> Any:
@@ -240,18 +242,10 @@ def _domain(axis: Any) -> Any:
     return axis.domain or (0, 1)
 
 
-def _heatmaps(figure: go.Figure) -> list[Any]:
+def _heatmaps(figure: Figure) -> list[Any]:
     """The heat maps that are shown."""
-    return [t for t in _traces(figure) if t.type == "heatmap" and t.visible is not False]
+    return [t for t in figure.select_traces({"type": "heatmap"}) if t.visible is not False]
 
 
-def _traces(figure: go.Figure) -> Any:
-    return figure.data
-
-
-def _font(figure: go.Figure) -> float:
-    return _layout(figure).font.size
-
-
-def _layout(figure: go.Figure) -> Any:
-    return figure.layout
+def _font(figure: Figure) -> float:
+    return figure.layout.font.size

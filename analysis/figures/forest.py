@@ -7,7 +7,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from lofit_lens.analysis.figures.layouts import (
     compared,
@@ -21,8 +23,6 @@ from lofit_lens.errors import LofitLensError
 from lofit_lens.plotting import NEUTRAL, elided, name_ticks
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from lofit_lens.analysis.kinds.comparison import Comparison
 
 BETTER, WORSE, UNMARKED = "#0072b2", "#d55e00", NEUTRAL
@@ -31,8 +31,6 @@ BETTER, WORSE, UNMARKED = "#0072b2", "#d55e00", NEUTRAL
 
 def forest(comparison: Comparison, *, base: str | None = None) -> go.Figure:
     """Forest plot of a comparison, as `Comparison.plot` describes it."""
-    from plotly.subplots import make_subplots
-
     base = base or comparison.base
     frame = comparison.frame(base)
     frame = frame[frame["difference"].notna()]

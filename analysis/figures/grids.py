@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 from jaxtyping import Float
 from plotly.subplots import make_subplots
@@ -18,11 +19,8 @@ from lofit_lens.plotting import (
     elided,
     grid_axis,
     hatch_layers,
-    head_names,
+    head_grid,
 )
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 SCALE = ((0.0, "#c3def3"), (0.5, "#83bce6"), (1.0, COLOURS[0]))
 """Told from a light and from a dark ground at both ends; text is legible on all of it."""
@@ -70,21 +68,11 @@ def head_grid_with_margins(
         marker=bar,
         hovertemplate=f"layer %{{y}}<br>{label}, sum %{{x:.4g}}<extra></extra>",
     )
-    figure.add_heatmap(
-        row=2,
-        col=1,
-        z=values,
-        customdata=head_names(n_layers, n_heads),
-        hovertemplate=f"%{{customdata}}<br>{label} %{{z:.4g}}<extra></extra>",
-        hoverongaps=False,
-        texttemplate="%{z:.0f}" if whole else None,
-        colorscale=SCALE,
-        showscale=not whole,
-        colorbar={"title": {"text": label}},
-        xgap=1,
-        ygap=1,
-    )
-    hatch_layers(figure, without, n_heads=n_heads, row=2, col=1)
+    text = "%{z:.0f}" if whole else None
+    grid = head_grid(values, label=label, title=title, without=without)
+    grid.data[0].update(colorscale=SCALE, showscale=not whole, texttemplate=text)
+    for trace in grid.data:
+        figure.add_trace(trace, row=2, col=1)
     _frame_grid(figure, n_layers, n_heads, row=2, col=1)
     figure.update_xaxes(rangemode="tozero", nticks=4, row=2, col=2)
     figure.update_yaxes(rangemode="tozero", nticks=4, row=1, col=1)

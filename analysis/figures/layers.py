@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from lofit_lens.errors import LofitLensError
 from lofit_lens.plotting import COLOURS, HATCHED, TEMPLATE, elided, error_bars
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def layer_bars(frame: pd.DataFrame, *, relative_depth: bool = False) -> go.Figure:

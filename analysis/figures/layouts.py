@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,10 @@ from lofit_lens.plotting import TEMPLATE, elided, whiskers
 
 NARROW, ABREAST = 75, 40
 """Letters in cells, and upright labels, that stand side by side in 690 pixels, the narrowest page."""
+
+BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
+TAG = re.compile(r"</?(?:br|b|i|em|sup|sub|span|a)\b[^>]*>", re.IGNORECASE)
+"""In the texts of plotly; a "<" that is no tag, as of p < 0.05, is neither."""
 
 LEGEND_BELOW = {"orientation": "h", "x": 0, "yref": "container", "y": 0.01, "yanchor": "bottom"}
 """A row of entries at the lower edge, whatever the height of the figure."""
@@ -40,6 +45,11 @@ def finished(
         height=height,
         **layout,
     )
+
+
+def plain_text(text: str | None) -> str:
+    """A text of plotly without its marks."""
+    return " ".join(html.unescape(TAG.sub(" ", text or "")).split())
 
 
 def token_ticks(tokens: Sequence[str], room: int) -> dict[str, Any]:

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from itertools import product
 from math import isnan
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from lofit_lens.analysis.figures.grids import SCALE
 from lofit_lens.plotting import COLOURS, NEUTRAL, TEMPLATE, elided, name_ticks
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 DRAWN = {"overlap": "share of heads in common", "layer distance": "distance in layers"}
 """What is drawn, and the title of its column."""

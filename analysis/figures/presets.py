@@ -18,6 +18,7 @@ from lofit_lens.analysis.figures.fitting import (
     thin_ticks,
     wrap_titles,
 )
+from lofit_lens.analysis.figures.layouts import plain_text
 from lofit_lens.errors import LofitLensError
 from lofit_lens.plotting import TEMPLATE
 
@@ -54,7 +55,7 @@ def for_paper(figure: go.Figure, width: str | float = "text", *, title: bool = F
         figure: The figure.
         width: "column" (3.25 in), "text" (5.5 in), "wide" (6.75 in), or inches. Exported as PDF
             the page has these inches.
-        title: Keep title and subtitle; a paper has them in its caption, see `captions.caption_of`.
+        title: Keep title and subtitle; a paper has them in its caption, see `caption_of`.
 
     Raises:
         LofitLensError: There is no such width, or it is too little for the panels of the figure or
@@ -96,6 +97,13 @@ def _keep_title(figure: go.Figure) -> float:
     title: Any = figure.layout["title"]
     lines = [text.count("<br>") + 1 for text in (title.text, title.subtitle.text) if text]
     return TITLE * LARGE * (sum(lines) + 0.5)
+
+
+def caption_of(figure: go.Figure) -> str:
+    """Title and subtitle in one paragraph, to be pasted below what `for_paper` prints without them."""
+    title: Any = figure.layout["title"]
+    texts = [plain_text(text) for text in (title.text, title.subtitle.text) if text]
+    return " ".join(f"{text.rstrip('.')}." for text in texts if text)
 
 
 def inches(width: str | float) -> float:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from lofit_lens.analysis.figures.layouts import (
     compared,
@@ -18,9 +20,6 @@ from lofit_lens.analysis.figures.layouts import (
     panel_title,
 )
 from lofit_lens.plotting import COLOURS, NEUTRAL
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _NAMES, _PANEL, _GAP, _ROW, _TOP, _BOTTOM = 140, 170, 62, 34, 118, 62
 
@@ -34,8 +33,6 @@ def selector_dots(frame: pd.DataFrame, *, title: str) -> go.Figure:
         frame: As of `SelectorTable.frame`, LoFiT's rows last.
         title: The title.
     """
-    from plotly.subplots import make_subplots
-
     panels = list(frame.groupby("task", sort=False))
     methods = frame["method"].unique().tolist()
     height = _ROW * len(methods) + _TOP + _BOTTOM

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from lofit_lens.analysis.figures.layouts import finished, panel_title
 from lofit_lens.errors import LofitLensError
 from lofit_lens.plotting import COLOURS, NEUTRAL
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Axis = Literal["examples", "percent"]
 
@@ -45,8 +44,6 @@ def sweep_lines(
     Raises:
         LofitLensError: The frame is empty.
     """
-    from plotly.subplots import make_subplots
-
     if frame.empty:
         raise LofitLensError("There is nothing to draw: the frame of the sweep is empty.")
     panels = list(frame.groupby("task", sort=False))

@@ -134,18 +134,14 @@ def mean_least_most(values: Sequence[float]) -> tuple[float, float, float, int]:
 
 
 def _overlap(first: HeadSet, second: HeadSet) -> float:
-    return len(set(first) & set(second)) / len(first)
-
-
-def _jaccard(first: HeadSet, second: HeadSet) -> float:
-    return len(set(first) & set(second)) / len(set(first) | set(second))
+    return len(first & second) / len(first)
 
 
 def _layer_distance(first: HeadSet, second: HeadSet) -> float:
     return float(wasserstein_distance(*([head.layer for head in s] for s in (first, second))))
 
 
-MEASURES = {"overlap": _overlap, "jaccard": _jaccard, "layer distance": _layer_distance}
+MEASURES = {"overlap": _overlap, "jaccard": HeadSet.jaccard, "layer distance": _layer_distance}
 """Of two sets of one size."""
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lofit_lens.analysis.figures.captions import plain_text
+from lofit_lens.analysis.figures.layouts import plain_text
 from lofit_lens.analysis.reporting.markup import details, table
 
 if TYPE_CHECKING:

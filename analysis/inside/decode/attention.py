@@ -82,8 +82,7 @@ class AttentionPatterns:
 
     def _repr_html_(self) -> str:
         column = "before" if self.after is None else "change"
-        frame = self.frame()
-        largest = frame.loc[frame[column].abs().sort_values(ascending=False).index].head(12)
+        largest = self.frame().sort_values(column, key=abs, ascending=False).head(12)
         return f"<p>{self!r}</p>{largest.round(3).to_html(index=False)}"
 
     def _of_text(self, text: int) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from lofit_lens.analysis.inside.decode.contributions import (
 from lofit_lens.analysis.inside.decode.pairs import AnswerPair, answer_pairs
 from lofit_lens.analysis.inside.decode.token_text import token_texts
 from lofit_lens.edits.on_heads import HeadIntervention
-from lofit_lens.errors import LofitLensError
+from lofit_lens.errors import check_one_of
 from lofit_lens.heads import Head
 from lofit_lens.statistics.tables import group_sums
 from lofit_lens.tasks.task import Example
@@ -95,8 +95,7 @@ class Attribution:
 
         columns = list(self._columns())
         shown = values or columns[-1]
-        if shown not in columns:
-            raise LofitLensError(f"values must be one of {', '.join(columns)}, got {values!r}.")
+        check_one_of("values", shown, columns)
         totals = {column: float(v.sum(1).mean()) for column, v in self._columns().items()}
         return attribution_map(self.frame(), values=shown, totals=totals, n=len(self.pairs))
 
@@ -105,8 +104,8 @@ class Attribution:
         return f"Attribution({len(self.pairs)} examples; logit difference {', '.join(means)})"
 
     def _repr_html_(self) -> str:
-        frame, column = self.frame(), list(self._columns())[-1]
-        largest = frame.loc[frame[column].abs().sort_values(ascending=False).index].head(12)
+        column = list(self._columns())[-1]
+        largest = self.frame().sort_values(column, key=abs, ascending=False).head(12)
         return f"<p>{self!r}</p>{largest.round(3).to_html(index=False)}"
 
     def _columns(self) -> dict[str, np.ndarray]:

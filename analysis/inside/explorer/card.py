@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, is_dataclass
 from functools import cached_property
-from typing import Any
+from itertools import repeat
+from types import UnionType
+from typing import Any, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -43,11 +44,6 @@ class TaskScores:
         ranks = np.empty(scores.size, dtype=int)
         ranks[np.argsort(-scores.ravel(), kind="stable")] = np.arange(1, scores.size + 1)
         return ranks.reshape(scores.shape)
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> TaskScores:
-        """Read what `asdict` gave."""
-        return cls(_text(content["task"]), _seed(content["seed"]), _rows(content["scores"]))
 
 
 @dataclass(frozen=True)
@@ -106,19 +102,6 @@ class HeadEdit:
     suppressed: tuple[tuple[str, float], ...] = ()
     cosines: Cosines | None = None
 
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> HeadEdit:
-        """Read what `asdict` gave."""
-        offset_norm, scale_norm = (float(content[name]) for name in ("offset_norm", "scale_norm"))
-        promoted, suppressed = (
-            tuple((_text(token), float(logit)) for token, logit in content[name])
-            for name in ("promoted", "suppressed")
-        )
-        if (cosines := content["cosines"]) is not None:
-            cosines = Cosines(*(float(cosines[field.name]) for field in fields(Cosines)))
-        head, task = _head(content["head"]), _text(content["task"])
-        return cls(head, task, offset_norm, scale_norm, promoted, suppressed, cosines)
-
 
 @dataclass(frozen=True)
 class HeadAttention:
@@ -141,15 +124,10 @@ class HeadAttention:
     before: Rows
     after: Rows
 
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> HeadAttention:
-        """Read what `asdict` gave."""
-        tokens = tuple(_text(token) for token in content["tokens"])
-        before, after = _rows(content["before"]), _rows(content["after"])
-        for rows in (before, after):
-            if [len(row) for row in rows] != list(range(1, len(tokens) + 1)):
+    def __post_init__(self) -> None:
+        for rows in (self.before, self.after):
+            if [len(row) for row in rows] != list(range(1, len(self.tokens) + 1)):
                 raise ValueError("attention does not fit its tokens")
-        return cls(_head(content["head"]), _text(content["task"]), tokens, before, after)
 
 
 @dataclass(frozen=True)
@@ -181,22 +159,29 @@ class HeadCard:
         return f"<style>{CARD_CSS}</style>{card_html(self)}"
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not a text")
+def from_json(kind: Any, value: Any) -> Any:
+    """A value of a type, from what `asdict` and JSON made of it.
+
+    Args:
+        kind: A dataclass of such types, a tuple, a type or None, a head, a number or a text.
+        value: What was read.
+
+    Raises:
+        KeyError, TypeError, ValueError: It is not of that type.
+    """
+    kinds = get_args(kind)
+    if is_dataclass(kind):
+        parts, build = get_type_hints(kind).items(), cast("type", kind)
+        return build(**{name: from_json(part, value[name]) for name, part in parts})
+    if kind is Head:
+        return Head(*from_json(tuple[int, int], value))
+    if get_origin(kind) is UnionType:
+        return None if value is None else from_json(kinds[0], value)
+    if get_origin(kind) is tuple:
+        each = repeat(kinds[0], len(value)) if kinds[-1] is Ellipsis else kinds
+        return tuple(from_json(*both) for both in zip(each, value, strict=True))
+    if kind is float and isinstance(value, int):
+        return float(value)
+    if not isinstance(value, kind):
+        raise TypeError(f"{value!r} is not of the type {kind.__name__}")
     return value
-
-
-def _seed(value: Any) -> int | None:
-    if value is not None and not isinstance(value, int):
-        raise TypeError(f"the seed {value!r} is not a whole number")
-    return value
-
-
-def _head(value: Any) -> Head:
-    layer, head = value
-    return Head(int(layer), int(head))
-
-
-def _rows(value: Any) -> Rows:
-    return tuple(tuple(float(number) for number in row) for row in value)

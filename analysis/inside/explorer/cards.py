@@ -23,6 +23,7 @@ from lofit_lens.analysis.inside.explorer.card import (
     HeadEdit,
     HeadScore,
     TaskScores,
+    from_json,
 )
 from lofit_lens.analysis.inside.explorer.measure import measure_attention, measure_edit
 from lofit_lens.attention import heads_of
@@ -183,16 +184,7 @@ class HeadCards:
         """
         content = read_json(path, schema=CARDS_SCHEMA, what="head cards")
         try:
-            return cls(
-                model=str(content["model"]),
-                n_layers=int(content["n_layers"]),
-                n_heads=int(content["n_heads"]),
-                scores=tuple(map(TaskScores.from_json, content["scores"])),
-                edits=tuple(map(HeadEdit.from_json, content["edits"])),
-                attention=tuple(map(HeadAttention.from_json, content["attention"])),
-                text=None if content["text"] is None else str(content["text"]),
-                without=tuple(map(int, content.get("without", ()))),
-            )
+            return from_json(cls, {"without": ()} | content)
         except (KeyError, TypeError, ValueError, LofitLensError) as error:
             raise LofitLensError(f"The head cards in {path} are damaged: {error}.") from error
 
