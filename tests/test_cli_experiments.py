@@ -136,6 +136,28 @@ def test_curves_of_a_run_end_at_its_own_scores_and_are_gone_on_with(
     assert "--overwrite" in fail(*request)
 
 
+def test_overwriting_removes_tables_and_figures_of_the_earlier_run_before_new_ones_are_there(
+    sweep_of: tuple[object, ...],
+    lofit_run: tuple[Path, dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sweep = ("sweep", "examples", *sweep_of, "--k", 2, "--numbers", "2")
+    curves = ("causal", lofit_run[0], "--draws", 1, "--out", tmp_path / "curves")
+    for request in (sweep, curves):
+        succeed(*request)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError("The disk is full.")
+
+    monkeypatch.setattr("lofit_lens.analysis.reporting.written.write_results", full)
+    for request, folder in ((sweep, tmp_path / "out"), (curves, tmp_path / "curves")):
+        for_people = [*folder.glob("*.html"), *folder.glob("*.csv"), *folder.glob("*.js")]
+        assert len(for_people) == 3
+        assert "The disk is full." in fail(*request, "--overwrite")
+        assert not any(path.exists() for path in for_people)
+
+
 def test_curves_can_ask_where_the_model_does_the_task(
     lofit_run: tuple[Path, dict[str, Any]], pairs: Path, tmp_path: Path
 ) -> None:
