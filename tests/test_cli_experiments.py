@@ -14,8 +14,10 @@ from typer.testing import CliRunner
 from lofit_lens.analysis.baselines.selectors import by_probes
 from lofit_lens.analysis.cli.main import app
 from lofit_lens.analysis.kinds.curves import CausalCurves
+from lofit_lens.analysis.kinds.lofit import KIND as LOFIT
 from lofit_lens.analysis.kinds.matrix import TransferMatrix
 from lofit_lens.analysis.kinds.sweep import Sweep
+from lofit_lens.analysis.study.store import Store
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.model import load_model
 from lofit_lens.scoring.evaluate import evaluate
@@ -192,6 +194,15 @@ def test_a_name_that_chooses_no_heads_is_refused_before_any_work(
         message = fail(command, *request_of, "--k", 2, "--heads", "best", "--out", tmp_path / "out")
         assert "No head selector is called 'best'" in message
         assert not (tmp_path / "out").exists()
+
+
+def test_a_run_of_both_stages_that_was_cut_short_is_not_removed_unasked(
+    request_of: tuple[object, ...], tmp_path: Path
+) -> None:
+    Store(tmp_path, LOFIT).tell()
+    message = fail("lofit", *request_of, "--k", 3, "--out", tmp_path)
+    assert "--resume" in message and "--overwrite" in message
+    assert (tmp_path / LOFIT.marker).is_file()
 
 
 def test_a_run_of_both_stages_goes_on_with_more_draws(

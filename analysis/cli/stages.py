@@ -7,19 +7,11 @@ from typing import Annotated
 
 from lofit_lens.analysis.cli.chat import ChatOptions
 from lofit_lens.analysis.cli.console import Report, metrics_json
-from lofit_lens.analysis.cli.groups import Out, Overwrite, option, with_options
+from lofit_lens.analysis.cli.groups import Heads, Out, Overwrite, option, with_options
 from lofit_lens.analysis.cli.options import HeadOptions, ModelOptions, TrainingOptions
 from lofit_lens.analysis.cli.running import RunningOptions
 from lofit_lens.analysis.cli.task_options import TaskOptions, name_of
 from lofit_lens.errors import LofitLensError, UnsupportedError
-
-Heads = Annotated[
-    str,
-    option(
-        "What scores the heads: lofit (stage 1), bias-norm, probes, probe-layers, gates, "
-        "attribution, random or layer-matched."
-    ),
-]
 
 
 @with_options

@@ -6,6 +6,7 @@ import math
 from collections.abc import Hashable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 from lofit_lens.analysis.inside.overlap import head_overlap
@@ -13,6 +14,7 @@ from lofit_lens.analysis.kinds.matrix import MARKS
 from lofit_lens.analysis.reporting.written import write_results
 from lofit_lens.analysis.study.store import Store, rows_of
 from lofit_lens.analysis.tables.cells import FLOOR, interval
+from lofit_lens.analysis.tables.tables import matrix_as_text
 from lofit_lens.embedded.settings import SELECTION, TUNING
 from lofit_lens.provenance import library_versions
 
@@ -74,7 +76,8 @@ def as_text(demo: Demo) -> str:
             lines.append(line)
     lines.append(f"\nHeads of one task on another, main metric in % ({MARKS})")
     for matrix in demo.matrices.values():
-        lines += ["", _matrix_text(matrix.frame(), len(matrix.runs[0].heads or ()))]
+        corner = f"{len(matrix.runs[0].heads or ())} heads from"
+        lines += ["", indent(matrix_as_text(matrix.frame(), corner), "  ")]
     lines.append("\nHow alike the heads of different seeds are (Jaccard; of random sets)")
     overlap = head_overlap(demo.layers.heads)
     lines += [
@@ -83,7 +86,7 @@ def as_text(demo: Demo) -> str:
         .query("measure == 'jaccard' and first == second")
         .to_dict("records")
     ]
-    lines += ["\nOne answer", "  " + str(demo.sample).replace("\n", "\n  ")]
+    lines += ["\nOne answer", indent(str(demo.sample), "  ")]
     return "\n".join(lines)
 
 
@@ -106,15 +109,6 @@ def _number(value: float) -> str:
 
 def _score(row: Mapping[Hashable, Any]) -> str:
     return f"{100 * row['value']:.1f}{interval(row)}"
-
-
-def _matrix_text(cells: pd.DataFrame, heads: int) -> str:
-    tasks = list(dict.fromkeys(cells["task"]))
-    lines = [f"  {f'{heads} heads from':<20}" + "".join(f"{task:>19}" for task in tasks)]
-    for source, rows in cells.groupby("source", sort=False):
-        texts = [f"{100 * row['value']:.1f}{row['mark']}" for row in rows.to_dict("records")]
-        lines.append(f"  {source:<20}" + "".join(f"{text:>19}" for text in texts))
-    return "\n".join(lines)
 
 
 def settings_of(size: Size) -> dict[str, Any]:
