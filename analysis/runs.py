@@ -62,9 +62,9 @@ class RunFolder:
             if (place / LOFIT.marker).is_file():
                 remove(place, LOFIT)
 
-    def fold(self, i: int, n_folds: int) -> Path:
-        """The folder of a fold."""
-        return self.path if n_folds == 1 else self.path / f"fold-{i}"
+    def places(self, n: int) -> list[Path]:
+        """The folder of each of `n` folds."""
+        return [self.path] if n == 1 else [self.path / f"fold-{i}" for i in range(n)]
 
     def folds(self) -> list[Path]:
         """The folders that hold results: this one, or one for each fold.

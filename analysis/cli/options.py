@@ -1,8 +1,4 @@
-"""Options that several commands share: groups of them, written once as dataclasses.
-
-`@with_options` puts the fields of each group into the signature that typer reads, and hands the
-command the filled groups.
-"""
+"""Options that several commands share, in groups (see `groups`)."""
 
 from __future__ import annotations
 
