@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lofit_lens.analysis.kinds.lofit import KIND as LOFIT
 from lofit_lens.analysis.study.bench import loaded_as
-from lofit_lens.analysis.study.store import command_line, remove
+from lofit_lens.analysis.study.store import check_folder, command_line, remove
 from lofit_lens.edits.files import DESCRIPTION, TENSORS
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError
@@ -41,15 +41,9 @@ class RunFolder:
         """A folder to write to; refused, before any work is done, if it holds results.
 
         Raises:
-            LofitLensError: The folder holds results and neither `overwrite` nor `resume` is on, both
-                are, or it is a file.
+            LofitLensError: The folder holds results, or a run that did not finish, and neither
+                `overwrite` nor `resume` is on, both are, or it is a file.
         """
-        if overwrite and resume:
-            raise LofitLensError(
-                "--overwrite removes what --resume would go on with; give one of them."
-            )
-        if path.is_file():
-            raise LofitLensError(f"{path} is a file; name a folder with --out.")
         folder = cls(path)
         earlier = folder.files()
         if earlier and not (overwrite or resume):
@@ -57,6 +51,7 @@ class RunFolder:
                 f"{path} holds the results of a run, such as {earlier[0]}. Name another folder, or give "
                 "--overwrite to remove them."
             )
+        check_folder(path, LOFIT, overwrite=overwrite, resume=resume)
         return folder
 
     def clear(self) -> None:
@@ -67,9 +62,9 @@ class RunFolder:
             if (place / LOFIT.marker).is_file():
                 remove(place, LOFIT)
 
-    def fold(self, i: int, n_folds: int) -> Path:
-        """The folder of a fold."""
-        return self.path if n_folds == 1 else self.path / f"fold-{i}"
+    def places(self, n: int) -> list[Path]:
+        """The folder of each of `n` folds."""
+        return [self.path] if n == 1 else [self.path / f"fold-{i}" for i in range(n)]
 
     def folds(self) -> list[Path]:
         """The folders that hold results: this one, or one for each fold.
@@ -77,14 +72,12 @@ class RunFolder:
         Raises:
             LofitLensError: There is none.
         """
-        in_folds = sorted(path for path in self.path.glob("fold-*") if path.is_dir())
-        found = in_folds or [self.path]
         if not self._own_files():
             raise LofitLensError(
                 f"There are no results in {self.path}. Give the --out folder of `lofit`, `select` or "
                 "`tune`."
             )
-        return found
+        return sorted(path for path in self.path.glob("fold-*") if path.is_dir()) or [self.path]
 
     def finish(self, command: str, model: TransformerBridge, **content: Any) -> None:
         """Write `run.json`, which marks the run as finished."""

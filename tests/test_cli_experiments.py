@@ -14,8 +14,10 @@ from typer.testing import CliRunner
 from lofit_lens.analysis.baselines.selectors import by_probes
 from lofit_lens.analysis.cli.main import app
 from lofit_lens.analysis.kinds.curves import CausalCurves
+from lofit_lens.analysis.kinds.lofit import KIND as LOFIT
 from lofit_lens.analysis.kinds.matrix import TransferMatrix
 from lofit_lens.analysis.kinds.sweep import Sweep
+from lofit_lens.analysis.study.store import Store
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.model import load_model
 from lofit_lens.scoring.evaluate import evaluate
@@ -136,6 +138,28 @@ def test_curves_of_a_run_end_at_its_own_scores_and_are_gone_on_with(
     assert "--overwrite" in fail(*request)
 
 
+def test_overwriting_removes_tables_and_figures_of_the_earlier_run_before_new_ones_are_there(
+    sweep_of: tuple[object, ...],
+    lofit_run: tuple[Path, dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sweep = ("sweep", "examples", *sweep_of, "--k", 2, "--numbers", "2")
+    curves = ("causal", lofit_run[0], "--draws", 1, "--out", tmp_path / "curves")
+    for request in (sweep, curves):
+        succeed(*request)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError("The disk is full.")
+
+    monkeypatch.setattr("lofit_lens.analysis.reporting.written.write_results", full)
+    for request, folder in ((sweep, tmp_path / "out"), (curves, tmp_path / "curves")):
+        for_people = [*folder.glob("*.html"), *folder.glob("*.csv"), *folder.glob("*.js")]
+        assert len(for_people) == 3
+        assert "The disk is full." in fail(*request, "--overwrite")
+        assert not any(path.exists() for path in for_people)
+
+
 def test_curves_can_ask_where_the_model_does_the_task(
     lofit_run: tuple[Path, dict[str, Any]], pairs: Path, tmp_path: Path
 ) -> None:
@@ -170,6 +194,15 @@ def test_a_name_that_chooses_no_heads_is_refused_before_any_work(
         message = fail(command, *request_of, "--k", 2, "--heads", "best", "--out", tmp_path / "out")
         assert "No head selector is called 'best'" in message
         assert not (tmp_path / "out").exists()
+
+
+def test_a_run_of_both_stages_that_was_cut_short_is_not_removed_unasked(
+    request_of: tuple[object, ...], tmp_path: Path
+) -> None:
+    Store(tmp_path, LOFIT).tell()
+    message = fail("lofit", *request_of, "--k", 3, "--out", tmp_path)
+    assert "--resume" in message and "--overwrite" in message
+    assert (tmp_path / LOFIT.marker).is_file()
 
 
 def test_a_run_of_both_stages_goes_on_with_more_draws(

@@ -65,7 +65,7 @@ REFUSED = [
         ((command, *CATS, "--out", "new", *odd), message)
         for command in ("lofit", "select", "transfer", "compare")
         for odd, message in (
-            (("--k", 1, "--fraction", 0.1), "not both"),
+            (("--k", 1, "--fraction", 0.1), "either k or fraction"),
             (("--k", 0), "k must be 1 or more"),
             (("--fraction", 3), "fraction must be in"),
             (("--k", 1, "--tuning-lr", -1), "learning_rate must be greater than 0"),

@@ -173,7 +173,7 @@ def test_wrong_requests_are_told_and_leave_no_folder(
     again = request_of[request_of.index("--task") + 1]
     assert "comes once" in refused(*request_of, "--task", again, *out)
     assert "Say which tasks" in refused("--model", tiny_folder("llama"), "--k", 2, *out)
-    assert "not both" in refused(*request_of, "--fraction", 0.1, *out)
+    assert "either k or fraction" in refused(*request_of, "--fraction", 0.1, *out)
     assert "no row 'llama2-7b', 'cat'" in refused(*request_of, "--preset", "llama2-7b", *out)
     assert not (tmp_path / "out").exists()
 

@@ -17,7 +17,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from lofit_lens.analysis.cli.report import report as report_command
+from lofit_lens.analysis.cli.figures import report as report_command
 from lofit_lens.analysis.figures.files import write_figure
 from lofit_lens.analysis.inside.explorer.cards import HeadCards
 from lofit_lens.analysis.kinds.comparison import Comparison

@@ -154,7 +154,7 @@ def write_demo(path: Path) -> Demo:
             records.append(replace(run, cut=cut, edit=learned))
     store = write_records(path, demos.KIND, records, **settings_of(size))
     write_scores(path)
-    write_report(found, size, store, seconds=12.3)
+    write_report(found, store, seconds=12.3)
     return found
 
 

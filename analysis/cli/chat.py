@@ -8,14 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from lofit_lens.analysis.cli.groups import option
 from lofit_lens.errors import LofitLensError
-from lofit_lens.tasks import Task, reload_task
+from lofit_lens.tasks import Task
 from lofit_lens.tasks.chat import as_plain, check_chat
 
 if TYPE_CHECKING:
-    from lofit_lens.analysis.cli.options import ModelOptions
-
-Loaded = Mapping[str, str | None] | None
-"""What a run was made with; see `RunFolder.loaded`."""
+    from lofit_lens.analysis.cli.options import Loaded, ModelOptions
 
 CHAT = "Chat"
 
@@ -49,7 +46,7 @@ class ChatOptions:
             return [as_plain(task) if self.chat is False else task for task in tasks]
         for task in tasks:
             check_chat(task)
-        tokenizer = _tokenizer(model, run)
+        tokenizer = model.tokenizer(run)
         return [task.as_chat(tokenizer, self.system) for task in tasks]
 
     def of_run(self, sources: Sequence[Mapping[str, Any]]) -> ChatOptions:
@@ -58,20 +55,3 @@ class ChatOptions:
             return self
         kept = sources[0]["chat"]
         return ChatOptions(chat=kept is not None, system=kept["system"] if kept else None)
-
-
-def reload_as_was(source: Mapping[str, Any], model: ModelOptions, run: Loaded, **read: Any) -> Task:
-    """The task of a run, in the template it had."""
-    tokenizer = _tokenizer(model, run) if source.get("chat") else None
-    return reload_task(source, tokenizer=tokenizer, **read)
-
-
-def _tokenizer(model: ModelOptions, run: Loaded) -> Any:
-    """The tokenizer alone: what its template refuses is refused before the model is loaded."""
-    from lofit_lens.model import read_tokenizer
-
-    of_run = run if run and model.model is None else {}
-    name = model.model or of_run.get("model")
-    if name is None:
-        raise LofitLensError("Say which model: --model FOLDER_OR_NAME.")
-    return read_tokenizer(name, revision=model.revision or of_run.get("revision"))

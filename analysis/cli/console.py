@@ -93,11 +93,11 @@ class Report:
         """A message on the way, to standard error."""
         typer.echo(message, err=True)
 
-    def hint(self, message: str | None) -> None:
-        """Advice: to standard error at once, and among the results as JSON."""
+    def hint(self, message: str | None, of: str = "") -> None:
+        """Advice, of something: to standard error at once, and among the results as JSON."""
         if message is not None:
-            self._hints.append(message)
-            self.say(message)
+            self._hints.append(f"{of}: {message}" if of else message)
+            self.say(self._hints[-1])
 
     def fail(self, error: Exception) -> None:
         """Something went wrong that the rest does not depend on; the exit code will tell."""
@@ -114,7 +114,7 @@ class Report:
         """Say how "auto" chose the learning rate of a training, and what it is to be warned of."""
         if provenance is not None:
             self.add_rate(what, provenance.config.get("rate_choice"))
-            self.hint(about(what, provenance.history.warning()))
+            self.hint(provenance.history.warning(), what)
 
     def add_rate(self, what: str, choice: Mapping[str, Any] | None) -> None:
         """Note how a learning rate was chosen, if one was; who sees bars has been told already."""
@@ -131,8 +131,8 @@ class Report:
             for step in record.steps:
                 self.add_rate(step["step"], step.get("rate_choice"))
             what = f"{record.method} on {record.fold}, seed {record.seed}"
-            self.hint(about(what, record.choices.get("warning")))
-            self.hint(about(what, record.evaluation.warning()))
+            self.hint(record.choices.get("warning"), what)
+            self.hint(record.evaluation.warning(), what)
 
     def add_paths(self, out: Path, paths: Sequence[Path], what: str) -> None:
         """Say what was written where."""
@@ -171,7 +171,7 @@ class Report:
         if any(share is not None for share in finished.values()):
             self.add(finished=finished)
         for name, evaluation in evaluations.items():
-            self.hint(about(name, evaluation.warning()))
+            self.hint(evaluation.warning(), name)
 
     def save_rescue(self, error: TrainingStopped) -> str:
         """Save what training had learned before it stopped; returns what to tell."""
@@ -192,11 +192,6 @@ class Report:
             )
         else:
             typer.echo("\n\n".join(self._lines))
-
-
-def about(what: str, hint: str | None) -> str | None:
-    """A hint, if there is one, with what it is of."""
-    return None if hint is None else f"{what}: {hint}"
 
 
 def metrics_json(evaluation: Evaluation) -> dict[str, dict[str, float]]:

@@ -52,7 +52,7 @@ def demo(
         how["workers"] = usable_workers()
     found = run_demo(model, size, store, **how)
     seconds = time.perf_counter() - started
-    paths = [*write_report(found, size, store, seconds), report_page(out)]
+    paths = [*write_report(found, store, seconds), report_page(out)]
     report.add(as_text(found), **demo_json(found))
     report.add(f"{seconds:.0f} seconds", seconds=round(seconds, 1))
     report.add_paths(out, paths, "with the records of every run")

@@ -21,6 +21,13 @@ def option(text: str, panel: str | None = None, *names: str, **more: Any) -> Any
 
 Out = Annotated[Path, option("Folder to write to.")]
 Overwrite = Annotated[bool, option("Replace a finished run in --out.")]
+Heads = Annotated[
+    str,
+    option(
+        "What scores the heads: lofit (stage 1), bias-norm, probes, probe-layers, gates, "
+        "attribution, random or layer-matched."
+    ),
+]
 Seeds = Annotated[int, option("How many seeds, from --seed on.", min=1)]
 
 

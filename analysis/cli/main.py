@@ -12,9 +12,8 @@ from lofit_lens.analysis.cli.check import check
 from lofit_lens.analysis.cli.compare import compare
 from lofit_lens.analysis.cli.demo import demo
 from lofit_lens.analysis.cli.evaluate import evaluate
-from lofit_lens.analysis.cli.figures import figures
+from lofit_lens.analysis.cli.figures import figures, report
 from lofit_lens.analysis.cli.heads import export, heads
-from lofit_lens.analysis.cli.report import report
 from lofit_lens.analysis.cli.stages import lofit, select, tune
 from lofit_lens.analysis.cli.sweep import sweep
 from lofit_lens.analysis.cli.task_options import joined_shares

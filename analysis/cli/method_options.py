@@ -98,20 +98,34 @@ class MethodOptions:
         report: Report,
     ) -> dict[str, Settings]:
         """What the options and presets say, by name of the task."""
-        from lofit_lens.analysis.methods.settings import PAPER_FRACTION
+        from lofit_lens.analysis.baselines.paper_rates import paper_loreft, paper_rates
+        from lofit_lens.analysis.cli.options import paper_task
+        from lofit_lens.analysis.methods.settings import PAPER_FRACTION, Settings
         from lofit_lens.attention import heads_of
+        from lofit_lens.identity import EMBEDDED
 
-        total = heads_of(model).total
-        heads = heads.under(training.preset, total, report, default=PAPER_FRACTION)
-        return {
-            task.name: dataclasses.replace(
-                _preset(task, model, heads, training, self.rates()),
+        total, preset = heads_of(model).total, training.preset
+        heads = heads.under(preset, total, report, default=PAPER_FRACTION)
+        found = {}
+        for task in tasks:
+            start = Settings()
+            if preset == EMBEDDED:
+                start = Settings.embedded()
+            elif preset:
+                row = preset, paper_task(task)
+                start = Settings(rates=paper_rates(*row), loreft=paper_loreft(*row))
+            sized = dataclasses.replace(start, k=heads.k, fraction=heads.fraction)
+            found[task.name] = dataclasses.replace(
+                sized,
+                scope=training.scope or "all",
+                selection=training.selection(task),
+                tuning=training.tuning(task, sized.n_heads(model) / total),
+                rates={**start.rates, **self.rates()},
                 kl_budget=self.kl_budget,
                 random_draws=self.random_draws,
                 batch_size=batch_size,
             )
-            for task in tasks
-        }
+        return found
 
     def texts(self, model: TransformerBridge) -> tuple[EncodedText, ...] | None:
         """The plain text for a model; None: sampled from it."""
@@ -174,35 +188,3 @@ def names_of(methods: str) -> list[str]:
     names = list(dict.fromkeys(name for part in typed for name in sets.get(part, (part,))))
     named_methods(list(without_zero_shot(names)))
     return names
-
-
-def _preset(
-    task: Task,
-    model: TransformerBridge,
-    heads: HeadOptions,
-    training: TrainingOptions,
-    rates: dict[str, float],
-) -> Settings:
-    """What the training options and presets say for one task."""
-    from lofit_lens.analysis.baselines.paper_rates import paper_loreft, paper_rates
-    from lofit_lens.analysis.cli.options import paper_task
-    from lofit_lens.analysis.methods.settings import Settings
-    from lofit_lens.attention import heads_of
-    from lofit_lens.identity import EMBEDDED
-    from lofit_lens.positions import check_scope
-
-    start = Settings()
-    if training.preset == EMBEDDED:
-        start = Settings.embedded()
-    elif training.preset:
-        row = training.preset, paper_task(task)
-        start = Settings(rates=paper_rates(*row), loreft=paper_loreft(*row))
-    settings = dataclasses.replace(start, k=heads.k, fraction=heads.fraction)
-    share = settings.n_heads(model) / heads_of(model).total
-    return dataclasses.replace(
-        settings,
-        scope=check_scope(training.scope or "all"),
-        selection=training.selection(task),
-        tuning=training.tuning(task, share),
-        rates={**start.rates, **rates},
-    )

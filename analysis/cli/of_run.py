@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lofit_lens.analysis.cli.chat import reload_as_was
 from lofit_lens.errors import LofitLensError
 from lofit_lens.tasks import Task, reload_task
 from lofit_lens.tasks.load import check_not_trained_on
 
 if TYPE_CHECKING:
     from lofit_lens.analysis.cli.chat import ChatOptions
-    from lofit_lens.analysis.cli.options import ModelOptions
+    from lofit_lens.analysis.cli.options import Loaded, ModelOptions
     from lofit_lens.analysis.cli.task_options import TaskOptions
     from lofit_lens.edits.on_heads import HeadIntervention
 
@@ -31,7 +30,7 @@ class RunOfEdit:
 
     folder: Path | None
     edits: Sequence[HeadIntervention] = ()
-    loaded: Mapping[str, str | None] | None = None
+    loaded: Loaded = None
 
     @classmethod
     def read(cls, folder: Path | None, strength: float = 1.0) -> RunOfEdit:
@@ -98,7 +97,9 @@ class RunOfEdit:
                 "with --task, or leave the option out."
             )
         read = {"data_dir": options.data_dir}
-        tasks = [reload_as_was(source, model, self.loaded, **read) for source in self.sources]
+        in_chat = any(source.get("chat") for source in self.sources)
+        tokenizer = model.tokenizer(self.loaded) if in_chat else None
+        tasks = [reload_task(source, tokenizer=tokenizer, **read) for source in self.sources]
         for task, edit in zip(tasks, self.edits, strict=True):
             if edit.provenance and edit.provenance.data_hash != task.data_hash():
                 raise LofitLensError(

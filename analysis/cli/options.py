@@ -1,8 +1,4 @@
-"""Options that several commands share: groups of them, written once as dataclasses.
-
-`@with_options` puts the fields of each group into the signature that typer reads, and hands the
-command the filled groups.
-"""
+"""Options that several commands share, in groups (see `groups`)."""
 
 from __future__ import annotations
 
@@ -39,6 +35,9 @@ def _batch_size(text: str) -> int | str:
 
 AUTO: Any = {"parser": _batch_size, "metavar": "<int|auto>"}
 MODEL, TASK, HEADS, TRAINING = "Model", "Task", "Heads", "Training"
+
+Loaded = Mapping[str, str | None] | None
+"""What a run was made with; see `RunFolder.loaded`."""
 
 
 @dataclass(frozen=True)
@@ -80,14 +79,11 @@ class ModelOptions:
         if self.model is not None:
             find_model(self.model)
 
-    def load(self, run: Mapping[str, str | None] | None = None) -> TransformerBridge:
+    def load(self, run: Loaded = None) -> TransformerBridge:
         """Load the model; that of a run, in its revision and dtype, where --model is not given."""
         from lofit_lens.model import load_model
 
-        of_run = run if run and self.model is None else {}
-        name = self.model or of_run.get("model")
-        if name is None:
-            raise LofitLensError("Say which model: --model FOLDER_OR_NAME.")
+        name, of_run = self._named(run)
         return load_model(
             name,
             device=self.device,
@@ -96,6 +92,21 @@ class ModelOptions:
             revision=self.revision or of_run.get("revision"),
             n_devices=self.n_devices,
         )
+
+    def tokenizer(self, run: Loaded = None) -> Any:
+        """The tokenizer alone: what its template refuses is refused before the model is loaded."""
+        from lofit_lens.model import read_tokenizer
+
+        name, of_run = self._named(run)
+        return read_tokenizer(name, revision=self.revision or of_run.get("revision"))
+
+    def _named(self, run: Loaded) -> tuple[str, Mapping[str, str | None]]:
+        """The name of the model, and what is known of it if it is that of a run."""
+        of_run = run if run and self.model is None else {}
+        name = self.model or of_run.get("model")
+        if name is None:
+            raise LofitLensError("Say which model: --model FOLDER_OR_NAME.")
+        return name, of_run
 
 
 @dataclass(frozen=True)
@@ -116,10 +127,6 @@ class HeadOptions:
         """
         from lofit_lens.heads import number_of_heads
 
-        if self.k is not None and self.fraction is not None:
-            raise LofitLensError(
-                f"Give either k or fraction, not both; got {self.k} and {self.fraction}."
-            )
         if self.k is not None and self.k < 1:
             raise LofitLensError(f"k must be 1 or more, got {self.k}.")
         if needed or self.fraction is not None:
@@ -274,19 +281,6 @@ def _rate_or_auto(text: str | None) -> float | str | None:
         return None if text is None else float(text)
     except ValueError:
         return text
-
-
-def as_embedded(
-    model: ModelOptions, training: TrainingOptions
-) -> tuple[ModelOptions, TrainingOptions]:
-    """What is left open as in the demo: the documented numbers are those of the CPU in float32."""
-    from lofit_lens.identity import EMBEDDED
-
-    device, dtype = model.device or "cpu", model.dtype or "float32"
-    return (
-        dataclasses.replace(model, model=EMBEDDED, device=device, dtype=dtype),
-        dataclasses.replace(training, preset=training.preset or EMBEDDED),
-    )
 
 
 def paper_task(task: Task) -> str:

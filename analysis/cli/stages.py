@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 from lofit_lens.analysis.cli.chat import ChatOptions
 from lofit_lens.analysis.cli.console import Report, metrics_json
-from lofit_lens.analysis.cli.groups import Out, Overwrite, option, with_options
+from lofit_lens.analysis.cli.groups import Heads, Out, Overwrite, option, with_options
 from lofit_lens.analysis.cli.options import HeadOptions, ModelOptions, TrainingOptions
 from lofit_lens.analysis.cli.running import RunningOptions
 from lofit_lens.analysis.cli.task_options import TaskOptions, name_of
 from lofit_lens.errors import LofitLensError, UnsupportedError
-
-Heads = Annotated[
-    str,
-    option(
-        "What scores the heads: lofit (stage 1), bias-norm, probes, probe-layers, gates, "
-        "attribution, random or layer-matched."
-    ),
-]
 
 
 @with_options
@@ -72,23 +65,22 @@ def lofit(
     if not running.resume:
         folder.clear()
     runs = []
-    for i, (task, (selection, tuning)) in enumerate(zip(tasks, configs, strict=True)):
-        fold = folder.fold(i, len(tasks))
+    folds = folder.places(len(tasks))
+    for fold, task, (selection, tuning) in zip(folds, tasks, configs, strict=True):
         report.rescue = fold / "stopped"
-        runs.append(
-            run_lofit(
-                model,
-                task,
-                k=k,
-                heads=heads,
-                selection=selection,
-                tuning=tuning,
-                random_draws=random_draws,
-                out=fold,
-                batch_size=model_options.batch_size,
-                **running.how(report),
-            )
+        run = run_lofit(
+            model,
+            task,
+            k=k,
+            heads=heads,
+            selection=selection,
+            tuning=tuning,
+            random_draws=random_draws,
+            out=fold,
+            batch_size=model_options.batch_size,
+            **running.how(report),
         )
+        runs.append(run)
     for run in runs:
         report.add_training(f"Stage 1 on {run.tuned.task}", run.scores.provenance)
         report.add_training(f"Stage 2 on {run.tuned.task}", run.intervention.provenance)
@@ -122,8 +114,8 @@ def lofit(
         metrics={key: metrics_json(evaluation) for key, evaluation in pooled.items()},
         **report.noted,
     )
-    report.add(f"heads: {named}\nwritten to {out}", heads=chosen, out=str(out))
-    report.add(paths=folder.files())
+    told = {"heads": chosen, "out": str(out), "paths": folder.files()}
+    report.add(f"heads: {named}\nwritten to {out}", **told)
 
 
 @with_options
@@ -161,8 +153,8 @@ def select(
     training.hint(model_options.model, report)
     total = heads_of(model).total
     head_options = head_options.under(training.preset, total, report)
-    wanted = {"k": head_options.k, "fraction": head_options.fraction}
-    if any(value is not None for value in wanted.values()):
+    wanted = {name: n for name, n in asdict(head_options).items() if n is not None}
+    if wanted:
         number_of_heads(total, **wanted)
     share = head_options.share(0.1) or 0.1
     configs = [
@@ -171,15 +163,14 @@ def select(
     ]
     folder.clear()
     chosen = []
-    for i, (task, config) in enumerate(zip(tasks, configs, strict=True)):
-        fold = folder.fold(i, len(tasks))
+    for fold, task, config in zip(folder.places(len(tasks)), tasks, configs, strict=True):
         scores = score_heads_by(
             heads, model, task, config, seed=training.seed, progress=not report.quiet
         )
         scores.save(fold / "scores.json")
         report.add_training(f"Stage 1 on {task.name}", scores.provenance)
         lines = f"{task.name}\n{scores.frame().head(20).to_string(index=False)}"
-        if any(value is not None for value in wanted.values()):
+        if wanted:
             best = scores.top(**wanted)
             best.save(fold / "heads.npy")
             chosen.append([list(head) for head in best])
@@ -231,8 +222,8 @@ def tune(
     head_sets = [read_heads(source, **shape) for source in sources]
     configs = [training.tuning(t, h.fraction) for t, h in zip(tasks, head_sets, strict=True)]
     folder.clear()
-    for i, (task, head_set, config) in enumerate(zip(tasks, head_sets, configs, strict=True)):
-        fold = folder.fold(i, len(tasks))
+    folds = folder.places(len(tasks))
+    for fold, task, head_set, config in zip(folds, tasks, head_sets, configs, strict=True):
         report.rescue = fold / "stopped"
         tuned = tune_heads(model, task, head_set, config, progress=not report.quiet)
         tuned.save(fold)

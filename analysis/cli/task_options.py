@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, make_dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -123,10 +124,6 @@ class TaskOptions(FileOptions, NamedTask):
         return read_arguments(given, "The command")
 
 
-def _all_folds(each: Sequence[Sequence[Task]]) -> list[Task]:
-    return [task for folds in each for task in folds]
-
-
 @dataclass(frozen=True)
 class TasksOptions(TaskOptions):
     """Which tasks; the columns of files of one's own."""
@@ -144,7 +141,7 @@ class TasksOptions(TaskOptions):
         model: ModelOptions,
         training: TrainingOptions,
         chat: ChatOptions,
-        choose: Callable[[Sequence[list[Task]]], list[Task]] = _all_folds,
+        choose: Callable[[list[list[Task]]], Iterable[Task]] = chain.from_iterable,
     ) -> tuple[ModelOptions, TrainingOptions, list[Task]]:
         """The tasks; without a model the embedded one as in the demo, with its own three by default.
 
@@ -157,14 +154,15 @@ class TasksOptions(TaskOptions):
         Raises:
             LofitLensError: There is no such model, no task is named, or one cannot be loaded.
         """
-        from lofit_lens.analysis.cli.options import as_embedded
         from lofit_lens.identity import EMBEDDED
 
         embedded = (model.model or EMBEDDED) == EMBEDDED
-        if embedded:
-            model, training = as_embedded(model, training)
+        if embedded:  # the documented numbers are those of the CPU in float32
+            device, dtype = model.device or "cpu", model.dtype or "float32"
+            model = dataclasses.replace(model, model=EMBEDDED, device=device, dtype=dtype)
+            training = dataclasses.replace(training, preset=training.preset or EMBEDDED)
         model.check()
-        tasks = choose(self.load_each(training.seed, embedded=embedded))
+        tasks = list(choose(self.load_each(training.seed, embedded=embedded)))
         return model, training, chat.inside(tasks, model)
 
     def load_each(self, seed: int, *, embedded: bool) -> list[list[Task]]:

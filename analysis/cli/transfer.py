@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from lofit_lens.analysis.cli.chat import ChatOptions
 from lofit_lens.analysis.cli.console import Report
-from lofit_lens.analysis.cli.groups import option, with_options
+from lofit_lens.analysis.cli.groups import Heads, Seeds, option, with_options
 from lofit_lens.analysis.cli.options import HeadOptions, ModelOptions, TrainingOptions
 from lofit_lens.analysis.cli.running import RunningOptions
 from lofit_lens.analysis.cli.task_options import TasksOptions
 from lofit_lens.errors import LofitLensError
 from lofit_lens.tasks import Task
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @with_options
@@ -30,11 +27,9 @@ def transfer(
     training: TrainingOptions,
     running: RunningOptions,
     out: Annotated[Path, option("Folder for scores, records, table and figure.")],
-    seeds: Annotated[int, option("How many seeds, from --seed on.", min=1)] = 1,
+    seeds: Seeds = 1,
     random_draws: Annotated[int, option("Sets of random heads for each task and seed.", min=0)] = 1,
-    heads: Annotated[
-        str, option("What chooses the heads: lofit, probes, attribution, …")
-    ] = "lofit",
+    heads: Heads = "lofit",
 ) -> None:
     """Choose heads on each task, tune them on every task: the paper's Figure 2.
 
@@ -48,13 +43,14 @@ def transfer(
     with, or one of other --seeds or --random-draws is made; all else must be the same.
     """
     from lofit_lens.analysis.figures.transfer import transfer_heatmap
-    from lofit_lens.analysis.kinds.matrix import KIND
+    from lofit_lens.analysis.kinds.matrix import KIND, MARKS
     from lofit_lens.analysis.kinds.transfer import transfer_matrix
     from lofit_lens.analysis.methods.selectors import check_chosen
     from lofit_lens.analysis.methods.settings import PAPER_FRACTION, Settings
     from lofit_lens.analysis.reporting.written import write_results
     from lofit_lens.analysis.study.bench import loaded_as
     from lofit_lens.analysis.study.store import rows_of
+    from lofit_lens.analysis.tables.tables import matrix_as_text
     from lofit_lens.attention import heads_of
     from lofit_lens.provenance import library_versions
 
@@ -106,7 +102,9 @@ def transfer(
     table.insert(0, "model", name)
     figures = {"figure2.html": transfer_heatmap(table)}
     paths = write_results(store, table, figures, **report.noted)
-    report.add(as_text(table), model=name, k=k, seeds=list(chosen_seeds), table=rows_of(table))
+    title = "Scores in the main metric, %, by the task tuned and tested on"
+    text = f"{title}\n{matrix_as_text(table, 'heads from')}\n{MARKS}"
+    report.add(text, model=name, k=k, seeds=list(chosen_seeds), table=rows_of(table))
     report.add_paths(out, paths, "with the records of every item")
 
 
@@ -129,19 +127,3 @@ def _one_fold_each(each: Sequence[list[Task]], report: Report) -> list[Task]:
             f"the test questions of the other; got {', '.join(twice)}."
         )
     return tasks
-
-
-def as_text(table: pd.DataFrame) -> str:
-    """The matrix for a terminal: rows are sources of heads, columns the tasks tuned and tested on."""
-    from lofit_lens.analysis.figures.transfer_cells import cell_text
-    from lofit_lens.analysis.kinds.matrix import MARKS
-
-    tasks = list(dict.fromkeys(table["task"]))
-    wide = max(12, *(len(name) + 2 for name in (*tasks, *table["source"])))
-    lines = [f"{'heads from':<{wide}}" + "".join(f"{task:>{wide}}" for task in tasks)]
-    for source, rows in table.groupby("source", sort=False):
-        texts = map(cell_text, 100 * rows["value"], rows["mark"])
-        lines.append(f"{source:<{wide}}" + "".join(f"{text:>{wide}}" for text in texts))
-    return "\n".join(
-        ["Scores in the main metric, %, by the task tuned and tested on", *lines, MARKS]
-    )

@@ -27,7 +27,11 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-KIND = Kind("set of causal curves", "causal.json", ("causal-*.json.gz",))
+KIND = Kind(
+    "set of causal curves",
+    "causal.json",
+    ("causal-*.json.gz", "table.csv", "causal.html", "plotly.min.js"),
+)
 
 CAUSAL_SCHEMA = 1
 

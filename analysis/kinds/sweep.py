@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-KIND = Kind("sweep", "sweep.json")
+KIND = Kind("sweep", "sweep.json", ("table.csv", "sweep.html", "plotly.min.js"))
 
 Swept = Literal["examples", "heads"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from lofit_lens.analysis.kinds.table import KINDS
@@ -46,7 +47,7 @@ def open_study(folder: str | Path) -> Study:
         raise LofitLensError(
             f"Neither {folder} nor a folder in it holds a finished run. Looked for: {known}."
         )
-    return joined(folder, found, left_out=left_out)
+    return replace(joined(folder, found), left_out=left_out)
 
 
 def _parts(folder: Path) -> list[Study]:

@@ -151,10 +151,8 @@ class Study:
         return f"<p>{self!r}</p><p>Figures:</p><ul>{names}</ul>"
 
 
-def joined(
-    path: Path, parts: Sequence[Study], *, left_out: Mapping[str, str] | None = None
-) -> Study:
-    """Several studies as one; `left_out` as in `Study`."""
+def joined(path: Path, parts: Sequence[Study]) -> Study:
+    """Several studies as one."""
     kinds = dict.fromkeys(kind for part in parts for kind in part.results)
     return Study(
         path,
@@ -162,7 +160,6 @@ def joined(
         scores=_by_seed(parts, lambda part: part.scores, _alike_scores),
         chosen=_by_seed(parts, lambda part: part.chosen, _alike_sets),
         **{name: _by_name(parts, attrgetter(name)) for name in ("edits", "tables", "provenance")},
-        left_out=left_out or {},
     )
 
 

@@ -6,13 +6,15 @@ import math
 from collections.abc import Hashable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 from lofit_lens.analysis.inside.overlap import head_overlap
 from lofit_lens.analysis.kinds.matrix import MARKS
 from lofit_lens.analysis.reporting.written import write_results
 from lofit_lens.analysis.study.store import Store, rows_of
-from lofit_lens.analysis.tables.cells import FLOOR, interval
+from lofit_lens.analysis.tables.cells import FLOOR, difference, interval
+from lofit_lens.analysis.tables.tables import matrix_as_text
 from lofit_lens.embedded.settings import SELECTION, TUNING
 from lofit_lens.provenance import library_versions
 
@@ -22,15 +24,14 @@ if TYPE_CHECKING:
     from lofit_lens.analysis.kinds.demo import Demo, Size
 
 
-def write_report(demo: Demo, size: Size, store: Store, seconds: float) -> list[Path]:
+def write_report(demo: Demo, store: Store, seconds: float) -> list[Path]:
     """Write table and figures; returns the files."""
     figures = {
         f"figure2-{100 * fraction:g}percent.html": matrix.plot(relative=False)
         for fraction, matrix in demo.matrices.items()
     }
     figures["figure3.html"] = demo.layers.plot()
-    told = settings_of(size) | {"seconds": round(seconds, 1)} | as_json(demo)
-    frame = demo.frame()
+    frame, told = demo.frame(), {"seconds": round(seconds, 1), **as_json(demo)}
     return write_results(store, frame, figures, {"table.md": as_markdown(frame)}, **told)
 
 
@@ -66,24 +67,19 @@ def as_text(demo: Demo) -> str:
             heads = f"{row['heads']:.0f} heads" if row["heads"] > 0 else ""
             line = f"  {row['method']:<15}{heads:<9}{_score(row)}"
             if not math.isnan(row["p_holm"]):
-                line += (
-                    f"   LoFiT {100 * row['difference']:+.1f} "
-                    f"[{100 * row['difference_low']:+.1f}, {100 * row['difference_high']:+.1f}]"
-                    f", p {row['p_holm']:.2g}"
-                )
+                line += f"   LoFiT {difference(row)}, p {row['p_holm']:.2g}"
             lines.append(line)
     lines.append(f"\nHeads of one task on another, main metric in % ({MARKS})")
     for matrix in demo.matrices.values():
-        lines += ["", _matrix_text(matrix.frame(), len(matrix.runs[0].heads or ()))]
+        corner = f"{len(matrix.runs[0].heads or ())} heads from"
+        lines += ["", indent(matrix_as_text(matrix.frame(), corner), "  ")]
     lines.append("\nHow alike the heads of different seeds are (Jaccard; of random sets)")
     overlap = head_overlap(demo.layers.heads)
-    lines += [
-        f"  {row['first']:<18}{overlap.k} heads   {_number(row['value'])}   ({row['chance']:.2f})"
-        for row in overlap.frame()
-        .query("measure == 'jaccard' and first == second")
-        .to_dict("records")
-    ]
-    lines += ["\nOne answer", "  " + str(demo.sample).replace("\n", "\n  ")]
+    of_seeds = overlap.frame().query("measure == 'jaccard' and first == second")
+    for row in of_seeds.to_dict("records"):
+        alike = "one seed" if math.isnan(row["value"]) else f"{row['value']:.2f}"
+        lines.append(f"  {row['first']:<18}{overlap.k} heads   {alike}   ({row['chance']:.2f})")
+    lines += ["\nOne answer", indent(str(demo.sample), "  ")]
     return "\n".join(lines)
 
 
@@ -100,21 +96,8 @@ def as_markdown(frame: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _number(value: float) -> str:
-    return "one seed" if math.isnan(value) else f"{value:.2f}"
-
-
 def _score(row: Mapping[Hashable, Any]) -> str:
     return f"{100 * row['value']:.1f}{interval(row)}"
-
-
-def _matrix_text(cells: pd.DataFrame, heads: int) -> str:
-    tasks = list(dict.fromkeys(cells["task"]))
-    lines = [f"  {f'{heads} heads from':<20}" + "".join(f"{task:>19}" for task in tasks)]
-    for source, rows in cells.groupby("source", sort=False):
-        texts = [f"{100 * row['value']:.1f}{row['mark']}" for row in rows.to_dict("records")]
-        lines.append(f"  {source:<20}" + "".join(f"{text:>19}" for text in texts))
-    return "\n".join(lines)
 
 
 def settings_of(size: Size) -> dict[str, Any]:

@@ -157,6 +157,14 @@ def interval(row: Row) -> str:
     return "" if math.isnan(low) else f" [{low:.1f}, {high:.1f}]"
 
 
+def difference(row: Row) -> str:
+    """The difference to another score with its interval, in points; nothing where there is none."""
+    if math.isnan(row["difference"]):
+        return ""
+    low, high = 100 * row["difference_low"], 100 * row["difference_high"]
+    return f"{100 * row['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
 def count(number: float) -> str:
     """A count in three digits: 12288 is 12.3K."""
     for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
@@ -176,7 +184,7 @@ def _columns(
 def _details(rows: Mapping[str, Row], base: str) -> list[tuple[str, Mapping[str, str]]]:
     """Everything beside the scores, but for columns that are empty."""
     texts = {
-        f"against {base}": _difference,
+        f"against {base}": difference,
         "p (Holm)": lambda row: _number(row["p_holm"], ".2g"),
         "parameters": lambda row: count(row["parameters"]),
         "seconds": lambda row: " / ".join(_seconds(row[f"{s}_seconds"]) for s in ("fit", "score")),
@@ -189,13 +197,6 @@ def _details(rows: Mapping[str, Row], base: str) -> list[tuple[str, Mapping[str,
         title: {method: text(row) for method, row in rows.items()} for title, text in texts.items()
     }
     return [(title, cells) for title, cells in columns.items() if any(cells.values())]
-
-
-def _difference(row: Row) -> str:
-    if math.isnan(row["difference"]):
-        return ""
-    low, high = 100 * row["difference_low"], 100 * row["difference_high"]
-    return f"{100 * row['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def _number(value: float, digits: str) -> str:

@@ -1,4 +1,7 @@
-"""The tables of a comparison for a terminal, in Markdown and in HTML; LaTeX is in `latex`."""
+"""The tables of a comparison for a terminal, in Markdown and in HTML, and matrices of transfer as text.
+
+LaTeX is in `latex`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from html import escape
 
 import pandas as pd
 
+from lofit_lens.analysis.figures.transfer_cells import cell_text
 from lofit_lens.analysis.tables.cells import Tables, TaskTable
 
 _STYLE = """<style>
@@ -37,6 +41,17 @@ def as_text(tables: Tables) -> str:
         lines.append("")
     for line in tables.sentences.values():
         lines += textwrap.wrap(line, 100, subsequent_indent="  ")
+    return "\n".join(lines)
+
+
+def matrix_as_text(cells: pd.DataFrame, corner: str) -> str:
+    """A matrix of transfer: rows are sources of heads, columns the tasks tuned and tested on."""
+    tasks = list(dict.fromkeys(cells["task"]))
+    wide = max(12, *(len(name) + 2 for name in (corner, *tasks, *cells["source"])))
+    lines = [f"{corner:<{wide}}" + "".join(f"{task:>{wide}}" for task in tasks)]
+    for source, rows in cells.groupby("source", sort=False):
+        texts = map(cell_text, 100 * rows["value"], rows["mark"])
+        lines.append(f"{source:<{wide}}" + "".join(f"{text:>{wide}}" for text in texts))
     return "\n".join(lines)
 
 
