@@ -37,30 +37,32 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def new(cls, path: Path, *, overwrite: bool = False, resume: bool = False) -> RunFolder:
+    def new(cls, path: Path, *, overwrite: bool, resume: bool | None = None) -> RunFolder:
         """A folder to write to; refused, before any work is done, if it holds results.
+
+        `resume` is None for a command that cannot go on with a run.
 
         Raises:
             LofitLensError: The folder holds results, or a run that did not finish, and neither
                 `overwrite` nor `resume` is on, both are, or it is a file.
         """
         folder = cls(path)
-        earlier = folder.files()
+        earlier = [*folder.files(), *(str(place / LOFIT.marker) for place in folder._begun())]
         if earlier and not (overwrite or resume):
+            go_on = "" if resume is None else "--resume to go on with them, or "
             raise LofitLensError(
                 f"{path} holds the results of a run, such as {earlier[0]}. Name another folder, or give "
-                "--overwrite to remove them."
+                f"{go_on}--overwrite to remove them."
             )
-        check_folder(path, LOFIT, overwrite=overwrite, resume=resume)
+        check_folder(path, LOFIT, overwrite=overwrite, resume=bool(resume))
         return folder
 
     def clear(self) -> None:
         """Remove the results of an earlier run, and nothing else; call when all is ready to run."""
         for file in self.files():
             Path(file).unlink()
-        for place in [self.path, *self.path.glob("fold-*")]:
-            if (place / LOFIT.marker).is_file():
-                remove(place, LOFIT)
+        for place in self._begun():
+            remove(place, LOFIT)
 
     def places(self, n: int) -> list[Path]:
         """The folder of each of `n` folds."""
@@ -97,6 +99,11 @@ class RunFolder:
     def files(self) -> list[str]:
         """Every file of the run."""
         return [str(path) for path in [self.path / RUN_FILE, *self._own_files()] if path.is_file()]
+
+    def _begun(self) -> list[Path]:
+        """The folders of folds on which both stages were begun."""
+        places = [self.path, *self.path.glob("fold-*")]
+        return [place for place in places if (place / LOFIT.marker).is_file()]
 
     def _own_files(self) -> list[Path]:
         places = [self.path, *self.path.glob("fold-*")]

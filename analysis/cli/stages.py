@@ -154,9 +154,7 @@ def select(
     total = heads_of(model).total
     head_options = head_options.under(training.preset, total, report)
     wanted = {name: n for name, n in asdict(head_options).items() if n is not None}
-    if wanted:
-        number_of_heads(total, **wanted)
-    share = head_options.share(0.1) or 0.1
+    share = number_of_heads(total, **wanted) / total if wanted else 0.1
     configs = [
         Settings(selection=training.selection(task), tuning=training.tuning(task, share))
         for task in tasks
