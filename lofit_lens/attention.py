@@ -185,7 +185,9 @@ def _read_widths(model: TransformerBridge) -> tuple[int, ...]:
         )
     widths = [width // n_heads for width in widths]
     for layer, width in enumerate(widths):
-        _split(model, layer, width)
+        conversion = model.blocks[layer].attn.o.hook_in.hook_conversion if width else None
+        if conversion is not None:  # TransformerLens 4.3 splits by `cfg.d_head`, wrong for MLA
+            conversion.n_heads, conversion.d_head = n_heads, width
     return tuple(widths)
 
 
@@ -206,10 +208,3 @@ def _alike(model: TransformerBridge, widths: Sequence[int]) -> bool:
         if size is not None and width != model.cfg.n_heads * size:
             return False
     return True
-
-
-def _split(model: TransformerBridge, layer: int, width: int) -> None:
-    """Let `hook_z` be split by heads: TransformerLens 4.3 splits by `cfg.d_head`, wrong for MLA."""
-    conversion = model.blocks[layer].attn.o.hook_in.hook_conversion if width else None
-    if conversion is not None:
-        conversion.n_heads, conversion.d_head = model.cfg.n_heads, width

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 DtypeName = Literal["float32", "bfloat16", "float16"]
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @random_state_kept()
@@ -120,7 +121,8 @@ def placed(
     if dtype is None:
         dtype = torch.bfloat16 if on_cuda and torch.cuda.is_bf16_supported() else torch.float32
     elif isinstance(dtype, str):
-        dtype = _dtype_from_name(dtype)
+        check_one_of("dtype", dtype, DTYPES)
+        dtype = DTYPES[dtype]
     return Placement(device, n_devices, device_map), dtype
 
 
@@ -144,9 +146,3 @@ def _is_cuda(name: str | torch.device) -> bool:
             "another, or leave it out."
         )
     return device.type == "cuda"
-
-
-def _dtype_from_name(name: str) -> torch.dtype:
-    names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    check_one_of("dtype", name, names)
-    return names[name]

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 from lofit_lens.analysis.causal.stacking import shared_provenance
 from lofit_lens.analysis.causal.two_runs import TwoRuns
 from lofit_lens.attention import check_head_shape
 from lofit_lens.edits.base import BaseEdit
 from lofit_lens.edits.edit import Edit
-from lofit_lens.edits.replaced import replaced
 from lofit_lens.errors import LofitLensError, UnsupportedError
 from lofit_lens.fast.in_force import edited
 from lofit_lens.heads import HeadSet
@@ -96,5 +96,6 @@ class PatchIntervention(BaseEdit):
                 "Another patch is in force. Patch all heads at once, or one after the other."
             )
         uncached = partial(model.generate, use_past_kv_cache=False)
-        with replaced(hf, "forward", TwoRuns(model, self)), replaced(model, "generate", uncached):
+        runs = patch.object(hf, "forward", TwoRuns(model, self))
+        with runs, patch.object(model, "generate", uncached):
             yield

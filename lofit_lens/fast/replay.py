@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from lofit_lens.attention import z_widths
-from lofit_lens.edits.replaced import replaced
 from lofit_lens.fast.wrappers import listens
 
 if TYPE_CHECKING:
@@ -94,21 +94,15 @@ class Replay:
     @contextmanager
     def put_in(self) -> Iterator[None]:
         """Let forward passes, and their backward passes, take what `choose` has chosen."""
+        kept: list[tuple[Any, Any]] = [(block, _first) for block in self._below[:-1]]
+        if self._below:
+            kept.append((self._below[-1], lambda *_, **__: self._now["residual"]))
+        if self.with_z:
+            project = self._projection
+            kept.append((self._attention, lambda *_, **__: (project(self._now["z"]), None)))
         with ExitStack() as stack:
-            for block in self._below[:-1]:
-                stack.enter_context(replaced(block, "forward", _first))
-            if self._below:
-                last = self._below[-1]
-                stack.enter_context(
-                    replaced(last, "forward", lambda *_, **__: self._now["residual"])
-                )
-            if self._attention is not None and self._projection is not None:
-                project = self._projection
-                stack.enter_context(
-                    replaced(
-                        self._attention, "forward", lambda *_, **__: (project(self._now["z"]), None)
-                    )
-                )
+            for module, forward in kept:
+                stack.enter_context(patch.object(module, "forward", forward))
             yield
 
     def choose(self, rows: Sequence[Sequence[int]]) -> None:
