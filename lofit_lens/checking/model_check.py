@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lofit_lens.checking.blank import Shape, shape_of, shape_of_loaded
-from lofit_lens.checking.memory import TRAINING_BATCH, MemoryNeed, memory_needed
+from lofit_lens.checking.memory import MemoryNeed, memory_needed
 from lofit_lens.checking.servers import Reading, servers_of
 from lofit_lens.errors import LofitLensError, UnsupportedError
 from lofit_lens.fast.memory import free_memory
@@ -178,11 +178,7 @@ def check_model(
         batch_size=batch_size,
         length=length,
         memory=memory_needed(
-            shape.sizes,
-            batch_size=batch_size,
-            train_batch_size=TRAINING_BATCH,
-            length=length,
-            bytes_each=kind.itemsize,
+            shape.sizes, batch_size=batch_size, length=length, bytes_each=kind.itemsize
         ),
         free=free,
         tokenizer=_look_at(tokenizer, model),
