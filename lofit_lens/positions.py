@@ -220,10 +220,8 @@ def tracked_positions(
     tracker = PositionTracker(scope, getattr(model.tokenizer, "pad_token_id", None))
     with ExitStack() as stack:
         if scope != "all":
-            handle = model.original_model.register_forward_pre_hook(
-                tracker.before_forward, with_kwargs=True
-            )
-            stack.callback(handle.remove)
+            hook = model.original_model.register_forward_pre_hook
+            stack.enter_context(hook(tracker.before_forward, with_kwargs=True))
             active = _ACTIVE.setdefault(model, [])
             active.append(tracker)
             stack.callback(active.remove, tracker)

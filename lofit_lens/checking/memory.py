@@ -92,7 +92,5 @@ def mlp_width(config: Any) -> int:
     names = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
     dense = next((w for name in names if (w := getattr(config, name, None))), None)
     width = max(dense) if isinstance(dense, list) else dense or 4 * d_model
-    experts = getattr(config, "num_experts_per_tok", None)
-    return (
-        max(width, experts * getattr(config, "moe_intermediate_size", width)) if experts else width
-    )
+    experts = getattr(config, "num_experts_per_tok", None) or 0
+    return max(width, experts * (getattr(config, "moe_intermediate_size", None) or width))

@@ -112,11 +112,9 @@ class History:
         if not self.loss:
             return "History(no steps)"
         means = self.epoch_loss
-        val = (
-            f", validation {self.val_loss[0]:.4g} -> {self.val_loss[-1]:.4g}"
-            if self.val_loss
-            else ""
-        )
+        val = ""
+        if self.val_loss:
+            val = f", validation {self.val_loss[0]:.4g} -> {self.val_loss[-1]:.4g}"
         peak = "" if self.peak_memory is None else f", peak {self.peak_memory / 1e9:.1f} GB"
         course = f"{means[0]:.4g}" if len(means) == 1 else f"{means[0]:.4g} -> {means[-1]:.4g}"
         return f"History({len(self.loss)} steps, loss by epoch {course}{val}{peak})"
