@@ -170,14 +170,13 @@ def _read_widths(model: TransformerBridge) -> tuple[int, ...]:
             f"{name} is not a decoder-only language model: TransformerLens shows no `blocks` of it. "
             "LoFiT edits the attention heads of a decoder; load one such as Llama or Qwen."
         )
-    projections = [_projection(model, layer) for layer in range(model.cfg.n_layers)]
-    if not any(projection is not None for projection in projections):
+    widths = [_width(model, layer) for layer in range(model.cfg.n_layers)]
+    if not any(widths):
         raise UnsupportedError(
             f"{name} has no attention heads that TransformerLens shows in any of its "
-            f"{len(projections)} layers, so there is nothing to select or tune. Take a model with "
+            f"{len(widths)} layers, so there is nothing to select or tune. Take a model with "
             "attention, such as Llama or Qwen, or a hybrid one such as Qwen3.5, LFM2 or Jamba."
         )
-    widths = [_width(model, layer) for layer in range(model.cfg.n_layers)]
     if {width % n_heads for width in widths} != {0} or not _alike(model, widths):
         raise UnsupportedError(
             f"The layers of {name} differ in their number of heads, and head sets are of layers x "
