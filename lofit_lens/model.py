@@ -10,7 +10,6 @@ import torch
 from lofit_lens.errors import LofitLensError, check_one_of
 from lofit_lens.loading.boot import Placement, boot, told_in_a_line
 from lofit_lens.loading.find import find_model
-from lofit_lens.loading.gguf import check_gguf
 from lofit_lens.loading.hub import on_hub
 from lofit_lens.loading.quantized import Quantization, check_quantization
 from lofit_lens.randomness import random_state_kept
@@ -68,7 +67,6 @@ def load_model(
     source = find_model(name_or_folder)
     if quantization is not None:
         check_quantization(quantization, place.device, source)
-    check_gguf(source)
     with (
         on_hub(source, revision) as commit,
         told_in_a_line(str(name_or_folder), quantization),
@@ -96,7 +94,6 @@ def read_tokenizer(name_or_folder: str | Path, *, revision: str | None = None) -
         LofitLensError: The model cannot be found, or its tokenizer not be read.
     """
     source = find_model(name_or_folder)
-    check_gguf(source)
     with on_hub(source, revision) as commit, told_in_a_line(str(name_or_folder), None):
         return load_tokenizer(source, revision=commit or revision)
 

@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 from lofit_lens.errors import LofitLensError
 from lofit_lens.loading.find import places
-from lofit_lens.loading.gguf import split_source
+from lofit_lens.loading.gguf import check_gguf, split_source
 
 PATIENCE = 5.0
 """Seconds to wait for an answer of the hub."""
@@ -29,12 +29,13 @@ def on_hub(name: str, revision: str | None) -> Iterator[str | None]:
         revision: Branch, tag or commit.
 
     Raises:
-        LofitLensError: There is no such model, or the hub cannot be reached and the model is not in
-            the cache.
+        LofitLensError: There is no such model, the hub cannot be reached and the model is not in
+            the cache, or it is a GGUF file that cannot be read.
     """
     from huggingface_hub import constants, try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
+    check_gguf(name)
     if Path(name).exists():
         yield None
         return
