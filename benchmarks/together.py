@@ -15,9 +15,9 @@ from benchmarks.steps import BATCH
 from benchmarks.texts import Texts
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.heads import HeadSet
+from lofit_lens.stages import tune_heads, tune_together
 from lofit_lens.tasks import Example, MultipleChoice, Task
 from lofit_lens.training import TuningConfig
-from lofit_lens.tuning import tune_heads, tune_together
 
 RUNS, EPOCHS, BATCHES = 4, 2, 2
 TOGETHER, SINGLY = "together", "one by one"

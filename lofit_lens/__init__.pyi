@@ -32,8 +32,10 @@ from .provenance import show_versions as show_versions
 from .scoring.evaluate import evaluate as evaluate
 from .scoring.evaluation import Evaluation as Evaluation
 from .scoring.generation import generate_greedily as generate_greedily
-from .selection import select_heads as select_heads
-from .selection import select_together as select_together
+from .stages import select_heads as select_heads
+from .stages import select_together as select_together
+from .stages import tune_heads as tune_heads
+from .stages import tune_together as tune_together
 from .statistics import Estimate as Estimate
 from .tasks.task import Example as Example
 from .tasks.task import Task as Task
@@ -41,5 +43,3 @@ from .training.config import SelectionConfig as SelectionConfig
 from .training.config import TuningConfig as TuningConfig
 from .training.config import paper_heads as paper_heads
 from .training.history import History as History
-from .tuning import tune_heads as tune_heads
-from .tuning import tune_together as tune_together

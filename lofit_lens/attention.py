@@ -170,14 +170,13 @@ def _read_widths(model: TransformerBridge) -> tuple[int, ...]:
             f"{name} is not a decoder-only language model: TransformerLens shows no `blocks` of it. "
             "LoFiT edits the attention heads of a decoder; load one such as Llama or Qwen."
         )
-    projections = [_projection(model, layer) for layer in range(model.cfg.n_layers)]
-    if not any(projection is not None for projection in projections):
+    widths = [_width(model, layer) for layer in range(model.cfg.n_layers)]
+    if not any(widths):
         raise UnsupportedError(
             f"{name} has no attention heads that TransformerLens shows in any of its "
-            f"{len(projections)} layers, so there is nothing to select or tune. Take a model with "
+            f"{len(widths)} layers, so there is nothing to select or tune. Take a model with "
             "attention, such as Llama or Qwen, or a hybrid one such as Qwen3.5, LFM2 or Jamba."
         )
-    widths = [_width(model, layer) for layer in range(model.cfg.n_layers)]
     if {width % n_heads for width in widths} != {0} or not _alike(model, widths):
         raise UnsupportedError(
             f"The layers of {name} differ in their number of heads, and head sets are of layers x "
@@ -185,7 +184,9 @@ def _read_widths(model: TransformerBridge) -> tuple[int, ...]:
         )
     widths = [width // n_heads for width in widths]
     for layer, width in enumerate(widths):
-        _split(model, layer, width)
+        conversion = model.blocks[layer].attn.o.hook_in.hook_conversion if width else None
+        if conversion is not None:  # TransformerLens 4.3 splits by `cfg.d_head`, wrong for MLA
+            conversion.n_heads, conversion.d_head = n_heads, width
     return tuple(widths)
 
 
@@ -206,10 +207,3 @@ def _alike(model: TransformerBridge, widths: Sequence[int]) -> bool:
         if size is not None and width != model.cfg.n_heads * size:
             return False
     return True
-
-
-def _split(model: TransformerBridge, layer: int, width: int) -> None:
-    """Let `hook_z` be split by heads: TransformerLens 4.3 splits by `cfg.d_head`, wrong for MLA."""
-    conversion = model.blocks[layer].attn.o.hook_in.hook_conversion if width else None
-    if conversion is not None:
-        conversion.n_heads, conversion.d_head = model.cfg.n_heads, width

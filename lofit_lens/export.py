@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lofit_lens.attention import output_projection
 from lofit_lens.edits.on_heads import HeadIntervention
@@ -203,10 +203,11 @@ def _rehome_as_llama(config: dict[str, Any]) -> Any:
 def _proved(
     model: TransformerBridge, intervention: HeadIntervention, folder: Path, dtype: torch.dtype
 ) -> ExportReport:
-    """Compare the checkpoint, reloaded by plain `transformers`, with the hooked model."""
+    """Compare the reloaded checkpoint with the hooked model, on two rows of random tokens."""
     from transformers import AutoModelForCausalLM
 
-    tokens = _probe_tokens(model)
+    shape, seeded = (2, min(32, model.cfg.n_ctx)), torch.Generator().manual_seed(0)
+    tokens = torch.randint(model.cfg.d_vocab, shape, generator=seeded).to(model.cfg.device)
     with torch.no_grad():
         clean = model(tokens).float().cpu()
         with intervention.applied(model):
@@ -231,11 +232,3 @@ def _proved(
             "Ship the intervention with `save`, or export from weights in float32."
         )
     return ExportReport(folder, type(reloaded).__name__, difference, largest)
-
-
-def _probe_tokens(model: TransformerBridge) -> Tensor:
-    """Seeded random tokens, two rows."""
-    generator = torch.Generator().manual_seed(0)
-    length = min(32, model.cfg.n_ctx)
-    tokens = torch.randint(0, model.cfg.d_vocab, (2, length), generator=generator)
-    return tokens.to(model.cfg.device)

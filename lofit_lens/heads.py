@@ -155,10 +155,7 @@ class HeadSet:
 
     def mask(self) -> Bool[Tensor, "layer head"]:
         """True where a head is in the set."""
-        mask = torch.zeros(self.n_layers, self.n_heads, dtype=torch.bool)
-        for layer, head in self.heads:
-            mask[layer, head] = True
-        return mask
+        return self.placed(torch.ones(len(self), dtype=torch.bool), fill=False)
 
     def placed(
         self, rows: Shaped[Tensor, "row ..."], *, fill: float | bool = 0.0
@@ -179,11 +176,9 @@ class HeadSet:
         """Layer x head grid with the chosen heads marked by rank."""
         from lofit_lens.plotting import head_grid
 
-        ranks = np.full((self.n_layers, self.n_heads), np.nan)
-        for rank, (layer, head) in enumerate(self.heads, start=1):
-            ranks[layer, head] = rank
-        title = f"{len(self)} heads"
-        return head_grid(ranks, label="rank", title=title, without=self.without)
+        ranks = torch.arange(1, len(self) + 1, dtype=torch.float64)
+        values = self.placed(ranks, fill=np.nan).numpy()
+        return head_grid(values, label="rank", title=f"{len(self)} heads", without=self.without)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""

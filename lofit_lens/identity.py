@@ -84,9 +84,8 @@ class Fingerprint:
         mine, theirs = (
             asdict(mark) | {"tokenizer": mark.tokenizer or BEFORE} for mark in (self, other)
         )
-        if BEFORE in (mine["tokenizer"], theirs["tokenizer"]) and _puts_bos(self) == _puts_bos(
-            other
-        ):
+        early = BEFORE in (mine["tokenizer"], theirs["tokenizer"])
+        if early and _puts_bos(self) == _puts_bos(other):
             del mine["tokenizer"]
         return [
             f"{key}: {mine[key]} here, {theirs[key]} there"

@@ -10,7 +10,6 @@ import torch
 from lofit_lens.errors import LofitLensError, check_one_of
 from lofit_lens.loading.boot import Placement, boot, told_in_a_line
 from lofit_lens.loading.find import find_model
-from lofit_lens.loading.gguf import check_gguf
 from lofit_lens.loading.hub import on_hub
 from lofit_lens.loading.quantized import Quantization, check_quantization
 from lofit_lens.randomness import random_state_kept
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 DtypeName = Literal["float32", "bfloat16", "float16"]
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @random_state_kept()
@@ -67,7 +67,6 @@ def load_model(
     source = find_model(name_or_folder)
     if quantization is not None:
         check_quantization(quantization, place.device, source)
-    check_gguf(source)
     with (
         on_hub(source, revision) as commit,
         told_in_a_line(str(name_or_folder), quantization),
@@ -95,7 +94,6 @@ def read_tokenizer(name_or_folder: str | Path, *, revision: str | None = None) -
         LofitLensError: The model cannot be found, or its tokenizer not be read.
     """
     source = find_model(name_or_folder)
-    check_gguf(source)
     with on_hub(source, revision) as commit, told_in_a_line(str(name_or_folder), None):
         return load_tokenizer(source, revision=commit or revision)
 
@@ -120,7 +118,8 @@ def placed(
     if dtype is None:
         dtype = torch.bfloat16 if on_cuda and torch.cuda.is_bf16_supported() else torch.float32
     elif isinstance(dtype, str):
-        dtype = _dtype_from_name(dtype)
+        check_one_of("dtype", dtype, DTYPES)
+        dtype = DTYPES[dtype]
     return Placement(device, n_devices, device_map), dtype
 
 
@@ -144,9 +143,3 @@ def _is_cuda(name: str | torch.device) -> bool:
             "another, or leave it out."
         )
     return device.type == "cuda"
-
-
-def _dtype_from_name(name: str) -> torch.dtype:
-    names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    check_one_of("dtype", name, names)
-    return names[name]

@@ -137,7 +137,7 @@ def head_grid(
     return figure.update_layout(
         title={"text": title, "subtitle": note},
         template=TEMPLATE,
-        height=grid_height(n_layers),
+        height=max(450, 190 + 12 * n_layers),  # plotly's own, more where layers would become thin
         xaxis={**grid_axis("head", n_heads), "range": [-0.5, n_heads - 0.5]},
         yaxis={**grid_axis("layer", n_layers), "range": [-0.5, n_layers - 0.5]},
     )
@@ -171,11 +171,6 @@ def hatch_layers(figure: go.Figure, layers: Sequence[int], *, n_heads: int, **pa
             hovertemplate="layer %{y}: no attention heads<extra></extra>",
             **panel,
         )
-
-
-def grid_height(n_layers: int) -> int:
-    """Height of a grid of heads: plotly's own, more where layers would become thin."""
-    return max(450, 190 + 12 * n_layers)
 
 
 def metric_bars(groups: Mapping[str, Mapping[str, Estimate]], *, title: str) -> go.Figure:

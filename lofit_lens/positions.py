@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from unittest.mock import patch
 from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from lofit_lens.edits.replaced import replaced
 from lofit_lens.errors import LofitLensError, UnsupportedError, check_one_of
 
 if TYPE_CHECKING:
@@ -220,10 +220,8 @@ def tracked_positions(
     tracker = PositionTracker(scope, getattr(model.tokenizer, "pad_token_id", None))
     with ExitStack() as stack:
         if scope != "all":
-            handle = model.original_model.register_forward_pre_hook(
-                tracker.before_forward, with_kwargs=True
-            )
-            stack.callback(handle.remove)
+            hook = model.original_model.register_forward_pre_hook
+            stack.enter_context(hook(tracker.before_forward, with_kwargs=True))
             active = _ACTIVE.setdefault(model, [])
             active.append(tracker)
             stack.callback(active.remove, tracker)
@@ -245,5 +243,5 @@ def _announced(model: TransformerBridge, name: str, tracker: PositionTracker) ->
         with tracker.generation():
             yield from method(*args, **kwargs)
 
-    with replaced(model, name, announce_stream if name == "generate_stream" else announce):
+    with patch.object(model, name, announce_stream if name == "generate_stream" else announce):
         yield

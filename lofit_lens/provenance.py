@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from lofit_lens.errors import LofitLensError
 from lofit_lens.identity import Fingerprint, fingerprint
+from lofit_lens.training.history import History
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
     from lofit_lens.tasks.task import Task
-    from lofit_lens.training.history import History
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,6 @@ class Provenance:
         Raises:
             LofitLensError: A field is missing or unknown.
         """
-        from lofit_lens.training.history import History
-
         known = {f.name for f in fields(cls)}
         if set(content) != known:
             odd = sorted(known ^ set(content))
@@ -69,8 +67,6 @@ def learned_on(
     model: TransformerBridge, task: Task, config: Mapping[str, Any], history: History | None = None
 ) -> Provenance:
     """The provenance of something learned from a task's training and validation examples."""
-    from lofit_lens.training.history import History
-
     return Provenance(
         fingerprint=fingerprint(model),
         task=task.name,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from lofit_lens.chat import ChatPrompt
 from lofit_lens.errors import LofitLensError, UnsupportedError
@@ -185,15 +187,10 @@ class Encoder:
     def batch(self, texts: Sequence[EncodedText]) -> Batch:
         """Pad on the left into one batch, on the device of the model."""
         rows = [torch.tensor(text.ids) for text in texts]
-        longest = max(map(len, rows))
-        tokens = torch.full((len(rows), longest), self.pad)
-        mask = torch.zeros_like(tokens)
-        for row, ids in enumerate(rows):
-            tokens[row, longest - len(ids) :] = ids
-            mask[row, longest - len(ids) :] = 1
+        left = partial(pad_sequence, batch_first=True, padding_side="left")
         return Batch(
-            tokens.to(self._device),
-            mask.to(self._device),
+            left(rows, padding_value=self.pad).to(self._device),
+            left([torch.ones_like(row) for row in rows]).to(self._device),
             torch.tensor([text.n_prompt for text in texts], device=self._device),
             torch.tensor([text.n_answer for text in texts], device=self._device),
         )

@@ -37,9 +37,9 @@ from lofit_lens.errors import ScoringError
 from lofit_lens.heads import HeadSet
 from lofit_lens.model import load_model
 from lofit_lens.scoring.evaluate import evaluate
+from lofit_lens.stages import tune_together
 from lofit_lens.tasks import Example, MultipleChoice, Task
 from lofit_lens.training import SelectionConfig, TuningConfig
-from lofit_lens.tuning import tune_together
 from tests.helpers import N_HEADS, N_LAYERS
 
 if TYPE_CHECKING:

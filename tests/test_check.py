@@ -22,7 +22,7 @@ from lofit_lens.fast.trial import try_shortcuts
 from lofit_lens.loading.find import find_model
 from lofit_lens.model import load_model
 from lofit_lens.scoring import evaluate
-from lofit_lens.selection import select_heads
+from lofit_lens.stages import select_heads
 from lofit_lens.tasks import from_file
 from lofit_lens.tokens import Encoder
 from lofit_lens.training import SelectionConfig
@@ -183,7 +183,7 @@ def test_the_estimated_memory_is_near_what_is_measured(tmp_path: Path) -> None:
     length = len(Encoder(model).continuation(task.train[0].prompt, " a cat").ids)
     shape = shape_of(str(folder), None)
     assert shape is not None
-    need = memory_needed(shape.sizes, batch_size=8, train_batch_size=8, length=length, bytes_each=4)
+    need = memory_needed(shape.sizes, batch_size=8, length=length, bytes_each=4)
     with PeakLive(model.parameters()) as training:
         select_heads(model, task, SelectionConfig(epochs=1, batch_size=8), progress=False)
     with PeakLive(model.parameters()) as generation:

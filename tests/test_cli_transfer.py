@@ -20,9 +20,8 @@ from lofit_lens.analysis.figures.transfer import transfer_heatmap
 from lofit_lens.analysis.kinds.matrix import TransferMatrix
 from lofit_lens.errors import LofitLensError
 from lofit_lens.head_scores import HeadScores
-from lofit_lens.selection import select_together
+from lofit_lens.stages import select_together, tune_together
 from lofit_lens.training import TuningConfig
-from lofit_lens.tuning import tune_together
 
 app = typer.Typer()
 app.command()(transfer)

@@ -25,11 +25,10 @@ from lofit_lens.loading.find import find_model
 from lofit_lens.loading.rope import LLAMA3, llama3_divisors
 from lofit_lens.model import load_model
 from lofit_lens.scoring import evaluate
-from lofit_lens.selection import select_heads
+from lofit_lens.stages import select_heads, tune_heads
 from lofit_lens.tasks import from_file
 from lofit_lens.tokens import Encoder
 from lofit_lens.training import SelectionConfig, TuningConfig
-from lofit_lens.tuning import tune_heads
 from tests.helpers import (
     HEAD_DIM,
     VOCAB,

@@ -15,9 +15,9 @@ from lofit_lens.fast.memory import free_memory, within_memory
 from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.scoring.generation import generate_greedily
 from lofit_lens.scoring.logprobs import answer_logprobs
+from lofit_lens.stages import tune_heads, tune_together
 from lofit_lens.tokens import EncodedText
 from lofit_lens.training.config import TuningConfig
-from lofit_lens.tuning import tune_heads, tune_together
 from tests.helpers import N_HEADS, N_LAYERS, type_checks_off
 from tests.test_fast import TEXTS
 from tests.test_training import colour_task

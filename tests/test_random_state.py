@@ -25,9 +25,8 @@ from lofit_lens.heads import HeadSet
 from lofit_lens.model import load_model
 from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.scoring.generation import generate_greedily
-from lofit_lens.selection import select_heads
+from lofit_lens.stages import select_heads, tune_heads
 from lofit_lens.training import SelectionConfig, TuningConfig
-from lofit_lens.tuning import tune_heads
 from tests.helpers import FAMILIES, N_HEADS, N_LAYERS, draw_edit
 from tests.test_rates import apart
 

@@ -21,11 +21,10 @@ from lofit_lens.errors import LofitLensError, TrainingStopped
 from lofit_lens.heads import HeadSet
 from lofit_lens.provenance import Provenance
 from lofit_lens.scoring.evaluate import evaluate
-from lofit_lens.selection import select_heads, select_together
+from lofit_lens.stages import select_heads, select_together, tune_heads, tune_together
 from lofit_lens.tasks import Task
 from lofit_lens.training import History, SelectionConfig, TrainingConfig, TuningConfig, rates
 from lofit_lens.training.rates import RateChoice, with_rate
-from lofit_lens.tuning import tune_heads, tune_together
 from tests.helpers import N_HEADS, N_LAYERS
 from tests.test_training import colour_task
 

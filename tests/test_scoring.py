@@ -22,10 +22,10 @@ from lofit_lens.heads import HeadSet
 from lofit_lens.model import load_model
 from lofit_lens.scoring import answer_logprobs, evaluate
 from lofit_lens.scoring.evaluation import Evaluation
+from lofit_lens.stages import tune_heads
 from lofit_lens.tasks import ExactMatch, Example, MultipleChoice, Task
 from lofit_lens.tokens import EncodedText, Encoder
 from lofit_lens.training import TuningConfig
-from lofit_lens.tuning import tune_heads
 from tests.helpers import (
     FAMILIES,
     N_HEADS,

@@ -10,7 +10,7 @@ import torch
 
 from lofit_lens.heads import HeadSet
 from lofit_lens.model import load_model
-from lofit_lens.selection import select_heads
+from lofit_lens.stages import select_heads
 from lofit_lens.tasks import Example, MultipleChoice, Task
 from lofit_lens.training import SelectionConfig
 from tests.helpers import D_MODEL, N_HEADS, N_LAYERS, load_plain, plain_projections, save_tiny_model

@@ -19,13 +19,12 @@ from lofit_lens.errors import LofitLensError, TrainingStopped
 from lofit_lens.fast.switches import shortcuts
 from lofit_lens.heads import HeadSet
 from lofit_lens.provenance import Provenance
-from lofit_lens.selection import select_heads, select_together
+from lofit_lens.stages import select_heads, select_together, tune_heads, tune_together
 from lofit_lens.tasks import Task
 from lofit_lens.training import SelectionConfig, TuningConfig
 from lofit_lens.training import loop as training_loop
 from lofit_lens.training.history import History
 from lofit_lens.training.session import Trainee
-from lofit_lens.tuning import tune_heads, tune_together
 from tests.helpers import FAMILIES, N_HEADS, N_LAYERS
 from tests.test_training import colour_task
 

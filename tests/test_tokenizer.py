@@ -23,7 +23,7 @@ from lofit_lens.identity import check_same_model, fingerprint
 from lofit_lens.model import load_model
 from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.scoring.generation import generate_greedily
-from lofit_lens.selection import select_heads
+from lofit_lens.stages import select_heads
 from lofit_lens.tasks import ExactMatch, Example, MultipleChoice, Task
 from lofit_lens.tokens import Encoder
 from lofit_lens.training import SelectionConfig

@@ -18,12 +18,11 @@ from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import DataError, LofitLensError, TrainingStopped
 from lofit_lens.fast.switches import shortcuts
 from lofit_lens.heads import HeadSet
-from lofit_lens.selection import select_heads
+from lofit_lens.stages import select_heads, tune_heads
 from lofit_lens.tasks import Example, MultipleChoice, Task
 from lofit_lens.tokens import Encoder
 from lofit_lens.training import SelectionConfig, TuningConfig
 from lofit_lens.training.objectives import dpo_loss
-from lofit_lens.tuning import tune_heads
 from tests.helpers import D_MODEL, FAMILIES, N_HEADS, N_LAYERS, load_plain, plain_projections, train
 
 if TYPE_CHECKING:

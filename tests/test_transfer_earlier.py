@@ -18,9 +18,8 @@ from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError, ModelMismatchError, TrainingStopped
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
-from lofit_lens.selection import select_together
+from lofit_lens.stages import select_together, tune_together
 from lofit_lens.training import SelectionConfig, TuningConfig
-from lofit_lens.tuning import tune_together
 from tests.test_transfer import tiny_tasks
 
 if TYPE_CHECKING:

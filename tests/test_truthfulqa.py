@@ -12,7 +12,7 @@ import pytest
 from lofit_lens.analysis.baselines.iti import fit_iti
 from lofit_lens.errors import DataError, LofitLensError
 from lofit_lens.scoring import evaluate
-from lofit_lens.selection import select_heads
+from lofit_lens.stages import select_heads
 from lofit_lens.tasks import Example, MultipleChoice, Task, load_tasks, reload_task, truthfulqa
 from lofit_lens.tasks.load import check_not_trained_on
 from tests.helpers import type_checks_off

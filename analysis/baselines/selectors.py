@@ -20,11 +20,10 @@ from lofit_lens.errors import LofitLensError
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
 from lofit_lens.provenance import learned_on
-from lofit_lens.selection import select_heads
+from lofit_lens.stages import select_heads, tune_heads
 from lofit_lens.tasks.task import Objective, Task
 from lofit_lens.tokens import Encoder
 from lofit_lens.training.config import SelectionConfig, TuningConfig
-from lofit_lens.tuning import tune_heads
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

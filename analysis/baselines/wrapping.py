@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
 from lofit_lens.attention import heads_of
-from lofit_lens.edits.replaced import replaced
 from lofit_lens.errors import UnsupportedError
 from lofit_lens.grid import headless
 from lofit_lens.randomness import random_state_kept
@@ -89,7 +89,8 @@ def check_called(model: TransformerBridge, layers: Mapping[str, torch.nn.Module]
 
     with ExitStack() as stack, torch.no_grad():
         for place, layer in layers.items():
-            stack.enter_context(replaced(layer, "forward", partial(counted, place, layer.forward)))
+            counting = partial(counted, place, layer.forward)
+            stack.enter_context(patch.object(layer, "forward", counting))
         model(torch.zeros(1, 1, dtype=torch.long, device=model.cfg.device))
     odd = [place for place in layers if calls[place] != 1]
     if odd:
@@ -164,7 +165,6 @@ def calling_through(
 
     with ExitStack() as stack:
         for place, layer in layers.items():
-            stack.enter_context(
-                replaced(layer, "forward", partial(call, tree.get_submodule(place)))
-            )
+            through = partial(call, tree.get_submodule(place))
+            stack.enter_context(patch.object(layer, "forward", through))
         yield

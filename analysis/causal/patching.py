@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial, update_wrapper
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -17,7 +18,6 @@ from lofit_lens.analysis.causal.stacking import shared_provenance
 from lofit_lens.attention import check_head_shape
 from lofit_lens.edits.base import BaseEdit
 from lofit_lens.edits.edit import Edit
-from lofit_lens.edits.replaced import replaced
 from lofit_lens.errors import LofitLensError, UnsupportedError
 from lofit_lens.fast.in_force import edited
 from lofit_lens.heads import HeadSet
@@ -95,7 +95,8 @@ class PatchIntervention(BaseEdit):
                 "Another patch is in force. Patch all heads at once, or one after the other."
             )
         uncached = partial(model.generate, use_past_kv_cache=False)
-        with replaced(hf, "forward", _TwoRuns(model, self)), replaced(model, "generate", uncached):
+        runs = patch.object(hf, "forward", _TwoRuns(model, self))
+        with runs, patch.object(model, "generate", uncached):
             yield
 
 
@@ -143,11 +144,8 @@ class _TwoRuns:
         hooks = [(f"blocks.{i}.attn.hook_z", partial(hook, i)) for i in self._patch.heads.layers()]
         with edited(self._model, edit), self._model.hooks(fwd_hooks=hooks):
             self._begun = False
-            handle = self._hf.register_forward_pre_hook(self._begin)
-            try:
+            with self._hf.register_forward_pre_hook(self._begin):
                 return self._hf(*args, **kwargs)
-            finally:
-                handle.remove()
 
     def _begin(self, _module: Any, _args: Any) -> None:
         """Passes that an edit runs on its own account, before the text's, are over."""

@@ -197,7 +197,7 @@ def tune(
     from lofit_lens.analysis.runs import RunFolder, read_heads
     from lofit_lens.attention import heads_of
     from lofit_lens.head_lists import read_head_list
-    from lofit_lens.tuning import tune_heads
+    from lofit_lens.stages import tune_heads
 
     folder = RunFolder.new(out, overwrite=overwrite)
     model_options.check()

@@ -18,11 +18,10 @@ from lofit_lens.attention import heads_of
 from lofit_lens.errors import LofitLensError
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
-from lofit_lens.selection import select_together
+from lofit_lens.stages import select_together, tune_together
 from lofit_lens.tasks.task import Task
 from lofit_lens.training.config import SelectionConfig, TuningConfig
 from lofit_lens.training.rates import RateChoice, with_rate
-from lofit_lens.tuning import tune_together
 
 if TYPE_CHECKING:
     from lofit_lens.analysis.study.bench import Bench

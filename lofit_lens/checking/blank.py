@@ -71,29 +71,21 @@ def shape_of(source: str, revision: str | None) -> Shape | None:
     try:
         with FakeTensorMode(allow_non_fake_inputs=True), nothing_installed(), known_family(config):
             stock, wrapped = (_blank(kind, config) for _ in range(2))
-            n_parameters = sum(p.numel() for p in stock.parameters())
             model = TransformerBridge.boot_transformers(
                 source, hf_model=wrapped, device="cpu", dtype=torch.float32, tokenizer=stand_in()
             )
-            export = _export(stock, model)
-            return _read(model, config, n_parameters, *export)
+            return _read(model, stock, *_export(stock, model))
     except (DataDependentOutputException, UnsupportedFakeTensorException):
         return None
 
 
 def shape_of_loaded(model: TransformerBridge) -> Shape:
     """The shape of a loaded model; what it would be exported as is not looked for."""
-    hf_model: Any = model.original_model
-    n_parameters = sum(p.numel() for p in hf_model.parameters())
-    return _read(model, hf_model.config, n_parameters, None, None)
+    return _read(model, model.original_model, None, None)
 
 
 def _read(
-    model: TransformerBridge,
-    config: Any,
-    n_parameters: int,
-    exported_as: str | None,
-    not_exported: str | None,
+    model: TransformerBridge, stock: Any, exported_as: str | None, not_exported: str | None
 ) -> Shape:
     cfg: Any = model.cfg
     widths = z_widths(model)
@@ -104,11 +96,11 @@ def _read(
         n_key_value_heads=key_value_heads(cfg),
         n_ctx=cfg.n_ctx,
         sizes=Sizes(
-            parameters=n_parameters,
+            parameters=sum(p.numel() for p in stock.parameters()),
             n_layers=cfg.n_layers,
             d_model=cfg.d_model,
             d_heads=cfg.n_heads * max(widths),
-            d_mlp=mlp_width(config.get_text_config()),
+            d_mlp=mlp_width(stock.config.get_text_config()),
             d_keys=key_value_heads(cfg) * max(widths),
             d_vocab=cfg.d_vocab,
         ),

@@ -64,15 +64,12 @@ class MemoryNeed:
     training: int
 
 
-def memory_needed(
-    sizes: Sizes, *, batch_size: int, train_batch_size: int, length: int, bytes_each: int
-) -> MemoryNeed:
+def memory_needed(sizes: Sizes, *, batch_size: int, length: int, bytes_each: int) -> MemoryNeed:
     """Estimate the memory of the kinds of work; see the module for the formula.
 
     Args:
         sizes: The model.
         batch_size: Texts in a forward pass of scoring.
-        train_batch_size: Texts in a forward pass of training.
         length: Tokens of a text.
         bytes_each: Bytes of a number: 4 in float32, 2 in bfloat16 and float16.
     """
@@ -80,8 +77,8 @@ def memory_needed(
     inside = 3 * sizes.d_model + 3 * sizes.d_mlp
     held = 2 * sizes.n_layers * sizes.d_keys
     kept = 4 * sizes.d_model + 3 * sizes.d_heads + 3.5 * sizes.d_mlp
-    training = int(sizes.n_layers * bytes_each * train_batch_size * length * kept)
-    training += 12 * train_batch_size * ANSWER * sizes.d_vocab
+    training = int(sizes.n_layers * bytes_each * TRAINING_BATCH * length * kept)
+    training += 12 * TRAINING_BATCH * ANSWER * sizes.d_vocab
     return MemoryNeed(
         weights=weights,
         scoring=weights + bytes_each * batch_size * length * (held + inside),
@@ -95,7 +92,5 @@ def mlp_width(config: Any) -> int:
     names = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
     dense = next((w for name in names if (w := getattr(config, name, None))), None)
     width = max(dense) if isinstance(dense, list) else dense or 4 * d_model
-    experts = getattr(config, "num_experts_per_tok", None)
-    return (
-        max(width, experts * getattr(config, "moe_intermediate_size", width)) if experts else width
-    )
+    experts = getattr(config, "num_experts_per_tok", None) or 0
+    return max(width, experts * (getattr(config, "moe_intermediate_size", None) or width))

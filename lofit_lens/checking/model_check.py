@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lofit_lens.checking.blank import Shape, shape_of, shape_of_loaded
-from lofit_lens.checking.memory import TRAINING_BATCH, MemoryNeed, memory_needed
+from lofit_lens.checking.memory import MemoryNeed, memory_needed
 from lofit_lens.checking.servers import Reading, servers_of
 from lofit_lens.errors import LofitLensError, UnsupportedError
 from lofit_lens.fast.memory import free_memory
 from lofit_lens.fast.trial import Trial, try_shortcuts
 from lofit_lens.loading.boot import told_in_a_line
 from lofit_lens.loading.find import find_model, has_weights
-from lofit_lens.loading.gguf import check_gguf
 from lofit_lens.loading.hub import folder_of, on_hub
 from lofit_lens.model import DtypeName, load_model, placed
 from lofit_lens.tokenizer import load_tokenizer, rule_of
@@ -147,7 +146,6 @@ def check_model(
     place, kind = placed(device, dtype)
     on = torch.device(place.device or "cuda")
     source = find_model(name_or_folder)
-    check_gguf(source)
     with on_hub(source, revision) as commit, told_in_a_line(str(name_or_folder), None):
         shape = shape_of(source, commit or revision)
         tokenizer = load_tokenizer(source, revision=commit or revision)
@@ -178,11 +176,7 @@ def check_model(
         batch_size=batch_size,
         length=length,
         memory=memory_needed(
-            shape.sizes,
-            batch_size=batch_size,
-            train_batch_size=TRAINING_BATCH,
-            length=length,
-            bytes_each=kind.itemsize,
+            shape.sizes, batch_size=batch_size, length=length, bytes_each=kind.itemsize
         ),
         free=free,
         tokenizer=_look_at(tokenizer, model),

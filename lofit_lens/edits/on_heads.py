@@ -116,10 +116,9 @@ class HeadIntervention(LinearEdit):
         """Layer x head heat map of the norm of the edit."""
         from lofit_lens.plotting import elided, head_grid
 
-        norms = np.full((self.heads.n_layers, self.heads.n_heads), np.nan)
         frame = self.frame()
         total = np.hypot(frame["scale_norm"].to_numpy(), frame["bias_norm"].to_numpy())
-        norms[frame["layer"].to_numpy(), frame["head"].to_numpy()] = total
+        norms = self.heads.placed(torch.from_numpy(total), fill=np.nan).numpy()
         title = f"Norm of the edit of {len(self.heads)} heads"
         if self.provenance is not None:
             task = self.provenance.task

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -216,15 +217,11 @@ def _batches(rows: Sequence[_Row], recipe: Recipe) -> Iterator[tuple[Tensor, Ten
         batches += [near[i : i + size] for i in range(0, len(near), size)]
     rng.shuffle(batches)
     for batch in batches:
-        width = max(len(rows[i].ids) for i in batch)
-        tokens = torch.zeros(len(batch), width, dtype=torch.long)
-        weights = torch.zeros(len(batch), width)
-        for place, i in enumerate(batch):
-            length, n_prompt = len(rows[i].ids), rows[i].n_prompt
-            tokens[place, :length] = torch.tensor(rows[i].ids)
-            weights[place, :n_prompt] = recipe.prompt_weight
-            weights[place, n_prompt:length] = 1.0
-        yield tokens, weights
+        tokens = [torch.tensor(rows[i].ids) for i in batch]
+        weights = [torch.ones(len(rows[i].ids)) for i in batch]
+        for i, line in zip(batch, weights, strict=True):
+            line[: rows[i].n_prompt] = recipe.prompt_weight
+        yield pad_sequence(tokens, batch_first=True), pad_sequence(weights, batch_first=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -142,8 +142,5 @@ def _answers_only(model: TransformerBridge, rows: Rows) -> Iterator[bool]:
         hidden = args[0]
         return hidden.flatten(0, 1)[rows.places.to(hidden.device)][None], *args[1:]
 
-    handle = unembed.register_forward_pre_hook(choose)
-    try:
+    with unembed.register_forward_pre_hook(choose):
         yield True
-    finally:
-        handle.remove()

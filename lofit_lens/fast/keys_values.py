@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
@@ -63,11 +64,7 @@ def joined(texts: Sequence[Sequence[KeysValues]]) -> Past:
     real = place >= torch.tensor([[longest - n] for n in lengths], device=first.device)
 
     def batch(parts: Sequence[Tensor]) -> Tensor:
-        _, heads, _, d_head = parts[0].shape
-        out = parts[0].new_zeros(len(parts), heads, longest, d_head)
-        for row, part in zip(out, parts, strict=True):
-            row[:, longest - part.shape[-2] :] = part[0]
-        return out
+        return torch.cat([pad(part, (0, 0, longest - part.shape[-2], 0)) for part in parts])
 
     layers = [
         (batch([keys for keys, _ in layer]), batch([values for _, values in layer]))

@@ -15,9 +15,8 @@ T = TypeVar("T")
 BatchSize = int | Literal["auto"]
 """A number of texts, or the largest that fits into memory."""
 
-LARGEST = {"cuda": 256}
-"""What "auto" starts from, by the kind of device; on others larger batches gain nothing."""
-ELSEWHERE = 32
+ON_CUDA, ELSEWHERE = 256, 32
+"""What "auto" starts from; on other devices larger batches gain nothing."""
 
 
 def check_batch_size(batch_size: object, name: str = "batch_size") -> None:
@@ -49,7 +48,7 @@ def within_memory(run: Callable[[int], T], batch_size: BatchSize, device: torch.
     """
     if batch_size != "auto":
         return run(batch_size)
-    return halved(run, LARGEST.get(device.type, ELSEWHERE))[0]
+    return halved(run, ON_CUDA if device.type == "cuda" else ELSEWHERE)[0]
 
 
 def halved(run: Callable[[int], T], size: int) -> tuple[T, int]:

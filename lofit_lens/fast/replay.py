@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from lofit_lens.attention import z_widths
-from lofit_lens.edits.replaced import replaced
 from lofit_lens.fast.wrappers import listens
 
 if TYPE_CHECKING:
@@ -49,8 +49,7 @@ class Replay:
         attention: Any = blocks[self.n_blocks].attn if self.with_z else None
         self._attention = attention and attention.original_component
         self._projection = attention and attention.o
-        self._residual: list[Tensor] = []
-        self._z: list[Tensor] = []
+        self._kept: dict[str, list[Tensor]] = {"residual": [], "z": []}
         self._now: dict[str, Tensor] = {}
 
     @property
@@ -73,47 +72,37 @@ class Replay:
             lengths: Tokens of each row of its batch, padding left out.
         """
 
-        def keep(kept: list[Tensor], x: object) -> None:
+        def keep(name: str, x: object) -> None:
             if not isinstance(x, Tensor):
                 raise TypeError("the blocks of this family return more than the residual stream")
-            kept += [row[:n].clone() for row, n in zip(x, lengths, strict=True)]
+            self._kept[name] += [row[:n].clone() for row, n in zip(x, lengths, strict=True)]
 
         with ExitStack() as stack:
             if self._below:
-                hook = self._below[-1].register_forward_hook(
-                    lambda _module, _args, out: keep(self._residual, out)
-                )
-                stack.callback(hook.remove)
-            if self._projection is not None:
-                hook = self._projection.register_forward_pre_hook(
-                    lambda _module, args: keep(self._z, args[0])
-                )
-                stack.callback(hook.remove)
+                hook = self._below[-1].register_forward_hook
+                stack.enter_context(hook(lambda _module, _args, out: keep("residual", out)))
+            if self.with_z:
+                hook = self._projection.register_forward_pre_hook
+                stack.enter_context(hook(lambda _module, args: keep("z", args[0])))
             yield
 
     @contextmanager
     def put_in(self) -> Iterator[None]:
         """Let forward passes, and their backward passes, take what `choose` has chosen."""
+        kept: list[tuple[Any, Any]] = [(block, _first) for block in self._below[:-1]]
+        if self._below:
+            kept.append((self._below[-1], lambda *_, **__: self._now["residual"]))
+        if self.with_z:
+            project = self._projection
+            kept.append((self._attention, lambda *_, **__: (project(self._now["z"]), None)))
         with ExitStack() as stack:
-            for block in self._below[:-1]:
-                stack.enter_context(replaced(block, "forward", _first))
-            if self._below:
-                last = self._below[-1]
-                stack.enter_context(
-                    replaced(last, "forward", lambda *_, **__: self._now["residual"])
-                )
-            if self._attention is not None and self._projection is not None:
-                project = self._projection
-                stack.enter_context(
-                    replaced(
-                        self._attention, "forward", lambda *_, **__: (project(self._now["z"]), None)
-                    )
-                )
+            for module, forward in kept:
+                stack.enter_context(patch.object(module, "forward", forward))
             yield
 
     def choose(self, rows: Sequence[Sequence[int]]) -> None:
         """Say what the rows of the next forward pass hold, by numbers in the order of recording."""
-        for name, kept in (("residual", self._residual), ("z", self._z)):
+        for name, kept in self._kept.items():
             if kept:
                 lines = [torch.cat([kept[i] for i in row]) for row in rows]
                 self._now[name] = pad_sequence(lines, batch_first=True)

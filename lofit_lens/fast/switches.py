@@ -51,17 +51,7 @@ def taken() -> Shortcuts:
 
 
 @contextmanager
-def shortcuts(
-    enabled: bool = True,
-    *,
-    direct: bool | None = None,
-    answers_only: bool | None = None,
-    shared: bool | None = None,
-    replay: bool | None = None,
-    prompts: bool | None = None,
-    together: bool | None = None,
-    memory: float | None = None,
-) -> Iterator[Shortcuts]:
+def shortcuts(enabled: bool = True, **changes: bool | float) -> Iterator[Shortcuts]:
     """Take or leave fast paths inside the context; see `Shortcuts` for what each does.
 
     Results are the same up to rounding (in float32 log-probabilities within 1e-4 and gradients
@@ -70,13 +60,11 @@ def shortcuts(
 
     Args:
         enabled: Whether to start from all fast paths, or from none.
-        direct: Changes this one; likewise the others.
-        answers_only: See `Shortcuts`.
-        shared: See `Shortcuts`.
-        replay: See `Shortcuts`.
-        prompts: See `Shortcuts`.
-        together: See `Shortcuts`.
-        memory: See `Shortcuts`.
+        changes: Fields of `Shortcuts` that are to be otherwise.
+
+    Raises:
+        TypeError: There is no such field.
+        LofitLensError: `memory` is not a share.
 
     Examples:
         >>> with shortcuts(False) as plain:
@@ -86,12 +74,7 @@ def shortcuts(
         ...     some.direct, some.replay
         (True, False)
     """
-    changes = {
-        "direct": direct, "answers_only": answers_only, "shared": shared, "replay": replay,
-        "prompts": prompts, "together": together, "memory": memory,
-    }  # fmt: skip
-    start = Shortcuts() if enabled else NONE
-    chosen = replace(start, **{k: v for k, v in changes.items() if v is not None})  # pyright: ignore[reportArgumentType]
+    chosen = replace(Shortcuts() if enabled else NONE, **changes)
     token = _TAKEN.set(chosen)
     try:
         yield chosen

@@ -50,8 +50,3 @@ def places(here: Path) -> list[Path]:
 def has_weights(folder: Path) -> bool:
     """Whether a folder in Hugging Face format holds weights too."""
     return any(any(folder.glob(pattern)) for pattern in WEIGHTS)
-
-
-def is_local(source: str) -> bool:
-    """Whether what `find_model` gave lies on this machine."""
-    return Path(source).exists()

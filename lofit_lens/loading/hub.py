@@ -8,8 +8,8 @@ from pathlib import Path
 from unittest.mock import patch
 
 from lofit_lens.errors import LofitLensError
-from lofit_lens.loading.find import is_local, places
-from lofit_lens.loading.gguf import split_source
+from lofit_lens.loading.find import places
+from lofit_lens.loading.gguf import check_gguf, split_source
 
 PATIENCE = 5.0
 """Seconds to wait for an answer of the hub."""
@@ -29,13 +29,14 @@ def on_hub(name: str, revision: str | None) -> Iterator[str | None]:
         revision: Branch, tag or commit.
 
     Raises:
-        LofitLensError: There is no such model, or the hub cannot be reached and the model is not in
-            the cache.
+        LofitLensError: There is no such model, the hub cannot be reached and the model is not in
+            the cache, or it is a GGUF file that cannot be read.
     """
     from huggingface_hub import constants, try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
-    if is_local(name):
+    check_gguf(name)
+    if Path(name).exists():
         yield None
         return
     repository, gguf = split_source(name)
@@ -66,8 +67,8 @@ def folder_of(source: str, revision: str | None) -> Path | None:
     """Where the files of a model lie on this machine, its folder in the cache included, if it has one."""
     from huggingface_hub import try_to_load_from_cache
 
-    if is_local(source):
-        return Path(source) if Path(source).is_dir() else None
+    if (here := Path(source)).exists():
+        return here if here.is_dir() else None
     repository, gguf = split_source(source)
     found = None if gguf else try_to_load_from_cache(repository, "config.json", revision=revision)
     return Path(found).parent if isinstance(found, str) else None

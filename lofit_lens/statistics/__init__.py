@@ -1,9 +1,8 @@
 """Intervals and tests for means over items, and over items and training runs."""
 
 from lofit_lens.statistics.averages import average_difference, average_interval
-from lofit_lens.statistics.comparisons import holm, mcnemar, paired_difference
-from lofit_lens.statistics.intervals import crossed_interval, mean_interval
-from lofit_lens.statistics.results import Difference, Estimate
+from lofit_lens.statistics.comparisons import Difference, holm, mcnemar, paired_difference
+from lofit_lens.statistics.intervals import Estimate, crossed_interval, mean_interval
 
 __all__ = [
     "Difference",

@@ -8,8 +8,8 @@ import numpy as np
 
 from lofit_lens.errors import ScoringError
 from lofit_lens.statistics.bootstrap import Bootstrap, resample, widened
-from lofit_lens.statistics.intervals import mean_interval
-from lofit_lens.statistics.results import Difference, Estimate
+from lofit_lens.statistics.comparisons import Difference
+from lofit_lens.statistics.intervals import Estimate, mean_interval
 from lofit_lens.statistics.tables import finite_table, group_sums
 
 
@@ -35,9 +35,9 @@ def average_interval(
         ScoringError: There are no tasks, a table is empty, not [run, item] or not finite, or there
             is not one group for each item.
     """
-    checked = _checked(tables)
+    checked, sums = _checked(tables, groups)
     value = float(np.mean([table.mean() for table in checked]))
-    low, high = _drawn(_sums(checked, groups), resamples, widen=False).interval()
+    low, high = _drawn(sums, resamples, widen=False).interval()
     alike = [table[0].tolist() for table in checked if (table == table[0, 0]).all()]
     sure = [mean_interval(scores) for scores in alike]
     below = [value - low, *((e.value - e.low) / len(checked) for e in sure)]
@@ -67,8 +67,7 @@ def average_difference(
         ScoringError: There are no tasks, a table is empty, not [run, item] or not finite, or there
             is not one group for each item.
     """
-    checked = _checked(tables)
-    sums = _sums(checked, groups)
+    checked, sums = _checked(tables, groups)
     drawn = _drawn(sums, resamples, widen=True)
     low, high = drawn.interval()
     tested = all(of_task.size > 1 for of_task, _ in sums)
@@ -77,16 +76,14 @@ def average_difference(
     return Difference(value, low, high, p, *_counts(checked))
 
 
-def _checked(tables: Sequence[np.ndarray]) -> list[np.ndarray]:
+def _checked(
+    tables: Sequence[np.ndarray], groups: Sequence[Sequence[Hashable] | None]
+) -> tuple[list[np.ndarray], list[tuple[np.ndarray, np.ndarray]]]:
+    """The tables of all tasks, and the sums of each over its groups."""
     if not tables:
         raise ScoringError("There are no tasks to take a mean of.")
-    return [finite_table(table) for table in tables]
-
-
-def _sums(
-    tables: Sequence[np.ndarray], groups: Sequence[Sequence[Hashable] | None]
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    return [group_sums(table, named) for table, named in zip(tables, groups, strict=True)]
+    checked = [finite_table(table) for table in tables]
+    return checked, [group_sums(*one) for one in zip(checked, groups, strict=True)]
 
 
 def _drawn(

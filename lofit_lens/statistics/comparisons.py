@@ -3,15 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
 
 from lofit_lens.errors import ScoringError
 from lofit_lens.statistics.bootstrap import Method, resample, widened
-from lofit_lens.statistics.results import Difference
 from lofit_lens.statistics.tables import finite, finite_table, group_sums
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean paired difference with its 95% interval and two-sided p-value.
+
+    Attributes:
+        value: The mean difference.
+        low: Lower end of the interval.
+        high: Upper end.
+        p: Two-sided p-value, not corrected for other tests.
+        n: Number of items.
+        runs: Number of runs, paired by seed.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+    n: int
+    runs: int
+
+    def __str__(self) -> str:
+        interval = f"[{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
+        return f"{100 * self.value:+.1f} {interval} p={self.p:.3g} n={self.n} runs={self.runs}"
 
 
 def paired_difference(

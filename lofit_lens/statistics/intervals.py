@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
 
 from lofit_lens.statistics.bootstrap import Method, check_method, resample
-from lofit_lens.statistics.results import Estimate
 from lofit_lens.statistics.tables import finite, finite_table, group_sums
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over items, and over runs if there are several, with its 95% interval.
+
+    Attributes:
+        value: The mean.
+        low: Lower end of the interval.
+        high: Upper end.
+        n: Number of items.
+        runs: Number of runs (training seeds or draws) that scored these items.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    runs: int = 1
+
+    def __str__(self) -> str:
+        runs = f" runs={self.runs}" if self.runs > 1 else ""
+        interval = f"[{100 * self.low:.1f}, {100 * self.high:.1f}]"
+        return f"{100 * self.value:.1f} {interval} n={self.n}{runs}"
 
 
 def mean_interval(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def checkpointing(model: TransformerBridge, enabled: bool) -> Iterator[None]:
+def checkpointing(model: TransformerBridge) -> Iterator[None]:
     """Recompute each block in the backward pass, for the time of the context.
 
     Only the blocks themselves are told that they train; everything inside them, dropout above
@@ -26,9 +26,6 @@ def checkpointing(model: TransformerBridge, enabled: bool) -> Iterator[None]:
     Raises:
         UnsupportedError: The architecture has no blocks that can be checkpointed.
     """
-    if not enabled:
-        yield
-        return
     hf_model: Any = model.original_model
     blocks: list[Any] = [m for m in hf_model.modules() if isinstance(m, GradientCheckpointingLayer)]
     if not blocks or not hf_model.supports_gradient_checkpointing:

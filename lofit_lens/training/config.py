@@ -170,8 +170,7 @@ class TuningConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.component not in ("bias", "scale"):
-            raise LofitLensError(f"component must be bias or scale, got {self.component!r}.")
+        check_one_of("component", self.component, ("bias", "scale"))
 
     @classmethod
     def paper(

@@ -59,19 +59,18 @@ class History:
         before and after is compared, if it was measured. A loss that starts below 0.05 has nothing
         left to learn.
         """
-        means = self.epoch_loss
-        before, after = means[:1], means[-1:]
-        if len(means) < 2:
-            before, after = self.val_loss[:1], self.val_loss[1:][-1:]
-        if not before or not after or before[0] < NEAR_ZERO:
+        what, losses = "training", self.epoch_loss
+        if len(losses) < 2:
+            what, losses = "validation", self.val_loss
+        if len(losses) < 2 or losses[0] < NEAR_ZERO:
             return None
-        if before[0] - after[0] >= HARDLY * before[0]:
+        before, after = losses[0], losses[-1]
+        if before - after >= HARDLY * before:
             return None
-        what = "training" if len(means) >= 2 else "validation"
-        grew = after[0] > (1 + HARDLY) * before[0]
+        grew = after > (1 + HARDLY) * before
         return (
-            f"The {what} loss {'grew' if grew else 'hardly moved'} ({before[0]:.4g} -> "
-            f"{after[0]:.4g}) at a learning rate of {self.learning_rate[0]:g}, which may be too "
+            f"The {what} loss {'grew' if grew else 'hardly moved'} ({before:.4g} -> "
+            f"{after:.4g}) at a learning rate of {self.learning_rate[0]:g}, which may be too "
             f'{"large" if grew else "small"} for this model. "auto" tries several.'
         )
 
@@ -112,11 +111,9 @@ class History:
         if not self.loss:
             return "History(no steps)"
         means = self.epoch_loss
-        val = (
-            f", validation {self.val_loss[0]:.4g} -> {self.val_loss[-1]:.4g}"
-            if self.val_loss
-            else ""
-        )
+        val = ""
+        if self.val_loss:
+            val = f", validation {self.val_loss[0]:.4g} -> {self.val_loss[-1]:.4g}"
         peak = "" if self.peak_memory is None else f", peak {self.peak_memory / 1e9:.1f} GB"
         course = f"{means[0]:.4g}" if len(means) == 1 else f"{means[0]:.4g} -> {means[-1]:.4g}"
         return f"History({len(self.loss)} steps, loss by epoch {course}{val}{peak})"

@@ -206,7 +206,14 @@ def _run(
     for trainee, made in zip(session.trainees, learned, strict=True):
         told = trainee.config.to_json() | {"objective": session.objective, **what}
         edit = made(learned_on(session.model, task, told, trainee.history))
-        found.append(edit if trainee.stopped is None else _stop(task, trainee, edit))
+        if trainee.stopped is not None:
+            edit = TrainingStopped(
+                f"Training on {task.name} stopped after {len(trainee.history.loss)} steps: "
+                f"{trainee.stopped}. Try a learning rate below {trainee.learning_rate:g}. The last good "
+                "parameters are in `.learned` of this error.",
+                edit,
+            )
+        found.append(edit)
     return found
 
 
@@ -221,12 +228,3 @@ def _items(session: Session, task: Task, split: Literal["train", "val"]) -> list
     size = "auto" if automatic else 2 * session.config.examples_at_once
     scores = iter(answer_logprobs(session.model, texts, batch_size=size).tolist())
     return [replace(item, reference=tuple(next(scores) for _ in item.texts)) for item in items]
-
-
-def _stop(task: Task, trainee: Trainee, learned: Edit) -> TrainingStopped:
-    return TrainingStopped(
-        f"Training on {task.name} stopped after {len(trainee.history.loss)} steps: "
-        f"{trainee.stopped}. Try a learning rate below {trainee.learning_rate:g}. The last good "
-        "parameters are in `.learned` of this error.",
-        learned,
-    )

@@ -149,7 +149,8 @@ class Session:
                 )
             else:  # it runs the model itself, and may attach hooks
                 contexts.enter_context(self.edit.applied(self.model))
-            contexts.enter_context(checkpointing(self.model, again))
+            if again:
+                contexts.enter_context(checkpointing(self.model))
             validated = range(n_train, len(self._items))
             self._validate(validated)
             for _ in range(config.epochs):
