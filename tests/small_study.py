@@ -50,8 +50,8 @@ def comparison(seeds: tuple[int, ...] = SEEDS) -> Comparison:
     rng = np.random.default_rng(0)
     runs = []
     for task in TASKS:
-        untuned = evaluation(task, RATES["zero-shot"], rng)
-        runs.append(Record("zero-shot", task, task, seeds[0], untuned, Cost()))
+        zero_shot = evaluation(task, RATES["zero-shot"], rng)
+        runs.append(Record("zero-shot", task, task, seeds[0], zero_shot, Cost()))
         for method, rate in (("iti", 0.22), ("lofit", RATES["own"])):
             for seed in seeds:
                 cost = Cost(parameters=64, fit_seconds=1.5, fit_tokens=1000)
@@ -72,8 +72,8 @@ def matrix() -> TransferMatrix:
                 scored = evaluation(task, RATES[kind], rng)
                 name, drawn = f"heads of {source}", heads("truth", 7)
                 runs.append(Record(name, task, task, seed, scored, heads=drawn, source=source))
-    untuned = {task: evaluation(task, RATES["zero-shot"], rng) for task in TASKS}
-    return TransferMatrix(tuple(runs), untuned)
+    zero_shot = {task: evaluation(task, RATES["zero-shot"], rng) for task in TASKS}
+    return TransferMatrix(tuple(runs), zero_shot)
 
 
 def heads(task: str, seed: int) -> HeadSet:

@@ -246,9 +246,9 @@ def test_iti_compat_and_all_both_move_multiple_choice_and_differ(
         model, [embedded("truth")], ["iti@all", "iti@iti_compat"],
         settings=replace(SETTINGS, k=16), texts=texts, progress=False,
     )  # fmt: skip
-    untuned, at_all, compat = (run.evaluation for run in table.runs)
+    zero_shot, at_all, compat = (run.evaluation for run in table.runs)
     for metric in ("MC1", "MC2"):
-        values = {e.metrics[metric].value for e in (untuned, at_all, compat)}
+        values = {e.metrics[metric].value for e in (zero_shot, at_all, compat)}
         assert len(values) == 3, metric
 
 

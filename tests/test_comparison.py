@@ -156,11 +156,11 @@ def test_a_method_that_fits_nothing_stands_for_every_seed() -> None:
 
 
 def test_the_seed_of_zero_shot_need_not_be_one_of_the_others() -> None:
-    untuned = replace(run("zero-shot", [0.0, 1.0]), seed=0)
-    result = Comparison((untuned, run("iti", [1.0, 1.0], seed=3), run("iti", [0.0, 1.0], seed=4)))
+    zero_shot = replace(run("zero-shot", [0.0, 1.0]), seed=0)
+    result = Comparison((zero_shot, run("iti", [1.0, 1.0], seed=3), run("iti", [0.0, 1.0], seed=4)))
     assert result.seeds == (3, 4)
     assert result.table("zero-shot", "a").tolist() == [[0.0, 1.0], [0.0, 1.0]]
-    assert Comparison((untuned,)).seeds == (0,)
+    assert Comparison((zero_shot,)).seeds == (0,)
 
 
 def test_a_fitted_method_with_one_seed_does_not_stand_for_the_others() -> None:
@@ -281,8 +281,8 @@ def test_costs_are_means_over_seeds_and_sums_over_folds() -> None:
         ("a:1", 8): Cost(20, 5.0, 1.5, 500, 50),
     }
     fitted = [run("iti", [1.0], fold=f, seed=s, cost=cost) for (f, s), cost in costs.items()]
-    untuned = [run("zero-shot", [0.0], fold=f) for f in ("a:0", "a:1")]
-    row = Comparison((*untuned, *fitted)).frame().iloc[1]
+    zero_shot = [run("zero-shot", [0.0], fold=f) for f in ("a:0", "a:1")]
+    row = Comparison((*zero_shot, *fitted)).frame().iloc[1]
     assert row["parameters"] == 15
     assert (row["fit_seconds"], row["score_seconds"]) == (7.0, 2.0)
     assert (row["fit_tokens"], row["score_tokens"]) == (700, 70)

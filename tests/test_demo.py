@@ -110,10 +110,10 @@ def test_the_table_can_be_made_again_from_the_records_of_the_runs(
         assert loaded.frame()[name].tolist() == pytest.approx(
             transfer[name].astype(float).tolist(), nan_ok=True
         )
-    untuned = {
+    zero_shot = {
         row["task"]: row["value"] for row in printed["table"] if row["method"] == "zero-shot"
     }
-    assert {name: e.main.value for name, e in loaded.zero_shot.items()} == pytest.approx(untuned)
+    assert {name: e.main.value for name, e in loaded.zero_shot.items()} == pytest.approx(zero_shot)
 
 
 def test_the_table_and_figure_2_say_the_same_of_own_and_random_heads() -> None:

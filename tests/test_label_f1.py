@@ -174,8 +174,8 @@ def test_training_makes_all_labels_of_unseen_items_likelier() -> None:
     config = ll.TuningConfig(learning_rate=2e-2, epochs=5, validate=False)
     edit = ll.tune_heads(model, task, heads, config, progress=False)
     texts = [Encoder(model).continuation(e.prompt, " brother, sister", end=True) for e in test]
-    untuned, tuned = (answer_logprobs(model, texts, e) for e in (None, edit))
-    assert (tuned - untuned).min() > 3
+    zero_shot, tuned = (answer_logprobs(model, texts, e) for e in (None, edit))
+    assert (tuned - zero_shot).min() > 3
     before, after = (evaluate(model, task, e, progress=False) for e in (None, edit))
     check_effect(task.scoring, before, after, kl=0.0)
     with pytest.raises(ScoringError, match="changed none of the 20"):

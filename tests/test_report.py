@@ -152,14 +152,14 @@ def test_every_figure_says_in_words_what_it_shows_and_has_its_data_as_a_table(wh
     drawn = [given for given in plots if given.get("class") == "plot"]
     names = [
         "forest-1",
-        "accuracy-1",
-        "accuracy-2",
+        "scores-1",
+        "scores-2",
         "transfer-1",
         "layers-1",
         "overlap-1",
         "shared-1",
     ]
-    names += ["sweep-1", "causal-1", "heads-1-1", "further-1", "further-2"]
+    names += ["sweeps-1", "causal-1", "heads-1-1", "further-1", "further-2"]
     assert [given["id"] for given in drawn] == names
     for given in drawn:
         assert given["role"] == "img"

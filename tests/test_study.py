@@ -102,7 +102,7 @@ def all_scores() -> dict[str, dict[int, HeadScores]]:
     return {task: {seed: scores(task, seed) for seed in SEEDS} for task in TASKS}
 
 
-def untuned(found: TransferMatrix) -> list[Record]:
+def zero_shot(found: TransferMatrix) -> list[Record]:
     return [Record(ZERO_SHOT, t, t, SEEDS[0], scored) for t, scored in found.zero_shot.items()]
 
 
@@ -130,7 +130,7 @@ def write_comparison(path: Path, found: Comparison | None = None) -> Comparison:
 
 def write_transfer(path: Path) -> TransferMatrix:
     found = matrix()
-    records = [*untuned(found), *found.runs]
+    records = [*zero_shot(found), *found.runs]
     store = write_records(path, matrices.KIND, records, k=2, versions={"torch": "2"})
     write_scores(path)
     write_results(store, found.frame(zero_shot=True), {"figure2.html": found.plot()})
@@ -144,7 +144,7 @@ def the_demo() -> Demo:
 
 def write_demo(path: Path) -> Demo:
     size, found = Size((0.2, 0.5), SEEDS, 1, None), the_demo()
-    records = [*untuned(found.matrices[0.2])]
+    records = [*zero_shot(found.matrices[0.2])]
     for fraction, one in found.matrices.items():
         for run in one.runs:
             learned = (

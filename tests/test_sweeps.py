@@ -474,8 +474,8 @@ def test_the_figure_has_a_line_for_each_method_with_its_band(by_heads: Sweep) ->
     assert {name: trace.line.dash for name, trace in dashes.items()} == {
         "zero-shot": "dash", "floor": "dot",
     }  # fmt: skip
-    untuned = 100 * frame.query("method == 'zero-shot'")["value"].iloc[0]
-    assert list(dashes["zero-shot"].y) == pytest.approx([untuned, untuned])
+    zero_shot = 100 * frame.query("method == 'zero-shot'")["value"].iloc[0]
+    assert list(dashes["zero-shot"].y) == pytest.approx([zero_shot, zero_shot])
     assert figure.layout.xaxis.type == "log"
     assert "heads" in figure.layout.xaxis.title.text
 

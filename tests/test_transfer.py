@@ -249,11 +249,11 @@ def test_the_absolute_figure_ends_with_the_zero_shot_accuracy() -> None:
     assert heat.z[:3].ravel() == pytest.approx(100 * result.frame()["value"].to_numpy())
     assert list(heat.text[3]) == ["25.0", "25.0"]
     assert "MC1 25.0 [" in heat.hovertext[3][0]
-    untuned = crossed_interval(
+    zero_shot = crossed_interval(
         np.array([[r["MC1"] for r in result.zero_shot["truth"].records]]),
         groups=result.groups("truth"),
     )
-    assert f"[{100 * untuned.low:.1f}, {100 * untuned.high:.1f}]" in heat.hovertext[3][0]
+    assert f"[{100 * zero_shot.low:.1f}, {100 * zero_shot.high:.1f}]" in heat.hovertext[3][0]
 
 
 def test_the_first_task_is_on_top_and_the_caption_names_the_correction() -> None:

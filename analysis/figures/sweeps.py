@@ -11,12 +11,12 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from lofit_lens.analysis.figures.layouts import finished, panel_title
+from lofit_lens.analysis.study.record import ZERO_SHOT
 from lofit_lens.errors import LofitLensError
 from lofit_lens.plotting import COLOURS, NEUTRAL
 
 Axis = Literal["examples", "percent"]
 
-UNTUNED = "zero-shot"
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "cross")
 _WORDS = {
     "examples": ("training examples", "Accuracy by number of training examples"),
@@ -49,7 +49,7 @@ def sweep_lines(
     panels = list(frame.groupby("task", sort=False))
     columns = min(_COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
-    names = [name for name in frame[series].unique() if name != UNTUNED]
+    names = [name for name in frame[series].unique() if name != ZERO_SHOT]
     width = 400 * columns + _MARGIN
     bottom = _BOTTOM + 20 * ((len(names) + 1) * _ENTRY // width)
     height = _PANEL * rows + _TOP + bottom
@@ -126,9 +126,9 @@ def _line(line: pd.DataFrame, x: str, name: str, colour: str, symbol: str) -> li
 def _references(panel: pd.DataFrame, x: str, series: str) -> list[go.Scatter]:
     """The model as it is, and what needs no ability, from end to end."""
     levels = {}
-    untuned = panel[panel[series] == UNTUNED]
-    if not untuned.empty:
-        levels[UNTUNED] = untuned["value"].iloc[0], "dash"
+    zero_shot = panel[panel[series] == ZERO_SHOT]
+    if not zero_shot.empty:
+        levels[ZERO_SHOT] = zero_shot["value"].iloc[0], "dash"
     if "floor" in panel and panel["floor"].notna().any():
         levels["floor"] = panel["floor"].max(), "dot"
     ends = [panel[x].min(), panel[x].max()]

@@ -56,8 +56,8 @@ def completed(cells: pd.DataFrame) -> pd.DataFrame:
     values = dict(zip(keys, cells["value"], strict=True))
     own = [values.get((model, task, task)) or np.nan for model, _, task in keys]  # not of 0
     cells["relative"] = cells["relative"].fillna(cells["value"] / np.array(own))
-    untuned = [values.get((model, ZERO_SHOT, task), np.nan) for model, _, task in keys]
-    hover = [_hover(*both) for both in zip(cells.to_dict("records"), untuned, strict=True)]
+    zero_shot = [values.get((model, ZERO_SHOT, task), np.nan) for model, _, task in keys]
+    hover = [_hover(*both) for both in zip(cells.to_dict("records"), zero_shot, strict=True)]
     return cells.assign(hover=hover)
 
 
@@ -70,8 +70,8 @@ def cell_text(percent: float, mark: str) -> str:
     return "n/a" if np.isnan(percent) else f"{percent:.1f}{mark}"
 
 
-def _hover(cell: Mapping[Hashable, Any], untuned: float) -> str:
-    """What is known of a cell, line by line; `untuned` is the zero-shot score of its task."""
+def _hover(cell: Mapping[Hashable, Any], zero_shot: float) -> str:
+    """What is known of a cell, line by line; `zero_shot` is the zero-shot score of its task."""
     source, task = cell["source"], cell["task"]
     there = {name for name in NUMBERS if not pd.isna(cell[name])}
     lines = [f"heads from {source}, tuned on {task}"]
@@ -88,6 +88,6 @@ def _hover(cell: Mapping[Hashable, Any], untuned: float) -> str:
         lines.append(f"own heads {measured(cell, 'difference', ' points')}")
     tests = {"p = ": "p", "Holm ": "p_holm"}.items()
     lines.append(", ".join(f"{name}{cell[p]:.2g}" for name, p in tests if p in there))
-    if source != ZERO_SHOT and not np.isnan(untuned):
-        lines.append(f"zero-shot {100 * untuned:.1f}")
+    if source != ZERO_SHOT and not np.isnan(zero_shot):
+        lines.append(f"zero-shot {100 * zero_shot:.1f}")
     return "<br>".join(filter(None, lines))

@@ -223,13 +223,8 @@ def _drawings(study: Study) -> Drawings:
 
 
 def _sections(study: Study) -> Iterator[Section]:
-    return plotted(
-        "causal",
-        "Is the head set causal?",
-        {task: (curves.plot(), percent(curves.frame())) for task, curves in study.curves.items()},
-        plot="causal",
-        shows=("causal",),
-    )
+    shown = {task: (c.plot(), percent(c.frame())) for task, c in study.curves.items()}
+    return plotted("causal", "Is the head set causal?", shown, shows=("causal",))
 
 
 CAUSAL = Row("`causal`", _read, KIND, (_FILES,), drawings=_drawings, sections=_sections)

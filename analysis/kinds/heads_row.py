@@ -54,13 +54,9 @@ def _several(study: Study) -> dict[str, LayerDistribution]:
 
 def _sections(study: Study) -> Iterator[Section]:
     """Figures 3 and 6, and which tasks chose a head."""
-    yield from plotted(
-        "layers",
-        "Figure 3: where the chosen heads lie",
-        {label: (layers.plot(), layers.frame()) for label, layers in study.layers.items()},
-        plot="layers",
-        shows=("figure3",),
-    )
+    shown = {label: (layers.plot(), layers.frame()) for label, layers in study.layers.items()}
+    title = "Figure 3: where the chosen heads lie"
+    yield from plotted("layers", title, shown, shows=("figure3",))
     parts, plots = [], []
     for number, (label, layers) in enumerate(study.layers.items(), start=1):
         if label not in _several(study):

@@ -109,13 +109,8 @@ def _drawings(study: Study) -> Drawings:
 
 def _sections(study: Study) -> Iterator[Section]:
     """The scores before and after as bars."""
-    return plotted(
-        "scores",
-        "Scores",
-        {task: (_bars(run), percent(lofit_table(run))) for task, run in study.runs.items()},
-        plot="accuracy",
-        shows=("accuracy",),
-    )
+    shown = {task: (_bars(run), percent(lofit_table(run))) for task, run in study.runs.items()}
+    return plotted("scores", "Scores", shown, shows=("accuracy",))
 
 
 def sentence(task: str, run: LofitRun) -> str:

@@ -192,13 +192,9 @@ def _drawings(study: Study) -> Drawings:
 
 
 def _sections(study: Study) -> Iterator[Section]:
-    return plotted(
-        "sweeps",
-        "Figures 4 and 5: how many examples, how many heads",
-        {name: (s.plot(), percent(s.frame())) for name, s in study.sweeps.items()},
-        plot="sweep",
-        shows=tuple(_FIGURES),
-    )
+    shown = {name: (s.plot(), percent(s.frame())) for name, s in study.sweeps.items()}
+    title = "Figures 4 and 5: how many examples, how many heads"
+    return plotted("sweeps", title, shown, shows=tuple(_FIGURES))
 
 
 SWEEP = Row("`sweep`", _read, KIND, drawings=_drawings, sections=_sections)

@@ -44,14 +44,10 @@ def _drawings(study: Study) -> Drawings:
 
 def _sections(study: Study) -> Iterator[Section]:
     """Figure 2, with a switch."""
-    return plotted(
-        "transfer",
-        "Figure 2: heads of one task on another",
-        {label: (m.plot(), percent(m.frame())) for label, m in study.matrices.items()},
-        plot="transfer",
-        note=f"Rows: where the heads come from; columns: the task tuned and tested on. {MARKS}.",
-        shows=("figure2",),
-    )
+    shown = {label: (m.plot(), percent(m.frame())) for label, m in study.matrices.items()}
+    note = f"Rows: where the heads come from; columns: the task tuned and tested on. {MARKS}."
+    title = "Figure 2: heads of one task on another"
+    return plotted("transfer", title, shown, note=note, shows=("figure2",))
 
 
 def sentences(matrix: TransferMatrix) -> Iterator[str]:

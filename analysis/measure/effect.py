@@ -8,7 +8,7 @@ from lofit_lens.tasks.scoring import Scoring
 
 
 def check_effect(
-    scoring: Scoring, untuned: Evaluation, edited: Evaluation, *, kl: float | None
+    scoring: Scoring, zero_shot: Evaluation, edited: Evaluation, *, kl: float | None
 ) -> None:
     """Refuse the scores of an edit that did not reach what is scored.
 
@@ -17,7 +17,7 @@ def check_effect(
 
     Args:
         scoring: Of the task.
-        untuned: Scores of the model as it is.
+        zero_shot: Scores of the model as it is.
         edited: Scores of the same items under the edit.
         kl: KL divergence from the unedited model on plain text; None if it was not measured.
 
@@ -25,7 +25,7 @@ def check_effect(
         ScoringError: The edit changed nothing.
     """
     unseen = scoring.generates and (kl is None or kl > 0)
-    if not unseen and not scoring.moved(untuned.records, edited.records):
+    if not unseen and not scoring.moved(zero_shot.records, edited.records):
         raise ScoringError(
             f"The edit changed none of the {len(edited.records)} scored items of {edited.task}, so its score "
             "would be the unedited model's. Either it is as good as zero, or its token scope leaves every "

@@ -138,7 +138,7 @@ def _further(study: Study, shown: tuple[str, ...]) -> Iterator[Section]:
     names = [name for name in study.figure_names if not name.startswith(shown)]
     drawn = study.figures(names) if names else {}
     pairs = {name: (figure, traces_frame(figure)) for name, figure in drawn.items()}
-    return plotted("further", "Further figures", pairs, plot="further")
+    return plotted("further", "Further figures", pairs)
 
 
 def _seconds(study: Study) -> Iterator[Section]:

@@ -42,21 +42,19 @@ def plotted(
     title: str,
     figures: Mapping[str, tuple[go.Figure, pd.DataFrame]],
     *,
-    plot: str,
     note: str = "",
     shows: tuple[str, ...] = (),
 ) -> Iterator[Section]:
     """A section with each figure under a heading, if there are figures.
 
     Args:
-        name: Its id.
+        name: Its id, and how those of the plots begin.
         title: Its heading.
         figures: The figures and the numbers in them, by the heading of each.
-        plot: How the ids of the plots begin.
         note: What stands above them.
         shows: As in `Section`.
     """
-    plots = tuple(Plot(f"{plot}-{n}", *pair) for n, pair in enumerate(figures.values(), start=1))
+    plots = tuple(Plot(f"{name}-{n}", *pair) for n, pair in enumerate(figures.values(), start=1))
     parts = [paragraph(note)] if note else []
     for label, one in zip(figures, plots, strict=True):
         parts.append(f"<h3>{escape(label)}</h3>{one.html()}")

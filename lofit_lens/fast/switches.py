@@ -51,7 +51,17 @@ def taken() -> Shortcuts:
 
 
 @contextmanager
-def shortcuts(enabled: bool = True, **changes: bool | float) -> Iterator[Shortcuts]:
+def shortcuts(
+    enabled: bool = True,
+    *,
+    direct: bool | None = None,
+    answers_only: bool | None = None,
+    shared: bool | None = None,
+    replay: bool | None = None,
+    prompts: bool | None = None,
+    together: bool | None = None,
+    memory: float | None = None,
+) -> Iterator[Shortcuts]:
     """Take or leave fast paths inside the context; see `Shortcuts` for what each does.
 
     Results are the same up to rounding (in float32 log-probabilities within 1e-4 and gradients
@@ -60,10 +70,15 @@ def shortcuts(enabled: bool = True, **changes: bool | float) -> Iterator[Shortcu
 
     Args:
         enabled: Whether to start from all fast paths, or from none.
-        changes: Fields of `Shortcuts` that are to be otherwise.
+        direct: Changes this one; likewise the others.
+        answers_only: See `Shortcuts`.
+        shared: See `Shortcuts`.
+        replay: See `Shortcuts`.
+        prompts: See `Shortcuts`.
+        together: See `Shortcuts`.
+        memory: See `Shortcuts`.
 
     Raises:
-        TypeError: There is no such field.
         LofitLensError: `memory` is not a share.
 
     Examples:
@@ -74,6 +89,11 @@ def shortcuts(enabled: bool = True, **changes: bool | float) -> Iterator[Shortcu
         ...     some.direct, some.replay
         (True, False)
     """
+    changes = {
+        "direct": direct, "answers_only": answers_only, "shared": shared, "replay": replay,
+        "prompts": prompts, "together": together, "memory": memory,
+    }  # fmt: skip
+    changes = {name: value for name, value in changes.items() if value is not None}
     chosen = replace(Shortcuts() if enabled else NONE, **changes)
     token = _TAKEN.set(chosen)
     try:

@@ -120,7 +120,7 @@ def _drawings(study: Study) -> Drawings:
 def _sections(study: Study) -> Iterator[Section]:
     found = study.of("dose responses").items()
     figures = {name: (dose.plot(), percent(dose.frame())) for name, dose in found}
-    return plotted("dose", "Dose and response", figures, plot="dose", shows=("dose",))
+    return plotted("dose", "Dose and response", figures, shows=("dose",))
 
 
 def _sentences(study: Study) -> Iterator[str]:
