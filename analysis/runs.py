@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lofit_lens.analysis.kinds.lofit import KIND as LOFIT
 from lofit_lens.analysis.study.bench import loaded_as
 from lofit_lens.analysis.study.store import check_folder, command_line, remove
-from lofit_lens.edits.files import DESCRIPTION, TENSORS
+from lofit_lens.edits.files import DESCRIPTION
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError
 from lofit_lens.files import read_json, write_json
@@ -24,10 +24,6 @@ RUN_SCHEMA = 1
 RUN_FILE = "run.json"
 CARDS = "cards.json"
 """What the report shows of each head."""
-
-RESULTS = (DESCRIPTION, TENSORS, "scores.json", "heads.npy", CARDS)
-RESULTS += ("zero_shot.json.gz", "tuned.json.gz", "random_*.json.gz")
-"""Names of the files that commands write beside `run.json`."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +50,8 @@ class RunFolder:
                 f"{path} holds the results of a run, such as {earlier[0]}. Name another folder, or give "
                 f"{go_on}--overwrite to remove them."
             )
-        check_folder(path, LOFIT, overwrite=overwrite, resume=bool(resume))
+        for place in (path, *path.glob("fold-*")):
+            check_folder(place, LOFIT, overwrite=overwrite, resume=bool(resume))
         return folder
 
     def clear(self) -> None:
@@ -108,7 +105,9 @@ class RunFolder:
     def _own_files(self) -> list[Path]:
         places = [self.path, *self.path.glob("fold-*")]
         places += [place / "stopped" for place in places]
-        return sorted(p for place in places for name in RESULTS for p in place.glob(name))
+        return sorted(
+            p for place in places for name in (*LOFIT.products, CARDS) for p in place.glob(name)
+        )
 
 
 def read_heads(

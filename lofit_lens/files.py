@@ -37,6 +37,15 @@ def read_json(path: str | Path, *, schema: int, what: str) -> dict[str, Any]:
     return content
 
 
+def marker_in(folder: str | Path, name: str) -> dict[str, Any] | None:
+    """The JSON document by which a folder is known; None if it is not there or cannot be read."""
+    try:
+        content = json.loads((Path(folder) / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
 def write_json(path: str | Path, content: Mapping[str, Any], *, indent: int | None = 1) -> Path:
     """Write JSON, whole; readable, or on one line if `indent` is None."""
     text = json.dumps(content, indent=indent, ensure_ascii=False)

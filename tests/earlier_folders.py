@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,11 @@ def write_transfer(path: Path, found: TransferMatrix, scores: AllScores, **reque
 
 
 def write_sweep(path: Path, found: Sweep) -> None:
-    files = {
-        x: _write_runs(path / f"{found.swept}-{x}", comparison.runs)
-        for x, comparison in found.comparisons.items()
-    }
+    files = {}
+    for x, comparison in found.comparisons.items():
+        own = {"data_hash": f"of {x}"}  # zero-shot told it too
+        runs = tuple(replace(run, protocol={**run.protocol, **own}) for run in comparison.runs)
+        files[x] = _write_runs(path / f"{found.swept}-{x}", runs)
     told = {"schema": 1, "swept": found.swept, "n_heads": found.n_heads, "runs": files}
     _mark(path / "sweep.json", told)
 

@@ -18,10 +18,14 @@ from lofit_lens.analysis.kinds.lofit import KIND as LOFIT
 from lofit_lens.analysis.kinds.matrix import TransferMatrix
 from lofit_lens.analysis.kinds.sweep import Sweep
 from lofit_lens.analysis.study.store import Store
+from lofit_lens.edits.on_heads import HeadIntervention
+from lofit_lens.errors import LofitLensError
 from lofit_lens.head_scores import HeadScores
+from lofit_lens.heads import HeadSet
 from lofit_lens.model import load_model
 from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.tasks import from_file
+from lofit_lens.training.history import History
 
 
 def succeed(*arguments: object) -> dict[str, Any]:
@@ -202,7 +206,64 @@ def test_a_run_of_both_stages_that_was_cut_short_is_not_removed_unasked(
     Store(tmp_path, LOFIT).tell()
     message = fail("lofit", *request_of, "--k", 3, "--out", tmp_path)
     assert "--resume" in message and "--overwrite" in message
+    assert "--resume" not in fail("select", *request_of, "--out", tmp_path)
     assert (tmp_path / LOFIT.marker).is_file()
+
+
+def test_what_another_command_or_an_earlier_version_left_is_not_gone_on_with(
+    request_of: tuple[object, ...], tmp_path: Path, scored: list[Any]
+) -> None:
+    (tmp_path / "run" / "fold-0").mkdir(parents=True)
+    for place in ("tuned.json.gz", "fold-0/scores.json"):
+        file = tmp_path / "run" / place
+        file.write_bytes(b"as it was")
+        told = fail("lofit", *request_of, "--k", 3, "--out", tmp_path / "run", "--resume")
+        assert "They can be read, but not gone on with" in told
+        assert file.read_bytes() == b"as it was"
+        file.unlink()
+    assert scored == []
+
+
+def test_a_run_stopped_while_it_is_scored_has_its_heads_and_its_edit(
+    request_of: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(model: Any, task: Any, edit: Any = None, **options: Any) -> Any:
+        if edit is not None:
+            raise LofitLensError("It stopped.")
+        return evaluate(model, task, edit, **options)
+
+    request = ("lofit", *request_of, "--k", 3, "--out", tmp_path / "run")
+    with monkeypatch.context() as patched:
+        patched.setattr("lofit_lens.analysis.study.score.evaluate", stopped)
+        assert "It stopped." in fail(*request)
+    edit = HeadIntervention.load(tmp_path / "run")
+    tuned = (tmp_path / "run" / "intervention.safetensors").read_bytes()
+    heads = HeadSet.load(tmp_path / "run" / "heads.npy", **edit.heads.grid.shape)
+    assert heads == edit.heads == HeadScores.load(tmp_path / "run" / "scores.json").top(k=3)
+    assert succeed(*request, "--resume")["heads"] == [[list(head) for head in heads]]
+    assert (tmp_path / "run" / "intervention.safetensors").read_bytes() == tuned
+
+
+def test_what_random_and_selected_heads_share_and_fails_is_the_selected_ones_failure(
+    request_of: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopping(*_: Any, **__: Any) -> Any:
+        raise LofitLensError("No rate would do.")
+
+    monkeypatch.setattr("lofit_lens.analysis.methods.steps.with_rate", stopping)
+    options = ("--k", 3, "--random-draws", 1, "--tuning-lr", "auto", "--out", tmp_path / "run")
+    assert "No rate would do." in fail("lofit", *request_of, *options)
+
+
+def test_warnings_of_both_stages_are_told_once_each_and_kept(
+    request_of: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(History, "warning", lambda _: "It did not learn.")
+    options = ("--k", 3, "--random-draws", 2, "--out", tmp_path / "run")
+    own, *drawn = hints = succeed("transfer", *request_of, *options)["hints"]
+    assert own == "Choosing heads, pairs-42: It did not learn."
+    assert len(drawn) == len(set(drawn)) == 3
+    assert succeed("transfer", *request_of, *options, "--resume")["hints"] == hints
 
 
 def test_a_run_of_both_stages_goes_on_with_more_draws(

@@ -221,6 +221,25 @@ class IsKilled(Says):
         return self.word
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"), [((), 2), (("--workers", "1"), 1), (("--quick",), 1)]
+)
+def test_a_whole_demo_takes_two_workers_unless_told_otherwise(
+    options: tuple[str, ...], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def not_run(*_: object, workers: int, **__: object) -> None:
+        asked.append(workers)
+        raise LofitLensError("That is all.")
+
+    monkeypatch.setattr("lofit_lens.analysis.kinds.demo.run_demo", not_run)
+    monkeypatch.setattr("lofit_lens.analysis.study.engines.usable_workers", lambda: 2)
+    done = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "demo"), *options])
+    assert done.exit_code == 1 and "That is all." in done.stderr
+    assert asked == [expected]
+
+
 def refuse(*args: object) -> None:
     raise OSError("no network in this test")
 

@@ -291,3 +291,18 @@ def test_a_step_that_fails_ends_the_run_when_what_was_fitted_is_kept(
     new: list[Record] = []
     whole = compared(llama, ["random-heads", "lofit"], on_run=new.append, **asked)
     assert "lofit" in {run.method for run in new} != set(whole.methods)
+
+
+@pytest.mark.parametrize("damaged", ["", "{", "[]"])
+def test_a_folder_whose_marker_is_damaged_is_gone_on_with(
+    llama: TransformerBridge, tmp_path: Path, damaged: str
+) -> None:
+    whole = compared(llama, ["random-heads"], out=tmp_path / "out")
+    (tmp_path / "out" / "comparison.json").write_text(damaged)
+    for file in (tmp_path / "out").glob("scores/*.cost"):
+        file.write_text(damaged)
+    new: list[Record] = []
+    again = compared(llama, ["random-heads"], out=tmp_path / "out", on_run=new.append)
+    assert new == []
+    assert again.frame().equals(whole.frame())
+    assert Comparison.load(tmp_path / "out").frame().equals(whole.frame())

@@ -12,7 +12,7 @@ from lofit_lens.analysis.cli.console import Report
 from lofit_lens.analysis.cli.groups import Out, option, with_options
 from lofit_lens.analysis.cli.of_run import RunOfEdit
 from lofit_lens.analysis.cli.options import ModelOptions
-from lofit_lens.analysis.cli.running import RunningOptions
+from lofit_lens.analysis.cli.running import KeepEdits, RunningOptions
 from lofit_lens.analysis.cli.task_options import TaskOptions
 from lofit_lens.errors import LofitLensError
 
@@ -39,6 +39,7 @@ def causal(
     draws: Annotated[int, option("Random rankings of the same layers.", min=1)] = 5,
     seed: Annotated[int, option("Their seed.")] = 0,
     split: Annotated[str, option("test or val.")] = "test",
+    keep_edits: KeepEdits = False,
 ) -> None:
     """Necessity and sufficiency of a run's heads over their number, against random heads.
 
@@ -73,8 +74,8 @@ def causal(
         batch_size=32 if model_options.batch_size == "auto" else model_options.batch_size,
         out=store,
         on_failure=report.fail,
-        workers=running.workers,
-        keep_edits=running.keep_edits,
+        workers=running.workers or 1,
+        keep_edits=keep_edits,
         progress=not report.quiet,
     )
     frame = curves.frame()

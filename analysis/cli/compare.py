@@ -10,7 +10,7 @@ from lofit_lens.analysis.cli.console import Report
 from lofit_lens.analysis.cli.groups import Seeds, option, with_options
 from lofit_lens.analysis.cli.method_options import MethodOptions, names_of
 from lofit_lens.analysis.cli.options import HeadOptions, ModelOptions, TrainingOptions
-from lofit_lens.analysis.cli.running import RunningOptions
+from lofit_lens.analysis.cli.running import KeepEdits, RunningOptions
 from lofit_lens.analysis.cli.task_options import TasksOptions
 from lofit_lens.errors import LofitLensError
 
@@ -46,6 +46,7 @@ def compare(
     out: Annotated[
         Path | None, option("Folder for the records of every item, tables and figure.")
     ] = None,
+    keep_edits: KeepEdits = False,
 ) -> None:
     """Fit and score several methods on several tasks under one protocol.
 
@@ -96,7 +97,7 @@ def compare(
         texts=method_options.texts(model),
         n_answers=answers,
         out=store,
-        keep_edits=running.keep_edits,
+        keep_edits=keep_edits,
         **running.how(report),
     )
     report.add_records(comparison.runs)

@@ -50,7 +50,7 @@ def command(as_json: bool, quiet: bool = False) -> Iterator[Report]:
         raise typer.Exit(INTERRUPTED) from None
     report.print()
     if report.failures:
-        _fail(f"{len(report.failures)} of the methods failed; see above.")
+        _fail("What failed, as said above, was left out.")
 
 
 def told(error: BaseException) -> str:
@@ -95,9 +95,12 @@ class Report:
 
     def hint(self, message: str | None, of: str = "") -> None:
         """Advice, of something: to standard error at once, and among the results as JSON."""
-        if message is not None:
-            self._hints.append(f"{of}: {message}" if of else message)
-            self.say(self._hints[-1])
+        if message is None:
+            return
+        message = f"{of}: {message}" if of else message
+        if message not in self._hints:
+            self._hints.append(message)
+            self.say(message)
 
     def fail(self, error: Exception) -> None:
         """Something went wrong that the rest does not depend on; the exit code will tell."""
@@ -130,7 +133,9 @@ class Report:
         for record in records:
             for step in record.steps:
                 self.add_rate(step["step"], step.get("rate_choice"))
+                self.hint(step.get("warning"), f"Choosing heads, {step['step']}")
             what = f"{record.method} on {record.fold}, seed {record.seed}"
+            what += f", draw {record.draw}" if record.draw else ""
             self.hint(record.choices.get("warning"), what)
             self.hint(record.evaluation.warning(), what)
 

@@ -16,7 +16,7 @@ def doubt(evaluations: Mapping[str, Evaluation]) -> str | None:
     the paired difference, over items and draws of random heads, below 0.
 
     Args:
-        evaluations: "tuned", "zero_shot", and "random_SEED" for each draw, on the same items.
+        evaluations: "tuned", "zero_shot", and "random_DRAW" for each draw, on the same items.
     """
     import numpy as np
 

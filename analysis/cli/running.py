@@ -14,20 +14,24 @@ if TYPE_CHECKING:
 
 RUNNING = "Running"
 
+KeepEdits = Annotated[bool, option("Write every edit to --out.", RUNNING, "--keep-edits")]
+
 
 @dataclass(frozen=True)
 class RunningOptions:
     """How an experiment is run."""
 
     workers: Annotated[
-        int, option("Processes that share the work; each loads the model.", RUNNING, min=1)
-    ] = 1
+        int | None,
+        option(
+            "Processes that share the work; each loads the model. One by default; a whole demo takes two.",
+            RUNNING,
+            min=1,
+        ),
+    ] = None
     together: Annotated[
         int, option("Runs trained in one forward pass; fewer need less memory.", RUNNING, min=1)
     ] = 8
-    keep_edits: Annotated[bool, option("Write every edit to --out.", RUNNING, "--keep-edits")] = (
-        False
-    )
     resume: Annotated[
         bool, option("Go on with what is in --out: finished runs are not run again.", RUNNING)
     ] = False
@@ -47,4 +51,4 @@ class RunningOptions:
     def how(self, report: Report) -> dict[str, Any]:
         """The arguments of what runs an experiment; of failures and progress the report tells."""
         told = {"on_failure": report.fail, "progress": not report.quiet}
-        return {"workers": self.workers, "together": self.together, **told}
+        return {"workers": self.workers or 1, "together": self.together, **told}

@@ -11,7 +11,7 @@ from lofit_lens.analysis.cli.console import Report
 from lofit_lens.analysis.cli.groups import Out, Seeds, option, with_options
 from lofit_lens.analysis.cli.method_options import MethodOptions, names_of
 from lofit_lens.analysis.cli.options import HeadOptions, ModelOptions, TrainingOptions
-from lofit_lens.analysis.cli.running import RunningOptions
+from lofit_lens.analysis.cli.running import KeepEdits, RunningOptions
 from lofit_lens.analysis.cli.task_options import TasksOptions
 from lofit_lens.errors import LofitLensError
 
@@ -40,6 +40,7 @@ def sweep(
     ] = None,
     methods: Annotated[str, option("Names, with commas, as in `compare`.")] = "lofit",
     seeds: Seeds = 1,
+    keep_edits: KeepEdits = False,
 ) -> None:
     """Compare methods on fewer and more training examples (the paper's Figure 4), or heads (Figure 5).
 
@@ -72,7 +73,7 @@ def sweep(
         ),
         texts=method_options.texts(model),
         out=store,
-        keep_edits=running.keep_edits,
+        keep_edits=keep_edits,
         **running.how(report),
     )
     for comparison in found.comparisons.values():

@@ -17,9 +17,10 @@ from lofit_lens.analysis.study.bench import Bench
 from lofit_lens.analysis.study.cell import Cell
 from lofit_lens.analysis.study.record import ZERO_SHOT, Record
 from lofit_lens.analysis.study.run import run_cells, run_steps
+from lofit_lens.analysis.study.step import Step
 from lofit_lens.analysis.study.store import Kind, Store
 from lofit_lens.attention import heads_of
-from lofit_lens.edits.files import save_edit
+from lofit_lens.edits.files import DESCRIPTION, TENSORS, save_edit
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError
 from lofit_lens.fast.memory import BatchSize
@@ -35,7 +36,15 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     from transformer_lens.model_bridge import TransformerBridge
 
-KIND = Kind("run of both stages", "lofit.json", alone=False)
+KIND = Kind(
+    "run of both stages",
+    "lofit.json",
+    (
+        DESCRIPTION, TENSORS, "scores.json", "heads.npy",
+        "zero_shot.json.gz", "tuned.json.gz", "random_*.json.gz",
+    ),
+    alone=False,
+)  # fmt: skip
 LOFIT, RANDOM_HEADS = "lofit", "random-heads"
 
 
@@ -182,13 +191,14 @@ def lofit(
     store = Store.at(out, KIND)
     bench = Bench.of(model, texts, progress=progress)
     cells = lofit_cells(task, settings, heads, random_draws, batch_size)
+    tuned = cells[1].score(bench).fit
+    assert isinstance(tuned, Tune) and tuned.heads.of is not None
     records = run_cells(
         bench, cells, store, together=together, workers=workers, keep_edits=True, what="lofit",
-        on_record=partial(_write, store.path), on_failure=_unless_random(on_failure), progress=False,
+        on_step=partial(_write_step, store.path, tuned), on_record=partial(_write, store.path),
+        on_failure=_unless_random(on_failure), progress=False,
     )  # fmt: skip
-    step = cells[1].score(bench).fit
-    assert isinstance(step, Tune) and step.heads.of is not None
-    run = LofitRun.of(run_steps(bench, [step.heads.of], store, progress=False)[0], store, records)
+    run = LofitRun.of(run_steps(bench, [tuned.heads.of], store, progress=False)[0], store, records)
     store.finish(records)
     if store.path is not None:
         run.save(store.path)
@@ -230,22 +240,30 @@ def _unless_random(
         return None
 
     def told(error: LofitLensError) -> None:
-        if not any(f"method {RANDOM_HEADS} " in note for note in error.__notes__):
+        if any(f"method {LOFIT} " in note for note in error.__notes__):
             raise error
         on_failure(error)
 
     return told
 
 
-def _write(folder: Path | None, record: Record) -> None:
-    """Write a result to a folder as soon as it is there."""
+def _write_step(folder: Path | None, tuned: Tune, step: Step[Any], product: Any) -> None:
+    """Write what a stage gave for the chosen heads as soon as it is there, before it is scored."""
     if folder is None:
         return
-    names = {ZERO_SHOT: "zero_shot", LOFIT: "tuned"}
-    name = names.get(record.method, f"random_{record.draw}")
-    record.evaluation.save(folder / f"{name}.json.gz")
-    if record.method == LOFIT and record.edit is not None:
-        save_edit(record.edit, folder)
+    if tuned.heads.of is not None and step.key == tuned.heads.of.key:
+        product.save(folder / "scores.json")
+        tuned.heads.among(product).save(folder / "heads.npy")
+    if step.key == tuned.key:
+        save_edit(product.edit, folder)
+
+
+def _write(folder: Path | None, record: Record) -> None:
+    """Write scores to a folder as soon as they are there."""
+    if folder is not None:
+        names = {ZERO_SHOT: "zero_shot", LOFIT: "tuned"}
+        name = names.get(record.method, f"random_{record.draw}")
+        record.evaluation.save(folder / f"{name}.json.gz")
 
 
 def _with_metrics(

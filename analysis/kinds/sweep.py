@@ -141,7 +141,7 @@ class Sweep:
     @classmethod
     def of(cls, swept: Swept, records: Sequence[Record], n_heads: int) -> Sweep:
         """The sweep that records make; those of the model as it is count at every number."""
-        zero_shot = [record for record in records if record.method == ZERO_SHOT]
+        zero_shot = [r for r in records if r.method == ZERO_SHOT and swept not in r.cut]
         found: dict[int, list[Record]] = {}
         for record in records:
             if swept in record.cut:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from lofit_lens.analysis.study.record import ZERO_SHOT, Cost, Record
 from lofit_lens.errors import LofitLensError
+from lofit_lens.files import marker_in
 from lofit_lens.heads import HeadSet
 from lofit_lens.scoring.evaluation import Evaluation
 
@@ -49,7 +49,7 @@ def earlier_comparison(folder: str | Path) -> tuple[dict[str, Any], list[Record]
     Raises:
         LofitLensError: It was not finished, or a file is damaged.
     """
-    place, marker = Path(folder), _marker(folder, "comparison.json")
+    place, marker = Path(folder), marker_in(folder, "comparison.json")
     flat = sorted(place.glob("*.json.gz"))
     if marker is None:
         return ({}, [Record.load(path) for path in flat]) if flat else None
@@ -66,7 +66,7 @@ def earlier_transfer(folder: str | Path) -> tuple[dict[str, Any], list[Record]] 
     Raises:
         LofitLensError: It was not finished, or a file is damaged.
     """
-    place, marker = Path(folder), _marker(folder, "transfer.json")
+    place, marker = Path(folder), marker_in(folder, "transfer.json")
     if marker is not None:
         if marker.get("schema") != 1:
             return None
@@ -93,7 +93,7 @@ def earlier_sweep(folder: str | Path) -> tuple[dict[str, Any], list[Record]] | N
     Raises:
         LofitLensError: It was not finished, or a file is damaged.
     """
-    place, marker = Path(folder), _marker(folder, "sweep.json")
+    place, marker = Path(folder), marker_in(folder, "sweep.json")
     if marker is None or marker.get("schema") != 1:
         return None
     if "runs" not in marker:
@@ -114,7 +114,7 @@ def earlier_demo(folder: str | Path) -> tuple[dict[str, Any], dict[float, list[R
     Raises:
         LofitLensError: A file is damaged.
     """
-    place, marker = Path(folder), _marker(folder, "demo.json")
+    place, marker = Path(folder), marker_in(folder, "demo.json")
     if marker is None or "schema" in marker or "table" not in marker:
         return None
     parts = {}
@@ -124,12 +124,3 @@ def earlier_demo(folder: str | Path) -> tuple[dict[str, Any], dict[float, list[R
             raise LofitLensError(f"The demo in {folder} lacks its records. Run it again.")
         parts[fraction] = found[1]
     return marker, parts
-
-
-def _marker(folder: str | Path, name: str) -> dict[str, Any] | None:
-    """The content of a marker; None if it is not there or cannot be read."""
-    try:
-        content = json.loads((Path(folder) / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None

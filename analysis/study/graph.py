@@ -14,6 +14,7 @@ from lofit_lens.analysis.study.score import Score
 from lofit_lens.analysis.study.step import Done, Step, all_steps
 from lofit_lens.analysis.study.store import Store
 from lofit_lens.errors import LofitLensError
+from lofit_lens.head_scores import HeadScores
 from lofit_lens.training.rates import RateChoice
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class Graph:
         self._store = store
         self._together = together
         self._done: dict[str, Done[Any]] = {}
+        self._warnings: dict[str, str] = {}
         self._left: dict[str, Step[Any]] = {}
         self._taken: set[str] = set()
         self._error: LofitLensError | None = None
@@ -85,7 +87,7 @@ class Graph:
             return
         there = self._store.product(step)
         if there is not None:
-            self._done[step.key] = there
+            self._put(step, there)
             return
         for need in step.needs:
             self._plan(need)
@@ -119,9 +121,16 @@ class Graph:
     def finish(self, step: Step[Any], done: Done[Any]) -> None:
         """Keep what a step gave, unless nothing that is left needs it."""
         if self._left.pop(step.key, None) is not None:
-            self._done[step.key] = done
+            self._put(step, done)
             if step.folder:
                 self._store.keep(step, done)
+
+    def _put(self, step: Step[Any], done: Done[Any]) -> None:
+        self._done[step.key] = done
+        origin = done.product.provenance if isinstance(done.product, HeadScores) else None
+        warning = None if origin is None else origin.history.warning()
+        if warning is not None:
+            self._warnings[step.key] = warning
 
     def release(self, step: Step[Any]) -> None:
         """Let go of the products that nothing needs any more behind a step; their costs stay."""
@@ -140,9 +149,11 @@ class Graph:
         return self._done[step.key].product
 
     def told(self, step: Step[Any]) -> dict[str, Any]:
-        """What a record tells of a step: its cost, and the learning rate if it chose one."""
+        """What a record tells of a step: its cost, a learning rate it chose, a warning of its training."""
         done = self._done.get(step.key) or self._store.spent(step)
         told = {"step": step.name, "key": step.key, "seconds": done.seconds, "tokens": done.tokens}
+        if step.key in self._warnings:
+            told["warning"] = self._warnings[step.key]
         choice = done.product
         return told | ({"rate_choice": choice.to_json()} if isinstance(choice, RateChoice) else {})
 

@@ -22,12 +22,15 @@ ZERO_SHOT = "zero-shot"
 
 @dataclass(frozen=True)
 class Cost:
-    """What a cell cost, as if it had been run alone.
+    """What a cell cost: its own steps, and those that it shares with others.
+
+    A step that was done once for several cells, such as stage 1, counts whole in each. Of what was
+    trained in one forward pass with others each counts its share, less than alone.
 
     Attributes:
         parameters: Learned numbers of the edit.
         fit_seconds: Seconds of all steps that made the edit, with every choice made on validation
-            data; of what was trained in one forward pass with others its share.
+            data.
         score_seconds: Seconds of scoring the test split.
         fit_tokens: Tokens that entered the model while fitting, padding included; a token that
             several texts share counts once where it was run once.

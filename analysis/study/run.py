@@ -26,6 +26,7 @@ def run_cells(
     *,
     together: int = 8,
     workers: Executor | int = 1,
+    on_step: Callable[[Step[Any], Any], object] | None = None,
     on_record: Callable[[Record], object] | None = None,
     on_failure: Callable[[LofitLensError], object] | None = None,
     keep_edits: bool = False,
@@ -40,6 +41,7 @@ def run_cells(
         store: Where records and products are looked for and kept.
         together: How many runs that are alike are trained in one forward pass.
         workers: What does the work: a number of processes, of which 1 is this one, or an executor.
+        on_step: Called with each step that was done and what it gave.
         on_record: Called with each new record.
         on_failure: Called with the error of a method that fails; it is then left out on that task
             and the others go on. None: the error is raised when the runs beside it are kept. A leak
@@ -65,7 +67,9 @@ def run_cells(
     left = {one.key: one for one in waiting}
     failed: set[tuple[str, str]] = set()
 
-    def finish(step: Step[Any], _product: object) -> None:
+    def finish(step: Step[Any], product: Any) -> None:
+        if on_step is not None:
+            on_step(step, product)
         for one in [one for one in left.values() if one.score.key == step.key]:
             del left[one.key]
             record = store.add(one.record(graph, bench), keep_edit=keep_edits)

@@ -21,7 +21,7 @@ from lofit_lens.analysis.study.step import Done, Step
 from lofit_lens.edits.edit import Edit
 from lofit_lens.edits.files import load_edit, save_edit
 from lofit_lens.errors import LofitLensError
-from lofit_lens.files import read_json, write_json, write_whole
+from lofit_lens.files import marker_in, read_json, write_json, write_whole
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.progress import say
 from lofit_lens.training.rates import RateChoice
@@ -183,9 +183,9 @@ class Store:
         """What a step gave, if it is there."""
         key = self._key(step)
         if key not in self._products and step.folder and self.path and not self._overwrite:
-            file, cost = self._file(step), self._file(step).with_suffix(".cost")
+            file = self._file(step)
             if file.is_file():
-                spent = json.loads(cost.read_text()) if cost.is_file() else {}
+                spent = marker_in(file.parent, file.with_suffix(".cost").name) or {}
                 self._products[key] = Done(KEPT[step.folder](file), **spent)
         return self._products.get(key)
 
@@ -246,13 +246,12 @@ class Store:
         write_json(self.marker, told | self._request | self._told)
 
     def _read(self, path: Path) -> None:
-        if self.marker.is_file():
-            content = json.loads(self.marker.read_text(encoding="utf-8"))
-            if content.get("schema") != STORE_SCHEMA:
-                raise LofitLensError(
-                    f"The {self._kind.name} in {path} was made by an earlier version, or saved from "
-                    "Python by one. It can be read, but not gone on with: name another folder."
-                )
+        marker = marker_in(path, self._kind.marker)
+        if marker is not None and marker.get("schema") != STORE_SCHEMA:
+            raise LofitLensError(
+                f"The {self._kind.name} in {path} was made by an earlier version, or saved from Python "
+                "by one. It can be read, but not gone on with: name another folder."
+            )
         for file in sorted((path / RECORDS).glob("*.json.gz")):
             record = Record.load(file)
             self.take([record if record.key else replace(record, key=key_of(record.to_json()))])
@@ -324,11 +323,17 @@ def check_folder(folder: Path, kind: Kind, *, overwrite: bool, resume: bool = Fa
     if not folder.is_dir() or not any(folder.iterdir()):
         return
     if not (folder / kind.marker).is_file():
-        if not kind.alone:
-            return
-        raise LofitLensError(
-            f"{folder} is not empty and does not hold a {kind.name}. Name another folder with --out."
-        )
+        if kind.alone:
+            raise LofitLensError(
+                f"{folder} is not empty and does not hold a {kind.name}. Name another folder with --out."
+            )
+        results = [path for pattern in kind.products for path in folder.glob(pattern)]
+        if results and not overwrite:
+            raise LofitLensError(
+                f"{folder} holds results of another command or an earlier version, such as "
+                f"{results[0].name}. They can be read, but not gone on with: name another folder."
+            )
+        return
     if not (overwrite or resume):
         raise LofitLensError(
             f"{folder} holds a {kind.name}. Give --resume to go on with it, or --overwrite to remove it; "

@@ -131,7 +131,8 @@ def _legend(comparison: Comparison, base: str, published: str | None) -> dict[st
         f"{WORSE} worse than {base}.",
         "parameters": "Parameters: learned numbers of an edit.",
         "costs": "Seconds and tokens: fitting, with every choice on validation data / scoring the "
-        "test; of one seed, over all folds. Tokens are those that entered the first block, padding included.",
+        "test; of one seed, over all folds. Tokens are those that entered the first block, padding included. "
+        "Of runs trained in one forward pass each has its share; --together 1 gives what each costs alone.",
         "effects": "Cross-entropy, and KL divergence from the unedited model: on plain text, in nats "
         "per token. Refusals: % of free answers.",
         "floors": "Floors are reached without any ability.",
