@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from lofit_lens.randomness import random_state_kept
 from lofit_lens.tasks import Example, MultipleChoice, Task
 from tests.helpers import CONFIGS, VOCAB, build_tokenizer
 
@@ -56,7 +57,7 @@ def save_chat_model(name: str, folder: Path) -> Path:
     """Save a random Llama whose tokenizer has one of the templates, or none."""
     config = CONFIGS["llama"]()
     config.vocab_size = VOCAB + len(TURNS)
-    with torch.random.fork_rng(devices=[]):
+    with random_state_kept():
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config)
         for parameter in model.parameters():

@@ -23,6 +23,8 @@ from transformers import (
     Qwen3Config,
 )
 
+from lofit_lens.randomness import random_state_kept
+
 N_LAYERS, N_HEADS, D_MODEL, VOCAB, CONTEXT = 3, 4, 64, 320, 128
 WINDOW = 16
 HEAD_DIM = 24  # unlike D_MODEL / N_HEADS, where a family allows it
@@ -116,7 +118,7 @@ def save_tiny_model(
     family: str, folder: Path, *, seed: int = 0, merges_across_lines: bool = False
 ) -> Path:
     """Save a random model of a family, every parameter drawn, biases and norms included."""
-    with torch.random.fork_rng(devices=[]):
+    with random_state_kept():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(CONFIGS[family]())
         draw_parameters(model)

@@ -15,6 +15,7 @@ from lofit_lens.errors import LofitLensError, ModelMismatchError, UnsupportedErr
 from lofit_lens.fast.switches import shortcuts
 from lofit_lens.identity import fingerprint
 from lofit_lens.provenance import learned_on
+from lofit_lens.randomness import random_state_kept
 from lofit_lens.scoring.logprobs import answer_logprobs
 from lofit_lens.tokens import Encoder
 from tests.helpers import (
@@ -210,7 +211,7 @@ def test_dropout_works_in_training_steps_alone(llama: TransformerBridge) -> None
         with edit.applied(llama):
             return llama(tokens).detach(), llama(tokens).detach()
 
-    with torch.random.fork_rng(devices=[]):
+    with random_state_kept():
         assert not torch.equal(*twice(edit))
         with torch.no_grad():
             assert torch.equal(*twice(edit))

@@ -21,6 +21,7 @@ from lofit_lens.export import export_checkpoint
 from lofit_lens.fast.trial import try_shortcuts
 from lofit_lens.loading.find import find_model
 from lofit_lens.model import load_model
+from lofit_lens.randomness import random_state_kept
 from lofit_lens.scoring import evaluate
 from lofit_lens.stages import select_heads
 from lofit_lens.tasks import from_file
@@ -159,7 +160,7 @@ def test_weights_are_not_fetched_from_the_hub(
 
 def wide_llama(folder: Path) -> Path:
     """A Llama with widths that differ from those the memory estimate was fitted on."""
-    with torch.random.fork_rng(devices=[]):
+    with random_state_kept():
         torch.manual_seed(0)
         config = LlamaConfig(
             vocab_size=4000, hidden_size=192, intermediate_size=512, num_hidden_layers=5,

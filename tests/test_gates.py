@@ -27,6 +27,7 @@ from lofit_lens.edits.edit import Edit
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import HeadSet
+from lofit_lens.randomness import random_state_kept
 from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.tasks import Example, MultipleChoice, Task
 from tests.helpers import (
@@ -202,7 +203,7 @@ def test_training_depends_on_the_seed_alone(llama: TransformerBridge) -> None:
     first = train_gates(llama, TASK, FAST, seed=3, progress=False)
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert str(np.random.get_state()) == numpy_state  # noqa: NPY002
-    with torch.random.fork_rng():
+    with random_state_kept():
         torch.manual_seed(5)
         second = train_gates(llama, TASK, FAST, seed=3, progress=False)
     other = train_gates(llama, TASK, FAST, seed=4, progress=False)

@@ -355,7 +355,7 @@ def test_loading_a_model_that_also_sees_starts_no_process_and_text_works(
         "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
         "intermediate_size": 24, "image_size": 28, "patch_size": 14,
     }  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
+    with random_state_kept():
         torch.manual_seed(0)
         config = Gemma3Config(
             text_config=text, vision_config=vision, mm_tokens_per_image=4,
@@ -382,6 +382,7 @@ _BY_NAME = """
 import sys, time
 from lofit_lens.errors import LofitLensError
 from lofit_lens.model import load_model
+from lofit_lens.randomness import random_state_kept
 started = time.perf_counter()
 try:
     load_model(sys.argv[1], device="cpu")

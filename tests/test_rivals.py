@@ -23,6 +23,7 @@ from lofit_lens.errors import LofitLensError, ModelMismatchError
 from lofit_lens.heads import HeadSet
 from lofit_lens.model import freeze
 from lofit_lens.provenance import learned_on
+from lofit_lens.randomness import random_state_kept
 from lofit_lens.scoring.generation import generate_greedily
 from lofit_lens.scoring.logprobs import answer_logprobs
 from lofit_lens.tokens import Encoder
@@ -156,7 +157,7 @@ def test_a_run_of_lora_equals_peft_and_adamw_on_a_plain_model(
     config = TrainingConfig(learning_rate=0.01, epochs=3, batch_size=4, validate=False)
     ours = train_lora(model, task, config, dropout=0.0, progress=False)
     loop = PlainLoop(tiny_folder("llama"), Encoder(model), task, "sft")
-    with torch.random.fork_rng(devices=[]):
+    with random_state_kept():
         torch.manual_seed(config.seed)
         adapted = peft.get_peft_model(
             loop.model, peft.LoraConfig(r=8, lora_alpha=8, target_modules=["q_proj", "v_proj"])

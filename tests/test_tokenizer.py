@@ -21,6 +21,7 @@ from transformers import (
 from lofit_lens.errors import LofitLensError, ModelMismatchError
 from lofit_lens.identity import check_same_model, fingerprint
 from lofit_lens.model import load_model
+from lofit_lens.randomness import random_state_kept
 from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.scoring.generation import generate_greedily
 from lofit_lens.stages import select_heads
@@ -143,7 +144,7 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
             intermediate_size=32, max_position_embeddings=512,
             bos_token_id=None, eos_token_id=None,
         )  # fmt: skip
-        with torch.random.fork_rng(devices=[]):
+        with random_state_kept():
             torch.manual_seed(0)
             model = AutoModelForCausalLM.from_config(config)
             for parameter in model.parameters():

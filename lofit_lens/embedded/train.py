@@ -29,6 +29,7 @@ from lofit_lens.embedded.corpus import Document, Mix, documents
 from lofit_lens.embedded.gates import read_gates
 from lofit_lens.files import write_json
 from lofit_lens.model import load_model
+from lofit_lens.randomness import random_state_kept
 
 LOG_FILE = "training.json"
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
@@ -156,7 +157,7 @@ def _new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCa
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    with torch.random.fork_rng(devices=[]):
+    with random_state_kept():
         torch.manual_seed(recipe.seed)
         return LlamaForCausalLM(LlamaConfig(**settings))
 
