@@ -159,11 +159,7 @@ def _projection(model: TransformerBridge, layer: int) -> Any:
 
 
 def _read_widths(model: TransformerBridge) -> tuple[int, ...]:
-    """The width of z of every layer.
-
-    Raises:
-        UnsupportedError: See `z_widths`.
-    """
+    """The width of z of every layer."""
     name, n_heads = model.cfg.architecture, model.cfg.n_heads
     if "blocks" not in dict(model.named_children()):
         raise UnsupportedError(

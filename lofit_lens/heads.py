@@ -78,7 +78,7 @@ class HeadSet:
         """Draw `k` heads uniformly without replacement, from a local generator."""
         grid = HeadGrid(n_layers, n_heads, tuple(without))
         _check_k(k, grid.total)
-        _check_seed(seed)
+        check_seed(seed)
         drawn = np.random.default_rng(seed).choice(grid.total, size=k, replace=False)
         return cls((grid[i] for i in drawn), **grid.shape)
 
@@ -88,7 +88,7 @@ class HeadSet:
 
         The layers come in the order of `other`, so the first heads of both agree in their layers too.
         """
-        _check_seed(seed)
+        check_seed(seed)
         rng = np.random.default_rng(seed)
         rows = [iter(rng.permutation(other.n_heads)) for _ in range(other.n_layers)]
         return other._with(Head(layer, int(next(rows[layer]))) for layer, _ in other)
@@ -300,7 +300,8 @@ def number_of_heads(total: int, *, k: int | None = None, fraction: float | None 
     return max(1, round(fraction * total))
 
 
-def _check_seed(seed: int) -> None:
+def check_seed(seed: int) -> None:
+    """Refuse a seed that no generator takes."""
     if seed < 0:
         raise LofitLensError(f"seed must be 0 or greater, got {seed}.")
 

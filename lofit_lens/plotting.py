@@ -123,7 +123,7 @@ def head_grid(
     n_layers, n_heads = values.shape
     heat = go.Heatmap(
         z=values,
-        customdata=head_names(n_layers, n_heads),
+        customdata=[[f"L{layer}H{head}" for head in range(n_heads)] for layer in range(n_layers)],
         hovertemplate=f"%{{customdata}}<br>{label} %{{z:.4g}}<extra></extra>",
         hoverongaps=False,
         colorscale=SCORES,
@@ -141,11 +141,6 @@ def head_grid(
         xaxis={**grid_axis("head", n_heads), "range": [-0.5, n_heads - 0.5]},
         yaxis={**grid_axis("layer", n_layers), "range": [-0.5, n_layers - 0.5]},
     )
-
-
-def head_names(n_layers: int, n_heads: int) -> list[list[str]]:
-    """The names of all heads, by layer and head."""
-    return [[f"L{layer}H{head}" for head in range(n_heads)] for layer in range(n_layers)]
 
 
 def grid_axis(title: str, size: int) -> dict[str, Any]:

@@ -97,12 +97,8 @@ class ContrastIntervention(BaseEdit):
                 streams.before_forward, with_kwargs=True
             )
             after = model.original_model.register_forward_hook(streams.after_forward)
-            try:
-                with model.hooks(fwd_hooks=hooks):
-                    yield positions
-            finally:
-                before.remove()
-                after.remove()
+            with before, after, model.hooks(fwd_hooks=hooks):
+                yield positions
 
     def _check_shape(self, model: TransformerBridge) -> None:
         if model.cfg.n_layers != self.n_layers:

@@ -245,9 +245,6 @@ class _GatesInTraining(HookedEdit):
             scale, bias = gate[:, :1] * self.scale, gate[:, 1:] * self.bias
             self.current.update(HeadIntervention(self.heads, scale, bias).changes(model))
 
-        handle = model.original_model.register_forward_pre_hook(draw)
-        try:
-            with super().applied(model) as positions:
-                yield positions
-        finally:
-            handle.remove()
+        drawn = model.original_model.register_forward_pre_hook(draw)
+        with drawn, super().applied(model) as positions:
+            yield positions

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from itertools import takewhile
-from operator import eq
 
 from lofit_lens.chat import ChatPrompt
 from lofit_lens.errors import LofitLensError
+from lofit_lens.sequences import common_start
 from lofit_lens.tasks.task import Task
 from lofit_lens.tokens import Encoder
 
@@ -29,10 +28,8 @@ def before_user(encoder: Encoder, task: Task) -> tuple[int, ...]:
         )
     before = ChatPrompt(chats[0].before)
     texts = [encoder.continuation(before, prompt.removeprefix(before)) for prompt in chats]
-    found = texts[0].ids[: texts[0].n_prompt]
-    for text in texts[1:]:  # a text may join its first token with the template's last
-        found = found[: _alike(found, text.ids[: text.n_prompt])]
-    return found
+    # a text may join its first token with the template's last
+    return texts[0].ids[: common_start(text.ids[: text.n_prompt] for text in texts)]
 
 
 def place_of_instruction(
@@ -45,8 +42,4 @@ def place_of_instruction(
         behind: From `before_user`; as much of it as the text begins with stands before.
         starts: BOS, and EOS where it stands in its stead; at least that stands before.
     """
-    return max(int(bool(ids) and ids[0] in starts), _alike(ids, behind))
-
-
-def _alike(one: Sequence[int], other: Sequence[int]) -> int:
-    return sum(1 for _ in takewhile(bool, map(eq, one, other)))
+    return max(int(bool(ids) and ids[0] in starts), common_start((ids, behind)))

@@ -16,9 +16,8 @@ from lofit_lens.analysis.baselines.gates import GateConfig, train_gates
 from lofit_lens.analysis.baselines.probes import fit_probes, layer_probe_scores, score_probes
 from lofit_lens.analysis.baselines.statements import all_statements
 from lofit_lens.attention import heads_of
-from lofit_lens.errors import LofitLensError
 from lofit_lens.head_scores import HeadScores
-from lofit_lens.heads import HeadSet
+from lofit_lens.heads import HeadSet, check_seed
 from lofit_lens.provenance import learned_on
 from lofit_lens.stages import select_heads, tune_heads
 from lofit_lens.tasks.task import Objective, Task
@@ -92,8 +91,9 @@ def at_random(*, draw: int = 0) -> HeadSelector:
     """
 
     def select(model: TransformerBridge, task: Task, seed: int) -> HeadScores:  # noqa: ARG001
+        check_seed(seed)
         every = HeadSet.every(**heads_of(model).shape)
-        order = np.random.default_rng((_checked(seed), draw)).permutation(len(every))
+        order = np.random.default_rng((seed, draw)).permutation(len(every))
         return HeadScores.of(every, torch.from_numpy(order).float(), "random")
 
     return select
@@ -111,8 +111,9 @@ def layer_matched(selector: HeadSelector, *, draw: int = 0) -> HeadSelector:
     """
 
     def select(model: TransformerBridge, task: Task, seed: int) -> HeadScores:
+        check_seed(seed)
         other = selector(model, task, seed)
-        rng = np.random.default_rng((_checked(seed), draw))
+        rng = np.random.default_rng((seed, draw))
         shuffled = rng.permuted(other.scores.numpy(), axis=1)
         method = f"random in the layers of {other.method}"
         return HeadScores(torch.from_numpy(shuffled), method, other.provenance, other.without)
@@ -137,12 +138,6 @@ def from_file(path: str | Path) -> HeadSelector:
         return HeadScores(points, str(path), without=grid.without)
 
     return select
-
-
-def _checked(seed: int) -> int:
-    if seed < 0:
-        raise LofitLensError(f"seed must be 0 or greater, got {seed}.")
-    return seed
 
 
 def _by_probes(name: str, score: Callable[..., HeadScores], batch_size: int) -> HeadSelector:

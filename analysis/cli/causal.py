@@ -80,7 +80,7 @@ def causal(
     )
     frame = curves.frame()
     shown = frame[["curve", "heads", "k", "value", "low", "high", "p_holm", "mark"]]
-    report.add(f"{curves!r}\n{shown.to_string(index=False)}", table=rows_of(frame))
-    report.add(failures=report.failures)
+    text = f"{curves!r}\n{shown.to_string(index=False)}"
+    report.add(text, table=rows_of(frame), failures=report.failures)
     paths = write_results(store, frame, {"causal.html": curves.plot()})
     report.add_paths(out, paths, "with the record of every point")

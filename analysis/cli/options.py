@@ -21,11 +21,7 @@ if TYPE_CHECKING:
 
 
 def _batch_size(text: str) -> int | str:
-    """A batch size as typed.
-
-    Raises:
-        BadParameter: It is neither a whole number of at least 1 nor "auto".
-    """
+    """A batch size as typed."""
     if text == "auto":
         return text
     if text.isdecimal() and int(text):

@@ -80,18 +80,14 @@ def sweep(
         report.add_records(comparison.runs)
     frame = found.frame()
     shown = frame[["task", "metric", "method", "x", "value", "low", "high", "n"]]
-    report.add(shown.to_string(index=False), over=over, table=rows_of(frame))
-    report.add(failures=report.failures)
+    table = rows_of(frame)
+    report.add(shown.to_string(index=False), over=over, table=table, failures=report.failures)
     paths = write_results(store, frame, {"sweep.html": found.plot()})
     report.add_paths(out, paths, "with the records of every item")
 
 
 def _numbers(text: str, over: str) -> list[int] | list[float]:
-    """Numbers of examples, or shares of heads, with commas.
-
-    Raises:
-        LofitLensError: One is no number.
-    """
+    """Numbers of examples, or shares of heads, with commas."""
     read = int if over == "examples" else float
     try:
         return [read(part) for part in text.split(",")]

@@ -175,11 +175,7 @@ class TasksOptions(TaskOptions):
 
 
 def _names(text: str) -> list[str]:
-    """The tasks named by one text: several with commas, but for a file or one with options.
-
-    Raises:
-        LofitLensError: There are commas and options.
-    """
+    """The tasks named by one text: several with commas, but for a file or one with options."""
     path, options, _ = text.partition("?")
     alone = Path(path).is_file()
     if options and "," in path and not alone:

@@ -250,11 +250,7 @@ class Means(Step[Tensor]):
 
 
 def _checked_ks(ks: Sequence[SupportsIndex] | None, n: int) -> tuple[int, ...]:
-    """Rising numbers of heads out of `n`; by default 0, the powers of two and all.
-
-    Raises:
-        LofitLensError: There are no heads, or the numbers are none, out of range or do not rise.
-    """
+    """Rising numbers of heads out of `n`; by default 0, the powers of two and all."""
     if n == 0:
         raise LofitLensError("There are no heads to put in order. Give a HeadSet, best head first.")
     if ks is None:

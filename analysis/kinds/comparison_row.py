@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from functools import partial
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lofit_lens.analysis.figures.drawing import Drawings, named
 from lofit_lens.analysis.kinds.comparison import KIND, Comparison
@@ -22,9 +21,6 @@ from lofit_lens.analysis.study.paired import DIFFERENCE
 from lofit_lens.analysis.tables.cells import Tables, interval
 from lofit_lens.analysis.tables.tables import as_html
 from lofit_lens.heads import HeadSet
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
 
 _COSTS = ["task", "method", "parameters", "fit_seconds", "score_seconds"]
 _COSTS += ["fit_tokens", "score_tokens"]
@@ -54,7 +50,9 @@ def _drawings(study: Study) -> Drawings:
     """Forest plots, and Table 2 where heads were chosen in several ways beside LoFiT's."""
     compared = {run: c for run, c in study.comparisons.items() if len(c.methods) > 1}
     forests = {run: comparison.plot for run, comparison in compared.items()}
-    tables = {run: partial(_table_2, c) for run, c in compared.items() if _has_table_2(c)}
+    tables = {
+        run: lambda c=c: selector_table(c).plot() for run, c in compared.items() if _has_table_2(c)
+    }
     return {**named("forest", forests), **named("table2", tables)}
 
 
@@ -62,10 +60,6 @@ def _has_table_2(comparison: Comparison) -> bool:
     known = {whole_name(name) for name in SELECTOR_METHODS}
     found = [name for name in map(whole_name, comparison.methods) if name in known]
     return found.count(ALIASES["lofit"]) == 1 and len(set(found)) > 2
-
-
-def _table_2(comparison: Comparison) -> go.Figure:
-    return selector_table(comparison).plot()
 
 
 def _sections(study: Study) -> Iterator[Section]:

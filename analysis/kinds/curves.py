@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from jaxtyping import Float
 
-from lofit_lens.analysis.figures.drawing import Drawings
 from lofit_lens.analysis.reading.row import Marker, Row
 from lofit_lens.analysis.reading.study import Study, joined
-from lofit_lens.analysis.reporting.section import Section, percent, plotted
+from lofit_lens.analysis.reporting.section import in_percent, plotted
 from lofit_lens.analysis.study import paired
 from lofit_lens.analysis.study.keys import plain
 from lofit_lens.analysis.study.store import Kind
@@ -218,13 +217,10 @@ def _read(folder: Path, marker: Marker) -> Study:  # noqa: ARG001
     return joined(folder, [Study(folder, {"causal curves": {one.task: one}}) for one in found])
 
 
-def _drawings(study: Study) -> Drawings:
-    return {f"causal-{plain(task)}": curves.plot for task, curves in study.curves.items()}
-
-
-def _sections(study: Study) -> Iterator[Section]:
-    shown = {task: (c.plot(), percent(c.frame())) for task, c in study.curves.items()}
-    return plotted("causal", "Is the head set causal?", shown, shows=("causal",))
-
-
-CAUSAL = Row("`causal`", _read, KIND, (_FILES,), drawings=_drawings, sections=_sections)
+CAUSAL = Row(
+    "`causal`", _read, KIND, (_FILES,),
+    drawings=lambda study: {f"causal-{plain(task)}": c.plot for task, c in study.curves.items()},
+    sections=lambda study: plotted(
+        "causal", "Is the head set causal?", in_percent(study.curves), shows=("causal",)
+    ),
+)  # fmt: skip

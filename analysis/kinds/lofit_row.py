@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lofit_lens.analysis.figures.drawing import Drawings
 from lofit_lens.analysis.kinds.lofit import KIND, LofitRun
 from lofit_lens.analysis.reading.folders import SCORES, scores_in, stage, task_and_seed
 from lofit_lens.analysis.reading.row import Marker, Row
 from lofit_lens.analysis.reading.study import Study, joined
-from lofit_lens.analysis.reporting.section import Section, percent, plotted
+from lofit_lens.analysis.reporting.section import percent, plotted
 from lofit_lens.analysis.runs import RUN_FILE, read_heads
 from lofit_lens.analysis.study.keys import plain
 from lofit_lens.analysis.tables.cells import FLOOR
@@ -103,16 +101,6 @@ def _method(name: str) -> str:
     return known.get(name) or name.replace("random_", "random heads, draw ")
 
 
-def _drawings(study: Study) -> Drawings:
-    return {f"accuracy-{plain(task)}": partial(_bars, run) for task, run in study.runs.items()}
-
-
-def _sections(study: Study) -> Iterator[Section]:
-    """The scores before and after as bars."""
-    shown = {task: (_bars(run), percent(lofit_table(run))) for task, run in study.runs.items()}
-    return plotted("scores", "Scores", shown, shows=("accuracy",))
-
-
 def sentence(task: str, run: LofitRun) -> str:
     """The main metric before and after, beside random heads and the floor."""
     metric, tuned = run.tuned.metric_names[0], run.tuned.main
@@ -132,7 +120,14 @@ def _estimate(found: Estimate) -> str:
 
 LOFIT = Row(
     "`lofit`, `select` or `tune`", _read, KIND, FILES,
-    drawings=_drawings, sections=_sections,
+    drawings=lambda study: {
+        f"accuracy-{plain(task)}": partial(_bars, run) for task, run in study.runs.items()
+    },
+    sections=lambda study: plotted(
+        "scores", "Scores",
+        {task: (_bars(run), percent(lofit_table(run))) for task, run in study.runs.items()},
+        shows=("accuracy",),
+    ),
     sentences=lambda study: (sentence(task, run) for task, run in study.runs.items()),
     items=lambda study: {task: len(run.tuned.records) for task, run in study.runs.items()},
 )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ from lofit_lens.analysis.kinds.comparison import Comparison
 from lofit_lens.analysis.reading.folders import told_of
 from lofit_lens.analysis.reading.row import Marker, Row
 from lofit_lens.analysis.reading.study import Study
-from lofit_lens.analysis.reporting.section import Section, percent, plotted
+from lofit_lens.analysis.reporting.section import in_percent, plotted
 from lofit_lens.analysis.study.earlier import earlier_sweep
 from lofit_lens.analysis.study.record import ZERO_SHOT, Record
 from lofit_lens.analysis.study.store import Kind, read_records, save_records
@@ -191,10 +191,10 @@ def _drawings(study: Study) -> Drawings:
     return found
 
 
-def _sections(study: Study) -> Iterator[Section]:
-    shown = {name: (s.plot(), percent(s.frame())) for name, s in study.sweeps.items()}
-    title = "Figures 4 and 5: how many examples, how many heads"
-    return plotted("sweeps", title, shown, shows=tuple(_FIGURES))
-
-
-SWEEP = Row("`sweep`", _read, KIND, drawings=_drawings, sections=_sections)
+SWEEP = Row(
+    "`sweep`", _read, KIND, drawings=_drawings,
+    sections=lambda study: plotted(
+        "sweeps", "Figures 4 and 5: how many examples, how many heads", in_percent(study.sweeps),
+        shows=tuple(_FIGURES),
+    ),
+)  # fmt: skip

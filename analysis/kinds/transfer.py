@@ -109,8 +109,13 @@ def transfer_matrix(
         tasks, settings, seeds=seeds, draws=random_draws, heads=heads, does=does, scores=scores,
         batch_size=batch_size,
     )  # fmt: skip
+
+    def tell(record: Record) -> None:
+        if on_run is not None and record.method != ZERO_SHOT:
+            on_run(record)
+
     records = run_cells(
-        bench, cells, store, together=together, workers=workers, on_record=_fitted(on_run),
+        bench, cells, store, together=together, workers=workers, on_record=tell,
         on_failure=on_failure, keep_edits=True, what="transfer", progress=progress,
     )  # fmt: skip
     store.finish(records)
@@ -282,10 +287,3 @@ def _take_rate(store: Store, bench: Bench, step: Select, made: Iterable[HeadScor
         for need in step.needs:
             if isinstance(need, Rate):
                 store.give(bench, need, RateChoice.from_json(choice))
-
-
-def _fitted(on_run: Callable[[Record], object] | None) -> Callable[[Record], object] | None:
-    """Of the new records those that were tuned."""
-    if on_run is None:
-        return None
-    return lambda record: None if record.method == ZERO_SHOT else on_run(record)

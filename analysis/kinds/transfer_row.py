@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from lofit_lens.analysis.figures.drawing import Drawings, short
+from lofit_lens.analysis.figures.drawing import short
 from lofit_lens.analysis.kinds.matrix import KIND, MARKS, RANDOM, TransferMatrix
 from lofit_lens.analysis.reading.folders import scores_in, settings_in
 from lofit_lens.analysis.reading.row import Marker, Row
 from lofit_lens.analysis.reading.study import Study
-from lofit_lens.analysis.reporting.section import Section, percent, plotted
+from lofit_lens.analysis.reporting.section import in_percent, plotted
 from lofit_lens.analysis.study.keys import plain
 from lofit_lens.heads import HeadSet
 
@@ -37,19 +37,6 @@ def own_heads(matrix: TransferMatrix) -> dict[str, dict[int, HeadSet]]:
     return found
 
 
-def _drawings(study: Study) -> Drawings:
-    """Figure 2."""
-    return {f"figure2-{plain(short(label))}": m.plot for label, m in study.matrices.items()}
-
-
-def _sections(study: Study) -> Iterator[Section]:
-    """Figure 2, with a switch."""
-    shown = {label: (m.plot(), percent(m.frame())) for label, m in study.matrices.items()}
-    note = f"Rows: where the heads come from; columns: the task tuned and tested on. {MARKS}."
-    title = "Figure 2: heads of one task on another"
-    return plotted("transfer", title, shown, note=note, shows=("figure2",))
-
-
 def sentences(matrix: TransferMatrix) -> Iterator[str]:
     """In how many cells a task's own heads are significantly better."""
     cells = matrix.frame()
@@ -72,7 +59,12 @@ def sentences(matrix: TransferMatrix) -> Iterator[str]:
 
 TRANSFER = Row(
     "`transfer`", _read, KIND,
-    drawings=_drawings, sections=_sections,
+    drawings=lambda study: {f"figure2-{plain(short(n))}": m.plot for n, m in study.matrices.items()},
+    sections=lambda study: plotted(
+        "transfer", "Figure 2: heads of one task on another", in_percent(study.matrices),
+        note=f"Rows: where the heads come from; columns: the task tuned and tested on. {MARKS}.",
+        shows=("figure2",),
+    ),
     sentences=lambda study: (f"{n}: {s}" for n, m in study.matrices.items() for s in sentences(m)),
     seeds=lambda study: [matrix.seeds for matrix in study.matrices.values()],
     items=lambda study: {t: len(m.groups(t)) for m in study.matrices.values() for t in m.zero_shot},

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 
 from lofit_lens.errors import LeakError
+from lofit_lens.sequences import common_start
 from lofit_lens.tasks.task import Example, Task
 
 FEW_PROMPTS = 8
@@ -134,8 +134,7 @@ class _Format:
 
 def _common_beginning(texts: Collection[str]) -> str:
     first, last = min(texts), max(texts)  # in the order of the alphabet these differ the most
-    alike = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
-    return "".join(character for character, _ in alike)
+    return first[: common_start((first, last))]
 
 
 def _difference(task: Task, one: str, other: str) -> str | None:

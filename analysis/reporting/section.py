@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lofit_lens.analysis.reporting.markup import paragraph
 from lofit_lens.analysis.reporting.plots import Plot
@@ -60,6 +60,11 @@ def plotted(
         parts.append(f"<h3>{escape(label)}</h3>{one.html()}")
     if plots:
         yield Section(name, title, "\n".join(parts), plots, shows)
+
+
+def in_percent(results: Mapping[str, Any]) -> dict[str, tuple[go.Figure, pd.DataFrame]]:
+    """The figure of each result and its table, shares as percentages."""
+    return {name: (one.plot(), percent(one.frame())) for name, one in results.items()}
 
 
 def percent(frame: pd.DataFrame) -> pd.DataFrame:

@@ -115,12 +115,11 @@ class Bench:
         def count(_module: object, _args: object, embedded: Any) -> None:
             measured.tokens += embedded.shape[0] * embedded.shape[1]
 
-        handle = self.model.embed.original_component.register_forward_hook(only_counts(count))
-        try:
-            yield measured
-        finally:
-            handle.remove()
-            measured.seconds = time.perf_counter() - started
+        with self.model.embed.original_component.register_forward_hook(only_counts(count)):
+            try:
+                yield measured
+            finally:
+                measured.seconds = time.perf_counter() - started
 
 
 def loaded_as(model: TransformerBridge) -> dict[str, str | None]:

@@ -60,7 +60,7 @@ class ByExecutor:
         width: How many jobs it is given at once.
 
     Raises:
-        LofitLensError: On the first step: the model was built in memory.
+        LofitLensError: On the first step: the model was built in memory, or is spread over devices.
     """
 
     executor: Executor
@@ -92,11 +92,7 @@ class ByExecutor:
 
 
 def _source(bench: Bench) -> bytes:
-    """What a worker makes its bench of.
-
-    Raises:
-        LofitLensError: The model was built in memory, or is spread over devices.
-    """
+    """What a worker makes its bench of."""
     if len(set((getattr(bench.model.original_model, "hf_device_map", None) or {}).values())) > 1:
         raise LofitLensError(
             "This model is spread over several devices, and a worker would load it onto one. Run it "
@@ -146,21 +142,20 @@ def usable_workers() -> int:
 
 
 @contextmanager
-def engine_of(executor: Executor | int | None) -> Iterator[Engine]:
+def engine_of(executor: Executor | int) -> Iterator[Engine]:
     """The engine for an executor, for a number of worker processes, or for this process.
 
     An error, also one met by who uses the results, ends worker processes at once.
 
     Args:
-        executor: An executor; a number of processes, of which 1 runs everything in this one; or
-            None, likewise.
+        executor: An executor, or a number of processes, of which 1 runs everything in this one.
 
     Raises:
         LofitLensError: A worker process ended before its work was done; the number is below 1.
     """
     if isinstance(executor, int) and executor < 1:
         raise LofitLensError(f"workers must be 1 or more, got {executor}.")
-    if executor is None or executor == 1:
+    if executor == 1:
         yield InProcess()
     elif isinstance(executor, Executor):
         yield ByExecutor(executor)

@@ -12,7 +12,6 @@ from lofit_lens.analysis.measure.side_effects import is_refusal, open_answers
 from lofit_lens.analysis.study.fitted import Fitted
 from lofit_lens.analysis.study.keys import key_of
 from lofit_lens.analysis.study.step import Step
-from lofit_lens.edits.edit import Edit
 from lofit_lens.fast.memory import BatchSize
 from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.scoring.evaluation import Evaluation
@@ -95,18 +94,15 @@ class Score(Step[Scored]):
         if edit is not None and zero_shot is not None:
             rule = self.task.scoring_rule(self.compat)
             check_effect(rule, zero_shot.evaluation, found, kl=told.get("kl"))
-        answers = self._answers(bench, edit)
+        answers: list[dict[str, str]] = []
+        if bench.n_answers and not self.task.scoring.generates:
+            answers = open_answers(
+                bench.model, self.task, edit, n=bench.n_answers, batch_size=bench.batch_size
+            )
         if answers:
             refusals = sum(is_refusal(answer["answer"]) for answer in answers)
             told["refusals"] = refusals / len(answers)
         return Scored(found, told, answers, scoring.seconds, scoring.tokens)
-
-    def _answers(self, bench: Bench, edit: Edit | None) -> list[dict[str, str]]:
-        if not bench.n_answers or self.task.scoring.generates:
-            return []
-        return open_answers(
-            bench.model, self.task, edit, n=bench.n_answers, batch_size=bench.batch_size
-        )
 
 
 @lru_cache(maxsize=64)

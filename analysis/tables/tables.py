@@ -59,7 +59,7 @@ def as_markdown(tables: Tables) -> str:
     """In Markdown, task by task."""
     lines = []
     for table in tables.tasks:
-        head, *rows = (_markdown_row(row) for row in _grid(table))
+        head, *rows = ("| " + " | ".join(map(_markdown, row)) + " |" for row in _grid(table))
         rule = "|---|" + "---:|" * (table.scores.shape[1] + table.details.shape[1])
         lines += [f"**{_markdown(table.caption)}**", "", head, rule, *rows, ""]
     return "\n".join([*lines, *(f"{_markdown(line)}\n" for line in tables.sentences.values())])
@@ -114,10 +114,6 @@ def _html_table(
 def _html_row(row: Sequence[str]) -> str:
     name, *cells = map(escape, row)
     return f'<tr><th scope="row">{name}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>\n'
-
-
-def _markdown_row(row: Sequence[str]) -> str:
-    return "| " + " | ".join(map(_markdown, row)) + " |"
 
 
 def _markdown(text: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +16,7 @@ from lofit_lens.embedded.world import ABILITIES, Ability, Item
 from lofit_lens.heads import HeadSet
 from lofit_lens.scoring.generation import generate_greedily
 from lofit_lens.scoring.logprobs import answer_logprobs
+from lofit_lens.sequences import common_start
 from lofit_lens.tasks.embedded import task_items
 from lofit_lens.tokens import Encoder
 
@@ -140,8 +140,8 @@ def _decisive(items: Sequence[Item], register: str | None = None) -> list[str]:
 
 def _shared(item: Item) -> str:
     """The words that the right and the default answer begin with."""
-    pairs = zip(item.right.split(), item.default.split(), strict=False)
-    return " ".join(right for right, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    right, default = item.right.split(), item.default.split()
+    return " ".join(right[: common_start((right, default))])
 
 
 def _generated(

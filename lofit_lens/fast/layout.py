@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, takewhile
+from itertools import accumulate
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from lofit_lens.sequences import common_start
 from lofit_lens.tokens import EncodedText
 
 PADDING = -1
@@ -73,12 +74,6 @@ class Rows:
     is_answer: Bool[Tensor, "text answer"]
 
 
-def common_start(texts: Sequence[EncodedText], *, limit: int | None = None) -> int:
-    """How many tokens the texts have in common at their start."""
-    columns = zip(*(text.ids[:limit] for text in texts), strict=False)
-    return sum(1 for _ in takewhile(lambda ids: len(set(ids)) == 1, columns))
-
-
 def lay_out(texts: Sequence[EncodedText], *, skip: int = 0) -> Bundle:
     """Put texts with the same number of prompt tokens into one bundle.
 
@@ -87,8 +82,9 @@ def lay_out(texts: Sequence[EncodedText], *, skip: int = 0) -> Bundle:
         skip: Leave out this many tokens at the start of each; they are the same in all texts, and
             come before the last token of the prompt.
     """
-    shortest = min(len(text.ids) for text in texts)
-    common = len(texts[0].ids) if len(texts) == 1 else common_start(texts, limit=shortest - 1)
+    common = len(texts[0].ids)
+    if len(texts) > 1:
+        common = common_start(text.ids[:-1] for text in texts)
     tokens = list(texts[0].ids[skip:common])
     rank = list(range(skip, common))
     branch = [0] * len(tokens)

@@ -89,7 +89,9 @@ class Replay:
     @contextmanager
     def put_in(self) -> Iterator[None]:
         """Let forward passes, and their backward passes, take what `choose` has chosen."""
-        kept: list[tuple[Any, Any]] = [(block, _first) for block in self._below[:-1]]
+        kept: list[tuple[Any, Any]] = [
+            (block, lambda hidden_states, *_, **__: hidden_states) for block in self._below[:-1]
+        ]
         if self._below:
             kept.append((self._below[-1], lambda *_, **__: self._now["residual"]))
         if self.with_z:
@@ -114,7 +116,3 @@ def _spares_z(block: Any, heard: set[nn.Module]) -> bool:
     if attention is None or getattr(attention, "o", None) is None:
         return False
     return heard <= {*attention.o.modules(), attention.hook_out, block.hook_out}
-
-
-def _first(hidden_states: Tensor, *_: object, **__: object) -> Tensor:
-    return hidden_states

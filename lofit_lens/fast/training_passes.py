@@ -15,12 +15,13 @@ from lofit_lens.edits.by_row import StackedHeads
 from lofit_lens.fast.forward_passes import ForwardPasses
 from lofit_lens.fast.in_force import in_force
 from lofit_lens.fast.keys_values import KeysValues, joined
-from lofit_lens.fast.layout import Bundle, common_start, lay_out, side_by_side
+from lofit_lens.fast.layout import Bundle, lay_out, side_by_side
 from lofit_lens.fast.memory import free_memory
 from lofit_lens.fast.replay import Replay
 from lofit_lens.fast.switches import taken
 from lofit_lens.fast.trial import same, works
 from lofit_lens.positions import SPARE_PROMPTS
+from lofit_lens.sequences import common_start
 from lofit_lens.tokens import EncodedText
 
 if TYPE_CHECKING:
@@ -115,7 +116,9 @@ class _Prepared:
 
     def keep_prompts(self) -> None:
         """Run the prompts, all but their last token, and keep their keys and values."""
-        lengths = [min(common_start(group), group[0].n_prompt) - 1 for group in self._groups]
+        lengths = [
+            common_start(text.ids[: text.n_prompt] for text in group) - 1 for group in self._groups
+        ]
         cfg, weight = self._model.cfg, next(self._model.original_model.parameters())
         numbers = 2 * key_value_heads(cfg) * sum(z_widths(self._model)) * sum(lengths)
         size = numbers * weight.element_size()

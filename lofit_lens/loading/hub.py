@@ -29,8 +29,8 @@ def on_hub(name: str, revision: str | None) -> Iterator[str | None]:
         revision: Branch, tag or commit.
 
     Raises:
-        LofitLensError: There is no such model, the hub cannot be reached and the model is not in
-            the cache, or it is a GGUF file that cannot be read.
+        LofitLensError: There is no such model or not for this user, the hub cannot be reached and
+            the model is not in the cache, or it is a GGUF file that cannot be read.
     """
     from huggingface_hub import constants, try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
@@ -77,11 +77,7 @@ def folder_of(source: str, revision: str | None) -> Path | None:
 def _ask(
     name: str, repository: str, file: str, revision: str | None
 ) -> tuple[str | None, str | None]:
-    """Why the hub gives no answer, or None if it has the model, and then the commit.
-
-    Raises:
-        LofitLensError: It answers that there is no such model, or not for this user.
-    """
+    """Why the hub gives no answer, or None if it has the model, and then the commit."""
     from huggingface_hub import constants, errors, get_hf_file_metadata, hf_hub_url
 
     hub = constants.ENDPOINT

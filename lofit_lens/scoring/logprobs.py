@@ -14,8 +14,9 @@ from lofit_lens.errors import LofitLensError, ScoringError
 from lofit_lens.fast.forward_passes import ForwardPasses
 from lofit_lens.fast.in_force import in_force
 from lofit_lens.fast.keys_values import Past
-from lofit_lens.fast.layout import common_start, lay_out
+from lofit_lens.fast.layout import lay_out
 from lofit_lens.fast.memory import BatchSize, check_batch_size, within_memory
+from lofit_lens.sequences import common_start
 from lofit_lens.tokens import EncodedText
 
 if TYPE_CHECKING:
@@ -130,8 +131,7 @@ def _common_past(passes: ForwardPasses, texts: Sequence[EncodedText]) -> Past | 
     """
     if len(texts) < 2:
         return None
-    limit = min(text.n_prompt for text in texts) - 1
-    length = common_start(texts, limit=limit)
+    length = common_start(text.ids[: text.n_prompt - 1] for text in texts)
     if length < SHORTEST:
         return None
     tokens = torch.tensor([texts[0].ids[:length]], device=passes.model.cfg.device)

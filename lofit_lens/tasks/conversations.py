@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import takewhile
 from typing import Any
 
+from lofit_lens.sequences import common_start
 from lofit_lens.tasks.columns import as_list
 from lofit_lens.tasks.kinds import Parts
 from lofit_lens.tasks.rows import Cells, as_text, shown
@@ -46,8 +46,7 @@ def preference(cells: Cells) -> Parts:
     column = next((c for c in ("prompt", "question") if cells.value(c) is not None), None)
     if _holds_turns(cells, "chosen"):
         chosen, rejected = _turns(cells, "chosen"), _turns(cells, "rejected")
-        alike = [a == b for a, b in zip(chosen[:-1], rejected[:-1], strict=False)]
-        start = (*alike, False).index(False)
+        start = common_start((chosen[:-1], rejected[:-1]))
         shared, before = chosen[:start], _before(cells, column) if column else ()
         if shared and column and _holds_turns(cells, column) and shared[: len(before)] != before:
             shared = before + shared
@@ -57,7 +56,7 @@ def preference(cells: Cells) -> Parts:
         parts = _spoken(before, [right], [wrong])
     else:
         right, wrong = cells.exact("chosen"), cells.exact("rejected")
-        start = 0 if column else _common_start(right, wrong)
+        start = 0 if column else _parting(right, wrong)
         prompt = cells.exact(column) if column else right[:start]
         right, wrong = right[start:], wrong[start:]
         parts = Parts(prompt, [right], [wrong])
@@ -133,10 +132,9 @@ def _one_turn(cells: Cells, column: str, turns: Turns) -> str:
     return ""
 
 
-def _common_start(chosen: str, rejected: str) -> int:
+def _parting(chosen: str, rejected: str) -> int:
     """Where two texts part: after the last common turn of the assistant's name, or a whole word."""
-    pairs = zip(chosen, rejected, strict=False)
-    common = "".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    common = chosen[: common_start((chosen, rejected))]
     if common.startswith(_HUMAN) and _ASSISTANT in common:
         return common.rindex(_ASSISTANT) + len(_ASSISTANT)
     return max((i for i, letter in enumerate(common) if letter.isspace()), default=0)

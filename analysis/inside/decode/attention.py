@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lofit_lens.analysis.baselines.activations import read_batches
 from lofit_lens.analysis.inside.decode.token_text import token_texts
 from lofit_lens.attention import check_head_shape
 from lofit_lens.errors import LofitLensError
@@ -137,25 +137,24 @@ def attention_patterns(
     after = None
     if edit is not None:
         with edited(model, edit):
-            after = tuple(_patterns(model, text, heads) for text in encoded)
+            after = _patterns(model, encoded, heads)
     return AttentionPatterns(
         heads,
         tuple(tuple(token_texts(model, text.ids)) for text in encoded),
-        tuple(_patterns(model, text, heads) for text in encoded),
+        _patterns(model, encoded, heads),
         after,
     )
 
 
-@torch.no_grad()
-def _patterns(model: TransformerBridge, text: EncodedText, heads: HeadSet) -> Pattern:
-    """Of one text, alone in its batch."""
-    seen: dict[int, Tensor] = {}
+def _patterns(
+    model: TransformerBridge, texts: Sequence[EncodedText], heads: HeadSet
+) -> tuple[Pattern, ...]:
+    """Of each text, alone in its batch."""
 
-    def keep(layer: int, pattern: Any, hook: object = None) -> None:  # noqa: ARG001
-        seen[layer] = pattern[0].detach().float().cpu()
+    def hooks_on(keep: Callable[[int], Any]) -> list[tuple[str, Any]]:
+        return [(f"blocks.{i}.attn.hook_pattern", keep(i)) for i in heads.layers()]
 
-    hooks = [(f"blocks.{i}.attn.hook_pattern", partial(keep, i)) for i in heads.layers()]
-    batch = Encoder(model).batch([text])
-    with model.hooks(fwd_hooks=hooks):
-        model(batch.tokens, attention_mask=batch.attention_mask, logits_to_keep=1)
-    return torch.stack([seen[layer][head] for layer, head in heads])
+    found = {}
+    for (i,), seen in read_batches(model, texts, hooks_on, lambda p, _: p[0].float(), batch_size=1):
+        found[i] = torch.stack([seen[layer][head] for layer, head in heads])
+    return tuple(found[i] for i in range(len(texts)))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lofit_lens.errors import DataError
+from lofit_lens.sequences import common_start
 from lofit_lens.tasks.task import Example
 from lofit_lens.tokens import EncodedText, Encoder
 
@@ -51,9 +52,8 @@ def _parted(encoder: Encoder, example: Example) -> AnswerPair:
         )
     answers = example.correct[0], example.incorrect[0]
     right, wrong = encoder.candidates(example.prompt, answers)
-    both = zip(right.ids, wrong.ids, strict=False)
-    place = next((i for i, (a, b) in enumerate(both) if a != b), None)
-    if not place:  # None: one begins with the other; 0: no position predicts the first token
+    place = common_start((right.ids, wrong.ids))
+    if place in (0, len(right.ids), len(wrong.ids)):
         raise DataError(
             f"The answers {answers[0]!r} and {answers[1]!r} of example {example.id} do not part "
             "behind a token of the text: one begins with the other, or there is nothing before "
