@@ -24,6 +24,7 @@ from lofit_lens.identity import fingerprint, source_of
 from lofit_lens.loading.find import find_model
 from lofit_lens.loading.rope import LLAMA3, llama3_divisors
 from lofit_lens.model import load_model
+from lofit_lens.randomness import random_state_kept
 from lofit_lens.scoring import evaluate
 from lofit_lens.stages import select_heads, tune_heads
 from lofit_lens.tasks import from_file
@@ -329,6 +330,7 @@ sys.modules["torchvision"] = None  # as where it is not installed
 sys.addaudithook(forbid)
 import torch
 from lofit_lens.model import load_model
+from lofit_lens.randomness import random_state_kept
 from lofit_lens.tokens import Encoder
 from transformer_lens.model_bridge.sources.transformers import helpers
 
@@ -382,6 +384,7 @@ _BY_NAME = """
 import sys, time
 from lofit_lens.errors import LofitLensError
 from lofit_lens.model import load_model
+from lofit_lens.randomness import random_state_kept
 from lofit_lens.randomness import random_state_kept
 started = time.perf_counter()
 try:
