@@ -233,7 +233,7 @@ class Own:
 
     def step(self, bench: Bench, task: Task, seed: int, draw: int = 0) -> Step[Fitted]:  # noqa: ARG002
         """Calling it."""
-        return Fit(task, replace(self, draw=draw), seed)
+        return Fit(task, replace(self, draw=draw), seed, kept=False)
 
     def fit(self, bench: Bench, task: Task, seed: int, *given: Any) -> Fitted:  # noqa: ARG002
         """Call it."""

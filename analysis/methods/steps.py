@@ -11,7 +11,7 @@ from lofit_lens.analysis.measure.leaks import sealed
 from lofit_lens.analysis.methods.selectors import SELECTORS, Stage, selector
 from lofit_lens.analysis.methods.settings import Settings
 from lofit_lens.analysis.study.cell import Recipe
-from lofit_lens.analysis.study.fitted import Fitted
+from lofit_lens.analysis.study.fitted import FITTED, Fitted
 from lofit_lens.analysis.study.keys import as_json, key_of
 from lofit_lens.analysis.study.step import Step
 from lofit_lens.attention import heads_of
@@ -258,6 +258,11 @@ class Tune(Step[Fitted]):
     seed: int
     auto: Auto
 
+    @property
+    def folder(self) -> str:
+        """Where edits wait for being scored."""
+        return FITTED
+
     @cached_property
     def needs(self) -> tuple[Step[Any], ...]:
         """A chosen learning rate, and the heads."""
@@ -314,6 +319,7 @@ class Fit(Step[Fitted]):
         seed: The seed.
         heads: The heads it starts from, if it does.
         also: Further steps whose products it takes.
+        kept: Whether a run cut short keeps the edit until it is scored.
     """
 
     noun = "fitting"
@@ -323,6 +329,12 @@ class Fit(Step[Fitted]):
     seed: int
     heads: Chosen | None = None
     also: tuple[Step[Any], ...] = ()
+    kept: bool = True
+
+    @property
+    def folder(self) -> str:
+        """Where edits wait for being scored."""
+        return FITTED if self.kept else ""
 
     @cached_property
     def needs(self) -> tuple[Step[Any], ...]:

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from lofit_lens.analysis.study.keys import as_json
 from lofit_lens.edits.edit import Edit
+from lofit_lens.edits.files import load_edit, save_edit
+from lofit_lens.files import read_json, write_json
 from lofit_lens.heads import HeadSet
+
+FITTED = "fitted"
+"""The folder of a store in which edits wait for being scored."""
+
+FITTED_SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -23,3 +32,32 @@ class Fitted:
     edit: Edit | None
     choices: Mapping[str, Any] = field(default_factory=dict)
     heads: HeadSet | None = None
+
+    def save(self, path: str | Path) -> Path:
+        """Write it as a JSON file, with the edit in a folder beside it.
+
+        Raises:
+            LofitLensError: The edit is of a class of one's own.
+        """
+        path = Path(path)
+        if self.edit is not None:
+            save_edit(self.edit, path.with_suffix(""))
+        heads = None if self.heads is None else self.heads.to_json()
+        told = {"choices": as_json(self.choices), "heads": heads, "edit": self.edit is not None}
+        return write_json(path, {"schema": FITTED_SCHEMA, **told})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Fitted:
+        """Read what `save` wrote.
+
+        Raises:
+            LofitLensError: The file is missing or damaged.
+        """
+        path = Path(path)
+        content = read_json(path, schema=FITTED_SCHEMA, what="fitted edit")
+        heads = content["heads"]
+        return cls(
+            load_edit(path.with_suffix("")) if content["edit"] else None,
+            content["choices"],
+            None if heads is None else HeadSet.from_json(heads),
+        )

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lofit_lens.analysis.study.cell import Cell, base_name
 from lofit_lens.analysis.study.fitted import Fitted
-from lofit_lens.analysis.study.record import Record
+from lofit_lens.analysis.study.record import Record, name_of
 from lofit_lens.analysis.study.score import Score
-from lofit_lens.analysis.study.step import Done, Step, all_steps
+from lofit_lens.analysis.study.step import Done, Outcome, Step, all_steps
 from lofit_lens.analysis.study.store import Store
 from lofit_lens.errors import LofitLensError
 from lofit_lens.head_scores import HeadScores
@@ -40,6 +40,12 @@ class Planned:
         """Its method and task, which are left out together where a run of them fails."""
         return self.cell.method, base_name(self.cell.task)
 
+    @property
+    def name(self) -> str:
+        """The name of its record's file."""
+        cell = self.cell
+        return name_of(cell.method, cell.task.name, cell.seed, cell.draw, self.key)
+
     def needs(self, step: Step[Any]) -> bool:
         """Whether a step is among its own."""
         return step.key in {one.key for one in all_steps(self.score)}
@@ -56,27 +62,41 @@ class Planned:
 class Graph:
     """Steps that are wanted, in their order, with all that they need.
 
+    What is done in one pass is settled by all steps of the experiment, done ones among them, so that
+    the passes are the same however often it was cut short, and in each of several processes.
+
     Args:
         wanted: The steps that are wanted.
         store: Where products may be, and are kept.
         together: How many steps that are alike are done in one pass.
+        every: The last steps of the whole experiment; default: those that are wanted.
+        look: Finds what a step gave where another process may have put it; default: in the store.
 
     Raises:
         LofitLensError: `together` is below 1.
     """
 
-    def __init__(self, wanted: Sequence[Step[Any]], store: Store, together: int) -> None:
+    def __init__(
+        self,
+        wanted: Sequence[Step[Any]],
+        store: Store,
+        together: int,
+        every: Sequence[Step[Any]] | None = None,
+        look: Callable[[Step[Any]], Done[Any] | None] | None = None,
+    ) -> None:
         if together < 1:
             raise LofitLensError(
                 f"together must be 1 or more runs, got {together}. 1 trains one after the other."
             )
         self._store = store
-        self._together = together
+        self._look = look or store.product
         self._done: dict[str, Done[Any]] = {}
         self._warnings: dict[str, str] = {}
         self._left: dict[str, Step[Any]] = {}
         self._taken: set[str] = set()
+        self._elsewhere: set[str] = set()
         self._error: LofitLensError | None = None
+        self._passes = _passes(wanted if every is None else every, together)
         for step in wanted:
             self._plan(step)
         self._users = Counter(need.key for step in self._left.values() for need in step.needs)
@@ -94,36 +114,60 @@ class Graph:
         self._left[step.key] = step
 
     def next_steps(self) -> list[Step[Any]]:
-        """The first steps that can be done in one pass; none if there are none, or not yet.
+        """The first steps of a pass that can be done and that no other process does; none if none is.
 
-        Steps that are alike wait for one another. After an error only what is fitted is scored.
+        After an error only what is fitted is scored.
         """
         waiting = [step for key, step in self._left.items() if key not in self._taken]
         if self._error is not None:
             waiting = [step for step in waiting if isinstance(step, Score)]
-        blocked = {step.alike for step in waiting if not self._is_ready(step)} - {None}
+        by_pass: dict[str, list[Step[Any]]] = {}
         for step in waiting:
-            if not self._is_ready(step) or step.alike in blocked:
+            by_pass.setdefault(self._passes[step.key], []).append(step)
+        self._elsewhere = set()
+        for name, steps in by_pass.items():
+            if not all(self._is_ready(step) for step in steps):
                 continue
-            alike = [one for one in waiting if one is step or (step.alike == one.alike is not None)]
-            taken = alike[: self._together]
-            self._taken |= {one.key for one in taken}
-            return taken
+            if not self._store.claim(name):
+                self._elsewhere |= {step.key for step in steps}
+            elif any(self._look(step) for step in steps):  # another process has just done it
+                self._store.drop(name)
+                self._elsewhere |= {step.key for step in steps}
+            else:
+                self._taken |= {step.key for step in steps}
+                return steps
         return []
 
     def _is_ready(self, step: Step[Any]) -> bool:
         return all(need.key in self._done for need in step.needs)
 
+    @property
+    def waits(self) -> bool:
+        """Whether what is left is being done by another process."""
+        return bool(self._elsewhere)
+
+    def from_elsewhere(self) -> list[tuple[Step[Any], Done[Any]]]:
+        """What other processes have done of what was waited for."""
+        found = [(step, self._look(step)) for k, step in self._left.items() if k in self._elsewhere]
+        return [(step, done) for step, done in found if done is not None]
+
+    def give_back(self, steps: Sequence[Step[Any]]) -> None:
+        """Say that the steps of a pass are done or have failed."""
+        self._store.drop(self._passes[steps[0].key])
+
     def given(self, step: Step[Any]) -> list[Any]:
         """The products of what a step needs."""
         return [self.product(need) for need in step.needs]
 
+    def keep(self, steps: Sequence[Step[Any]], outcome: Outcome) -> None:
+        """Keep what the steps of a pass gave, unless nothing that is left needs it."""
+        pairs = [(s, d) for s, d in zip(steps, outcome, strict=True) if s.key in self._left]
+        self._store.keep([(s, d) for s, d in pairs if not isinstance(d, LofitLensError)])
+
     def finish(self, step: Step[Any], done: Done[Any]) -> None:
-        """Keep what a step gave, unless nothing that is left needs it."""
+        """Take what a step gave, unless nothing that is left needs it."""
         if self._left.pop(step.key, None) is not None:
             self._put(step, done)
-            if step.folder:
-                self._store.keep(step, done)
 
     def _put(self, step: Step[Any], done: Done[Any]) -> None:
         self._done[step.key] = done
@@ -171,3 +215,18 @@ class Graph:
         if self._error is not None:
             raise self._error
         assert not self._left, "steps wait for one another"
+
+
+def _passes(wanted: Iterable[Step[Any]], together: int) -> dict[str, str]:
+    """The pass of each step, by its key: those that are alike in their order, so many in one."""
+    found: dict[str, str] = {}
+    counted: Counter[str] = Counter()
+    for step in (one for last in wanted for one in all_steps(last)):
+        if step.key in found:
+            continue
+        if step.alike is None:
+            found[step.key] = step.key
+        else:
+            found[step.key] = f"{step.alike}-{counted[step.alike] // together}"
+            counted[step.alike] += 1
+    return found

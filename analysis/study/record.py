@@ -117,9 +117,8 @@ class Record:
     @property
     def name(self) -> str:
         """A name for its files, which no other record has."""
-        parts = [plain(self.method), "on", plain(self.fold), str(self.seed)]
-        parts += [str(self.draw)] if self.draw else []
-        return f"{'-'.join(parts)}-{(self.key or key_of(self.to_json()))[:12]}"
+        key = self.key or key_of(self.to_json())
+        return name_of(self.method, self.fold, self.seed, self.draw, key)
 
     @classmethod
     def load(cls, path: str | Path) -> Record:
@@ -165,3 +164,9 @@ def place_of(
     if method == ZERO_SHOT:
         return method, fold
     return method, fold, seed, draw, tuple(sorted((cut or {}).items()))
+
+
+def name_of(method: str, fold: str, seed: int, draw: int, key: str) -> str:
+    """The name of a record's files."""
+    parts = [plain(method), "on", plain(fold), str(seed), *([str(draw)] if draw else [])]
+    return f"{'-'.join(parts)}-{key[:12]}"

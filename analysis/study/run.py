@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from typing import Any
@@ -11,12 +12,15 @@ from lofit_lens.analysis.study.cell import Cell
 from lofit_lens.analysis.study.engines import engine_of
 from lofit_lens.analysis.study.graph import Graph, Planned
 from lofit_lens.analysis.study.record import ZERO_SHOT, Record
-from lofit_lens.analysis.study.score import Scored
-from lofit_lens.analysis.study.step import Outcome, Product, Step
+from lofit_lens.analysis.study.score import Score, Scored
+from lofit_lens.analysis.study.step import Done, Outcome, Product, Step
 from lofit_lens.analysis.study.store import Store
 from lofit_lens.errors import LeakError, LofitLensError
 from lofit_lens.progress import long_bar, say
 from lofit_lens.training.rates import RateChoice
+
+PAUSE = 0.5
+"""Seconds between two looks at what another process is doing."""
 
 
 def run_cells(
@@ -57,13 +61,21 @@ def run_cells(
     planned = list({one.key: one for one in (Planned.of(cell, bench) for cell in cells)}.values())
     store.check({(one.key, one.cell.place): one.cell.protocol(bench) for one in planned})
     waiting = [one for one in planned if one.key not in store.records]
+    by_score: dict[str, list[Planned]] = {}
     for one in planned:
+        by_score.setdefault(one.score.key, []).append(one)
         if one.cell.recipe is None and one.key in store.records:  # it is not scored again
-            record = store.records[one.key]
-            answers = [dict(answer) for answer in record.answers]
-            there = Scored(record.evaluation, record.side_effects, answers)
-            store.give(bench, one.score, there)
-    graph = Graph([one.score for one in waiting], store, together)
+            store.give(bench, one.score, _scored(store.records[one.key]))
+
+    def look(step: Step[Any]) -> Done[Any] | None:
+        there = store.product(step)
+        if there is not None or not isinstance(step, Score):
+            return there
+        records = [store.record(one.key, one.name) for one in by_score[step.key]]
+        return None if None in records else Done(_scored(records[0]))  # pyright: ignore[reportArgumentType]
+
+    every = [one.score for one in planned]
+    graph = Graph([one.score for one in waiting], store, together, every, look)
     left = {one.key: one for one in waiting}
     failed: set[tuple[str, str]] = set()
 
@@ -72,9 +84,10 @@ def run_cells(
             on_step(step, product)
         for one in [one for one in left.values() if one.score.key == step.key]:
             del left[one.key]
-            record = store.add(one.record(graph, bench), keep_edit=keep_edits)
-            if on_record is not None:
-                on_record(record)
+            if one.key not in store.records:  # another process has not written it
+                record = store.add(one.record(graph, bench), keep_edit=keep_edits)
+                if on_record is not None:
+                    on_record(record)
             bar.update()
 
     def fail(step: Step[Any], error: LofitLensError) -> None:
@@ -100,7 +113,8 @@ def run_cells(
         for one in waiting:
             if graph.has(one.score):  # its scores were given
                 finish(one.score, None)
-        _work(graph, bench, workers, finish, fail, progress=progress)
+        with store.claiming():
+            _work(graph, bench, workers, finish, fail, progress=progress)
     return [store.records[one.key] for one in planned if one.method not in failed]
 
 
@@ -135,7 +149,8 @@ def run_steps(
     bar = long_bar(steps, what, progress=progress)
     with bar:
         bar.update(sum(graph.has(step) for step in steps))
-        _work(graph, bench, workers, finish, lambda _, error: graph.stop(error), progress=progress)
+        with store.claiming():
+            _work(graph, bench, workers, finish, lambda _, e: graph.stop(e), progress=progress)
     return [graph.product(step) for step in steps]
 
 
@@ -148,23 +163,41 @@ def _work(
     *,
     progress: bool,
 ) -> None:
-    """Do all steps of a graph."""
+    """Do all steps of a graph, or take them from other processes that do."""
     flying: dict[Future[Outcome], list[Step[Any]]] = {}
+
+    def done(step: Step[Any], found: Done[Any]) -> None:
+        graph.finish(step, found)
+        finish(step, found.product)
+        graph.release(step)
+
     with engine_of(workers) as engine:
         while True:
             while len(flying) < engine.width and (steps := graph.next_steps()):
                 given = [graph.given(step) for step in steps]
                 flying[engine.submit(bench, steps, given)] = steps
-            if not flying:
+            if not flying and not graph.waits:
                 break
-            for future in wait(flying, return_when=FIRST_COMPLETED).done:
-                for step, found in zip(flying.pop(future), future.result(), strict=True):
+            if not flying:
+                time.sleep(PAUSE)
+            timeout = PAUSE if graph.waits else None
+            for future in wait(flying, timeout, return_when=FIRST_COMPLETED).done:
+                steps, outcome = flying.pop(future), future.result()
+                graph.keep(steps, outcome)
+                for step, found in zip(steps, outcome, strict=True):
                     if isinstance(found, LofitLensError):
                         fail(step, found)
                         continue
                     if isinstance(found.product, RateChoice) and progress:
                         say(f"{step.name}: {found.product}.")
-                    graph.finish(step, found)
-                    finish(step, found.product)
-                    graph.release(step)
+                    done(step, found)
+                graph.give_back(steps)
+            for step, found in graph.from_elsewhere():
+                done(step, found)
     graph.check()
+
+
+def _scored(record: Record) -> Scored:
+    """What a record tells of its scores."""
+    answers = [dict(answer) for answer in record.answers]
+    return Scored(record.evaluation, record.side_effects, answers)

@@ -1,7 +1,8 @@
 """The store of an experiment: a folder, or memory, that records and products fill as they come.
 
 Files are named by what is in them and its key, and written whole, so that several writers cannot
-collide and a run cut short leaves no half file.
+collide and a run cut short leaves no half file. What was made in one pass is there whole or not at all,
+since its last digits depend on what was in the pass. Several processes may fill one folder: see `claims`.
 """
 
 from __future__ import annotations
@@ -11,10 +12,14 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
+from lofit_lens.analysis.study.claims import Claims
+from lofit_lens.analysis.study.fitted import FITTED, Fitted
 from lofit_lens.analysis.study.keys import as_json, differences, key_of, plain
 from lofit_lens.analysis.study.record import Record
 from lofit_lens.analysis.study.step import Done, Step
@@ -34,12 +39,19 @@ if TYPE_CHECKING:
 STORE_SCHEMA = 2
 """Of the marker; 1, or none, is that of earlier versions."""
 
-RECORDS, EDITS = "records", "edits"
+RECORDS, EDITS, PASSES, CLAIMS = "records", "edits", "passes", "claims"
 
-KEPT: Mapping[str, Callable[[Path], Any]] = {"scores": HeadScores.load, "rates": RateChoice.load}
+KEPT: Mapping[str, Callable[[Path], Any]] = {
+    "scores": HeadScores.load,
+    "rates": RateChoice.load,
+    FITTED: Fitted.load,
+}
 """The folders of products, and what reads each; a product writes itself by `save`."""
 
-STORED = (RECORDS, EDITS, *KEPT)
+PASSING = (FITTED, PASSES)
+"""What a finished experiment has no use for: edits that were not scored yet, passes being written."""
+
+STORED = (RECORDS, EDITS, *KEPT, PASSES)
 """The folders of a store."""
 
 BENCH = ("model", "dtype", "tokenizer", "shape", "without", "versions")
@@ -80,7 +92,8 @@ class Store:
         records: What is there, by key.
 
     Raises:
-        LofitLensError: The folder holds something else, or an experiment and neither is said.
+        LofitLensError: The folder holds something else, or an experiment and neither is said; or another
+            process is filling what should be overwritten.
     """
 
     def __init__(
@@ -101,8 +114,13 @@ class Store:
         self._request: dict[str, Any] = {}
         self._told: dict[str, Any] = {}
         self._bench: dict[str, Any] = {}
+        self._resume = resume
+        self._claims: Claims | None = None
         if self.path is not None:
+            self._claims = Claims(self.path / CLAIMS)
             check_folder(self.path, self._kind, overwrite=overwrite, resume=resume)
+            if overwrite:
+                self._claims.check_alone()
             if resume:
                 self._read(self.path)
 
@@ -170,24 +188,79 @@ class Store:
             return load_edit(place) if place.is_dir() else None
         return record.edit
 
-    def keep(self, step: Step[Any], done: Done[Any]) -> None:
-        """Keep what a step gave, with its cost, on disk if it has a folder there."""
-        self._products[self._key(step)] = done
-        if self.path is not None and step.folder:
-            self._open()
-            cost = {"seconds": done.seconds, "tokens": done.tokens}
-            write_whole(self._file(step).with_suffix(".cost"), json.dumps(cost).encode())
-            done.product.save(self._file(step))
+    def record(self, key: str, name: str) -> Record | None:
+        """A record by its key, also one that another process wrote since; `name` is its file's."""
+        if key not in self.records and self.path is not None and not self._overwrite:
+            file = self.path / RECORDS / f"{name}.json.gz"
+            if file.is_file():
+                self.records[key] = Record.load(file)
+        return self.records.get(key)
+
+    def keep(self, made: Sequence[tuple[Step[Any], Done[Any]]]) -> None:
+        """Keep what a pass gave, with its costs: all of it or nothing, on disk if it has a folder there."""
+        made = [(step, done) for step, done in made if step.folder]
+        for step, done in made:
+            if step.folder != FITTED:
+                self._products[self._key(step)] = done
+        if self.path is None or not made:
+            return
+        self._open()
+        whole = self.path / PASSES / uuid4().hex
+        partial = whole.with_suffix(".partial")
+        try:
+            for step, done in made:
+                file = partial / self._file(step).relative_to(self.path)
+                with suppress(LofitLensError):  # an edit of the user's own class
+                    done.product.save(file)
+                    cost = {"seconds": done.seconds, "tokens": done.tokens}
+                    write_whole(file.with_suffix(".cost"), json.dumps(cost).encode())
+            if partial.is_dir():
+                partial.rename(whole)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        self._unpack(whole)
+
+    def _unpack(self, whole: Path) -> None:
+        """Put what a pass gave in its place; the files by which it is known come last."""
+        assert self.path is not None
+        for file in sorted(whole.glob("*/*"), key=lambda file: file.suffix == ".json"):
+            place = self.path / file.relative_to(whole)
+            place.parent.mkdir(exist_ok=True)
+            with suppress(FileNotFoundError):  # another process goes on with the folder
+                if file.is_dir():
+                    shutil.rmtree(place, ignore_errors=True)
+                file.replace(place)
+        shutil.rmtree(whole, ignore_errors=True)
+
+    def claiming(self) -> AbstractContextManager[None]:
+        """Share the work with other processes that fill the folder."""
+        return nullcontext() if self._claims is None else self._claims.held()
+
+    def claim(self, work: str) -> bool:
+        """Claim a piece of work; False: another process has it."""
+        return self._claims is None or self._claims.take(self._claimed(work))
+
+    def drop(self, work: str) -> None:
+        """Give a claim back."""
+        if self._claims is not None:
+            self._claims.drop(self._claimed(work))
+
+    def _claimed(self, work: str) -> str:
+        return key_of([self._bench, work])[:24]
 
     def product(self, step: Step[Any]) -> Done[Any] | None:
         """What a step gave, if it is there."""
         key = self._key(step)
-        if key not in self._products and step.folder and self.path and not self._overwrite:
-            file = self._file(step)
-            if file.is_file():
-                spent = marker_in(file.parent, file.with_suffix(".cost").name) or {}
-                self._products[key] = Done(KEPT[step.folder](file), **spent)
-        return self._products.get(key)
+        if key in self._products or not step.folder or self.path is None or self._overwrite:
+            return self._products.get(key)
+        file = self._file(step)
+        if not file.is_file():
+            return None
+        spent = marker_in(file.parent, file.with_suffix(".cost").name) or {}
+        found = Done(KEPT[step.folder](file), **spent)
+        if step.folder != FITTED:
+            self._products[key] = found
+        return found
 
     def spent(self, step: Step[Any]) -> Done[Any]:
         """What a step cost that was done earlier, if it is known; what it gave may be gone."""
@@ -208,6 +281,9 @@ class Store:
     def finish(self, records: Sequence[Record], **content: Any) -> None:
         """Write which records make up the result, in their order, and what else is to be told."""
         self.tell(runs=[record.name for record in records], **content)
+        if self.path is not None:
+            for part in PASSING:
+                shutil.rmtree(self.path / part, ignore_errors=True)
 
     def tell(self, **content: Any) -> None:
         """Add to what the marker tells of a result."""
@@ -235,9 +311,16 @@ class Store:
         return self.path / step.folder / f"{plain(step.name)}-{self._key(step)[:12]}.json"
 
     def _open(self) -> None:
-        if not self._opened and self.path is not None:
+        if not self._opened and self.path is not None and self._claims is not None:
             if self._overwrite:
+                self._claims.check_alone()
                 remove(self.path, self._kind)
+                self._overwrite = False
+            elif not self._resume and self.marker.is_file():
+                raise LofitLensError(
+                    f"Another process has begun a {self._kind.name} in {self.path} meanwhile. Give "
+                    "--resume to share its work, or name another folder."
+                )
             self._mark()
             self._opened = True
 
@@ -252,6 +335,9 @@ class Store:
                 f"The {self._kind.name} in {path} was made by an earlier version, or saved from Python "
                 "by one. It can be read, but not gone on with: name another folder."
             )
+        for whole in (path / PASSES).glob("*"):
+            if not whole.suffix:
+                self._unpack(whole)
         for file in sorted((path / RECORDS).glob("*.json.gz")):
             record = Record.load(file)
             self.take([record if record.key else replace(record, key=key_of(record.to_json()))])
