@@ -74,7 +74,7 @@ def causal(
         batch_size=32 if model_options.batch_size == "auto" else model_options.batch_size,
         out=store,
         on_failure=report.fail,
-        workers=running.workers or 1,
+        workers=running.engine(),
         keep_edits=keep_edits,
         progress=not report.quiet,
     )

@@ -48,7 +48,7 @@ def demo(
     torch.set_num_threads(1)  # matrices this small are slower with more threads or on a GPU
     model = load_model(EMBEDDED, device="cpu", dtype="float32")
     how = running.how(report)
-    if running.workers is None and not quick:  # a quick one is over before workers pay off
+    if how["workers"] == 1 != running.workers and not quick:  # a quick one needs no workers
         how["workers"] = usable_workers()
     found = run_demo(model, size, store, **how)
     seconds = time.perf_counter() - started

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from lofit_lens.analysis.cli.groups import option
+from lofit_lens.errors import LofitLensError
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from lofit_lens.analysis.cli.console import Report
     from lofit_lens.analysis.study.store import Kind, Store
 
@@ -27,6 +30,13 @@ class RunningOptions:
             "Processes that share the work; each loads the model. One by default; a whole demo takes two.",
             RUNNING,
             min=1,
+        ),
+    ] = None
+    parsl: Annotated[
+        Path | None,
+        option(
+            "A Python file with a Parsl `config`, whose workers do the work (extra cluster).",
+            RUNNING,
         ),
     ] = None
     together: Annotated[
@@ -51,4 +61,22 @@ class RunningOptions:
     def how(self, report: Report) -> dict[str, Any]:
         """The arguments of what runs an experiment; of failures and progress the report tells."""
         told = {"on_failure": report.fail, "progress": not report.quiet}
-        return {"workers": self.workers or 1, "together": self.together, **told}
+        return {"workers": self.engine(), "together": self.together, **told}
+
+    def engine(self, default: int = 1) -> Executor | int:
+        """What does the work; an executor is shut down when the command ends.
+
+        Raises:
+            LofitLensError: Both --workers and --parsl are given; see `parsl_executor`.
+        """
+        if self.parsl is None:
+            return self.workers or default
+        if self.workers is not None:
+            raise LofitLensError("Give either --workers or --parsl; the file says how many.")
+        from click import get_current_context
+
+        from lofit_lens.analysis.study.clusters import parsl_executor
+
+        executor = parsl_executor(self.parsl)
+        get_current_context().call_on_close(executor.shutdown)
+        return executor

@@ -56,6 +56,9 @@ class Claims:
             beating.join()
             for name in list(self._held):
                 self.drop(name)
+            for file in self.folder.glob("*.json"):
+                if self._is_left(file):
+                    file.unlink(missing_ok=True)
             with suppress(OSError):  # others are in it, or it holds what was made
                 self.folder.rmdir()
                 if not there:

@@ -6,22 +6,26 @@ import os
 import pickle
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from multiprocessing import active_children, get_context
-from threading import RLock
+from threading import Lock, RLock
 from typing import Any, Protocol, runtime_checkable
 
 from lofit_lens.analysis.study.bench import Bench, loaded_as
 from lofit_lens.analysis.study.step import Given, Outcome, Step, perform
 from lofit_lens.errors import LofitLensError
+from lofit_lens.progress import say
 
 MOST = 2
 """Workers by default; each holds a model and libraries of its own, about a gigabyte and the model."""
+
+RETRIES = 2
+"""How often a job is tried again whose worker process was lost."""
 
 
 @runtime_checkable
@@ -93,6 +97,8 @@ class ByExecutor:
 
 def _source(bench: Bench) -> bytes:
     """What a worker makes its bench of."""
+    import torch
+
     if len(set((getattr(bench.model.original_model, "hf_device_map", None) or {}).values())) > 1:
         raise LofitLensError(
             "This model is spread over several devices, and a worker would load it onto one. Run it "
@@ -100,7 +106,7 @@ def _source(bench: Bench) -> bytes:
         )
     loaded = loaded_as(bench.model)
     options = {name: loaded[name] for name in ("revision", "dtype", "quantization")}
-    options["device"] = str(bench.model.cfg.device)
+    options["device"] = torch.device(bench.model.cfg.device or "cpu").type  # a worker's own GPU
     own = {"n_answers": bench.n_answers, "batch_size": bench.batch_size}
     return pickle.dumps(
         (loaded["model"], options, tuple(bench.texts), own, bench.identity["model"])
@@ -151,7 +157,8 @@ def engine_of(executor: Executor | int) -> Iterator[Engine]:
         executor: An executor, or a number of processes, of which 1 runs everything in this one.
 
     Raises:
-        LofitLensError: A worker process ended before its work was done; the number is below 1.
+        LofitLensError: Worker processes ended again and again before their work was done; the
+            number is below 1.
     """
     if isinstance(executor, int) and executor < 1:
         raise LofitLensError(f"workers must be 1 or more, got {executor}.")
@@ -164,11 +171,72 @@ def engine_of(executor: Executor | int) -> Iterator[Engine]:
             yield ByExecutor(pool, width=2 * executor)
 
 
+class Renewed(Executor):
+    """A pool of processes that is made anew when one of them is lost; its jobs are tried again.
+
+    Args:
+        make: Makes the pool.
+    """
+
+    def __init__(self, make: Callable[[], Executor]) -> None:
+        self._make, self._lock = make, Lock()
+        self._pool = make()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Have a function called in a process."""
+        future: Future[Any] = Future()
+        self._try(future, RETRIES, fn, args, kwargs)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the processes."""
+        self._pool.shutdown(wait, cancel_futures=cancel_futures)
+
+    def _try(
+        self, future: Future[Any], left: int, fn: Callable[..., Any], args: Any, kwargs: Any
+    ) -> None:
+        pool = self._pool
+
+        def finish(sent: Future[Any]) -> None:
+            if sent.cancelled():
+                future.cancel()
+                return
+            error = sent.exception()
+            if isinstance(error, BrokenProcessPool) and left:
+                self._renew(pool)
+                self._try(future, left - 1, fn, args, kwargs)
+            elif error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(sent.result())
+
+        try:
+            pool.submit(fn, *args, **kwargs).add_done_callback(finish)
+        except BrokenProcessPool:  # it was lost just now
+            self._renew(pool)
+            self._try(future, left, fn, args, kwargs)
+
+    def _renew(self, pool: Executor) -> None:
+        with self._lock:
+            if self._pool is pool:
+                say("A worker process was lost; its work is done again by another.")
+                self._pool = self._make()
+                pool.shutdown(wait=False)
+
+
 @contextmanager
 def _processes(workers: int) -> Iterator[Executor]:
+    import torch
+
     before = set(active_children())
     context = get_context("spawn")  # a fork of a process with threads of PyTorch may hang
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start)
+    turn = context.Value("i", 0)
+    n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    pool = Renewed(
+        lambda: ProcessPoolExecutor(
+            workers, mp_context=context, initializer=_start, initargs=(turn, n_devices)
+        )
+    )
     try:
         yield pool
     except BaseException as error:
@@ -185,8 +253,13 @@ def _processes(workers: int) -> Iterator[Executor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _start() -> None:
-    """Make a process ready for jobs."""
+def _start(turn: Any, n_devices: int) -> None:
+    """Make a process ready for jobs; of several GPUs each takes the next."""
+    if n_devices > 1:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(n_devices)))
+        with turn.get_lock():
+            os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[turn.value % n_devices]
+            turn.value += 1
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told too, and ends its workers
     sys.stdout = sys.stderr  # standard output is for what the command prints
 

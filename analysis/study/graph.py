@@ -97,6 +97,7 @@ class Graph:
         self._elsewhere: set[str] = set()
         self._error: LofitLensError | None = None
         self._passes = _passes(wanted if every is None else every, together)
+        self._wanted = wanted
         for step in wanted:
             self._plan(step)
         self._users = Counter(need.key for step in self._left.values() for need in step.needs)
@@ -147,9 +148,13 @@ class Graph:
         return bool(self._elsewhere)
 
     def from_elsewhere(self) -> list[tuple[Step[Any], Done[Any]]]:
-        """What other processes have done of what was waited for."""
-        found = [(step, self._look(step)) for k, step in self._left.items() if k in self._elsewhere]
-        return [(step, done) for step, done in found if done is not None]
+        """What other processes have done since, of what is waited for and of all scores."""
+        looked = [
+            (step, self._look(step))
+            for key, step in self._left.items()
+            if key in self._elsewhere or (isinstance(step, Score) and key not in self._taken)
+        ]
+        return [(step, done) for step, done in looked if done is not None]
 
     def give_back(self, steps: Sequence[Step[Any]]) -> None:
         """Say that the steps of a pass are done or have failed."""
@@ -180,8 +185,8 @@ class Graph:
         """Let go of the products that nothing needs any more behind a step; their costs stay."""
         for need in step.needs:
             self._users[need.key] -= 1
-            done = self._done[need.key]
-            if not self._users[need.key] and not isinstance(done.product, RateChoice):
+            done = self._done.get(need.key)  # None: another process did it all
+            if done and not self._users[need.key] and not isinstance(done.product, RateChoice):
                 self._done[need.key] = replace(done, product=None)
 
     def has(self, step: Step[Any]) -> bool:
@@ -205,6 +210,10 @@ class Graph:
         """Leave out the steps that none of these needs."""
         needed = {one.key for step in wanted for one in all_steps(step)}
         self._left = {key: step for key, step in self._left.items() if key in needed}
+
+    def prune(self) -> None:
+        """Leave out what nothing that is left needs."""
+        self.keep_only(step for step in self._wanted if step.key in self._left)
 
     def stop(self, error: LofitLensError) -> None:
         """Do no more than score what has been fitted; `check` then raises the first error."""

@@ -71,8 +71,9 @@ def run_cells(
         there = store.product(step)
         if there is not None or not isinstance(step, Score):
             return there
-        records = [store.record(one.key, one.name) for one in by_score[step.key]]
-        return None if None in records else Done(_scored(records[0]))  # pyright: ignore[reportArgumentType]
+        found = [store.record(one.key, one.name) for one in by_score.get(step.key, ())]
+        records = [record for record in found if record is not None]
+        return Done(_scored(records[0])) if found and len(records) == len(found) else None
 
     every = [one.score for one in planned]
     graph = Graph([one.score for one in waiting], store, together, every, look)
@@ -173,6 +174,9 @@ def _work(
 
     with engine_of(workers) as engine:
         while True:
+            for step, found in graph.from_elsewhere():
+                done(step, found)
+            graph.prune()
             while len(flying) < engine.width and (steps := graph.next_steps()):
                 given = [graph.given(step) for step in steps]
                 flying[engine.submit(bench, steps, given)] = steps
@@ -192,8 +196,6 @@ def _work(
                         say(f"{step.name}: {found.product}.")
                     done(step, found)
                 graph.give_back(steps)
-            for step, found in graph.from_elsewhere():
-                done(step, found)
     graph.check()
 
 

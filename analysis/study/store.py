@@ -406,8 +406,8 @@ def check_folder(folder: Path, kind: Kind, *, overwrite: bool, resume: bool = Fa
         )
     if folder.is_file():
         raise LofitLensError(f"{folder} is a file; name a folder with --out.")
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return
+    if not folder.is_dir() or all(path.name == CLAIMS for path in folder.iterdir()):
+        return  # claims alone: another process has just begun
     if not (folder / kind.marker).is_file():
         if kind.alone:
             raise LofitLensError(

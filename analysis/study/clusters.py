@@ -1,0 +1,34 @@
+"""Parsl as an engine: several GPUs, SLURM, PBS, Kubernetes and others."""
+
+from __future__ import annotations
+
+import runpy
+from concurrent.futures import Executor
+from importlib.util import find_spec
+from pathlib import Path
+
+from lofit_lens.errors import LofitLensError
+
+
+def parsl_executor(path: str | Path) -> Executor:
+    """An executor of Parsl, to be given as `workers`; shut it down behind the work.
+
+    Args:
+        path: A Python file that defines `config`, a `parsl.Config`. It is run.
+
+    Raises:
+        LofitLensError: Parsl is not installed, there is no such file, or it defines no `config`.
+    """
+    if find_spec("parsl") is None:
+        raise LofitLensError('Parsl is not installed: pip install "lofit-lens[cluster]".')
+    from parsl import Config
+    from parsl.concurrent import ParslPoolExecutor
+
+    if not Path(path).is_file():
+        raise LofitLensError(f"There is no file {path}; give a Python file that defines `config`.")
+    config = runpy.run_path(str(path)).get("config")
+    if not isinstance(config, Config):
+        raise LofitLensError(
+            f"{path} must define `config`, a parsl.Config; got {type(config).__name__}."
+        )
+    return ParslPoolExecutor(config=config)
