@@ -104,7 +104,8 @@ def child(folder: Path, workers: int, parsl: bool) -> None:
 def started(folder: Path, *options: str) -> subprocess.Popen[bytes]:
     """A process that runs the study in a folder."""
     command = [sys.executable, __file__, "--child", str(folder), *options]
-    return subprocess.Popen(command, start_new_session=True)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return subprocess.Popen(command, start_new_session=True, env=os.environ | {"PATH": path})
 
 
 def contents(folder: Path) -> dict[str, str]:

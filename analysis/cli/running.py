@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -77,6 +79,8 @@ class RunningOptions:
 
         from lofit_lens.analysis.study.clusters import parsl_executor
 
+        own = str(Path(sys.executable).parent)  # Parsl starts its programs by their names
+        os.environ["PATH"] = os.pathsep.join([own, os.environ.get("PATH", "")])
         executor = parsl_executor(self.parsl)
         get_current_context().call_on_close(executor.shutdown)
         return executor

@@ -13,6 +13,9 @@ from lofit_lens.errors import LofitLensError
 def parsl_executor(path: str | Path) -> Executor:
     """An executor of Parsl, to be given as `workers`; shut it down behind the work.
 
+    Parsl starts programs of its own by their names: the `bin` of the environment must be on `PATH`, as
+    it is where the environment is activated.
+
     Args:
         path: A Python file that defines `config`, a `parsl.Config`. It is run.
 

@@ -253,13 +253,23 @@ def _processes(workers: int) -> Iterator[Executor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _start(turn: Any, n_devices: int) -> None:
-    """Make a process ready for jobs; of several GPUs each takes the next."""
+def take_own_gpu(turn: Any, n_devices: int) -> None:
+    """Of several GPUs have this process see the next alone; before it uses any.
+
+    Args:
+        turn: A number that processes share: how many have taken one.
+        n_devices: How many the parent sees.
+    """
     if n_devices > 1:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(n_devices)))
         with turn.get_lock():
             os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[turn.value % n_devices]
             turn.value += 1
+
+
+def _start(turn: Any, n_devices: int) -> None:
+    """Make a process ready for jobs."""
+    take_own_gpu(turn, n_devices)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told too, and ends its workers
     sys.stdout = sys.stderr  # standard output is for what the command prints
 
