@@ -43,3 +43,5 @@ from .reading.open import open_study as open_study
 from .reading.study import Study as Study
 from .reporting.page import report as report
 from .study.record import Record as Record
+from .suites.lm_eval import SuiteScores as SuiteScores
+from .suites.lm_eval import lm_eval as lm_eval
