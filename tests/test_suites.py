@@ -144,7 +144,8 @@ def test_arc_challenge_under_an_edit_equals_that_of_the_exported_checkpoint(
     edited, plain = (scored(model, e, "arc_challenge", manager) for e in (edit, None))
     assert_same_items(edited, plain_scores(tmp_path / "out", "arc_challenge", manager))
     assert_same_items(plain, plain_scores(folder, "arc_challenge", manager))
-    assert not torch.allclose(*(logprobs(f.samples["arc_challenge"]) for f in (edited, plain)))
+    found, unlike = (logprobs(f.samples["arc_challenge"]) for f in (edited, plain))
+    assert (found - unlike).abs().max() > 0.1
     assert fingerprint(model) == before
 
 
@@ -222,6 +223,7 @@ def test_texts_are_generated_in_every_scope_as_we_generate_them(
     family: str, tiny_model: Callable[[str], Any], manager: TaskManager
 ) -> None:
     model = tiny_model(family)
+    before = fingerprint(model)
     prompts = [f"Q: {row['question']}\nA:" for row in arc_rows()]
     told = set()
     for edit in [None, *edits_of_every_reach(model)[:-1]]:
@@ -231,7 +233,7 @@ def test_texts_are_generated_in_every_scope_as_we_generate_them(
         expected = generate_greedily(model, prompts, edit, max_new_tokens=12, progress=False)
         assert texts == [text.split("\n")[0] for text in expected]
         told.add(tuple(texts))
-    assert len(told) > 4
+    assert len(told) > 4 and fingerprint(model) == before  # lm-eval ties weights anew
 
 
 def test_what_a_kind_of_requests_cannot_honour_is_refused(llama: Any, manager: TaskManager) -> None:
