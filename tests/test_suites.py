@@ -17,14 +17,14 @@ from typer.testing import CliRunner
 from lofit_lens.analysis.baselines.contrast_edit import ContrastIntervention
 from lofit_lens.analysis.causal.patching import PatchIntervention
 from lofit_lens.analysis.cli.main import app
-from lofit_lens.errors import LofitLensError, UnsupportedError
+from lofit_lens.errors import LofitLensError, ScoringError, UnsupportedError
 from lofit_lens.export import export_checkpoint
 from lofit_lens.identity import fingerprint
 from lofit_lens.model import load_model
 from lofit_lens.scoring.generation import generate_greedily
 from lofit_lens.scoring.logprobs import answer_logprobs
 from lofit_lens.tokens import EncodedText
-from tests.helpers import N_LAYERS, count_hooks, draw_edit, type_checks_off
+from tests.helpers import CONTEXT, N_LAYERS, count_hooks, draw_edit, type_checks_off
 
 lm_eval = pytest.importorskip("lm_eval")
 
@@ -207,15 +207,26 @@ def items_of(found: SuiteScores) -> list[Any]:
 
 
 def texts_of(model: Any, item: Any) -> list[EncodedText]:
-    """The candidates of an item in the harness's tokens: those of the whole, cut where the prompt ends."""
+    """The candidates of an item as the harness cuts them: where the prompt ends, and from the left."""
     texts = []
-    for given in (
-        item["arguments"].values() if isinstance(item["arguments"], dict) else item["arguments"]
-    ):
-        prompt, answer = given.values() if isinstance(given, dict) else given
+    for prompt, answer in item["arguments"]:
+        ids = model.tokenizer(prompt + answer)["input_ids"]
         n_prompt = len(model.tokenizer(prompt)["input_ids"])
-        texts.append(EncodedText(tuple(model.tokenizer(prompt + answer)["input_ids"]), n_prompt))
+        cut = max(0, len(ids) - CONTEXT - 1)
+        texts.append(EncodedText(tuple(ids[cut:]), n_prompt - cut))
     return texts
+
+
+def test_a_prompt_that_is_cut_from_the_left_ends_where_it_ended(llama: Any, tmp_path: Path) -> None:
+    long = {**arc_rows(1)[0], "question": "The cat is grey. " * 40}
+    manager = own_tasks(task_files(tmp_path, [*arc_rows(3), long]))
+    edit = draw_edit(llama, scope="last")
+    found = scored(llama, edit, "arc_challenge", manager)
+    texts = texts_of(llama, items_of(found)[3])
+    assert {len(text.ids) for text in texts} == {CONTEXT + 1}
+    torch.testing.assert_close(
+        logprobs(found.samples["arc_challenge"])[3], answer_logprobs(llama, texts, edit)
+    )
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
@@ -244,6 +255,22 @@ def test_what_a_kind_of_requests_cannot_honour_is_refused(llama: Any, manager: T
     assert values[0] != values[1]
     with pytest.raises(UnsupportedError, match="Patching runs each text whole"):
         scored(llama, edits_of_every_reach(llama)[-1], "local_generation", manager)
+
+
+def test_what_means_nothing_and_what_lm_eval_refuses_is_told(
+    llama: Any, tmp_path: Path, manager: TaskManager
+) -> None:
+    tasks = task_files(tmp_path, arc_rows(2))
+    file = tasks / "local_generation.yaml"
+    file.write_text(file.read_text(encoding="utf-8").replace("_toks: 12", "_toks: 500"))
+    with pytest.raises(
+        LofitLensError, match=r"cannot run local_generation: .*\(500\) must be less"
+    ):
+        scored(llama, None, "local_generation", own_tasks(tasks))
+    llama.original_model.get_output_embeddings().weight.fill_(torch.nan)
+    for task in ("arc_challenge", "local_generation", "local_texts"):
+        with pytest.raises(ScoringError, match="not a number"):
+            scored(llama, None, task, manager)
 
 
 def test_an_unknown_task_is_refused_with_the_nearest(llama: Any, manager: TaskManager) -> None:

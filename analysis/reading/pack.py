@@ -84,7 +84,7 @@ def _parts(study: Study | None) -> set[str]:
         return set()
     named = {"scores": study.scores, "chosen heads": study.chosen, "tables": study.tables}
     return {
-        f"{kind} ({name})" for kind, things in (named | study.results).items() for name in things
+        f"{kind} ({name})" for kind, things in {**named, **study.results}.items() for name in things
     }
 
 

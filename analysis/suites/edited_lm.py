@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,9 @@ from lm_eval.models import huggingface
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from lofit_lens.errors import UnsupportedError
+from lofit_lens.errors import ScoringError, UnsupportedError
 from lofit_lens.positions import is_tracked, known_prompts
+from lofit_lens.scoring.generation import watched_for_nan
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -43,13 +45,10 @@ class EditedLM(HFLM):
         self._bridge, self._bars = model, progress
         self._n_prompt = 0
 
-    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[Any]:
-        """Log-probabilities of answers behind prompts."""
-        return super().loglikelihood(requests, disable_tqdm or not self._bars)
-
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
         """Texts behind prompts."""
-        return super().generate_until(requests, disable_tqdm or not self._bars)
+        with watched_for_nan(self._bridge):
+            return super().generate_until(requests, disable_tqdm or not self._bars)
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
         """Log-probabilities of whole texts.
@@ -63,24 +62,30 @@ class EditedLM(HFLM):
                 'another scope than "all" has no place there. Leave the task out, or use '
                 '`edit.with_scope("all")`.'
             )
-        return super().loglikelihood_rolling(requests, disable_tqdm or not self._bars)
+        return super().loglikelihood_rolling(requests, disable_tqdm)
 
     def _loglikelihood_tokens(
         self, requests: Sequence[Any], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
         score = super()._loglikelihood_tokens
-        if not is_tracked(self._bridge):
-            return score(list(requests), disable_tqdm, override_bs)
         alike: dict[int, list[int]] = defaultdict(list)
         for place, (_, prompt, answer) in enumerate(requests):
             cut = max(0, len(prompt) + len(answer) - self.max_length - 1)  # from the left
-            alike[len(prompt) - cut].append(place)
+            alike[len(prompt) - cut if is_tracked(self._bridge) else 0].append(place)
         found: dict[int, tuple[float, bool]] = {}
-        with tqdm(total=len(requests), desc="score", disable=disable_tqdm) as bar:
+        silent = disable_tqdm or not self._bars
+        several = len(alike) > 1  # then one bar for all, in place of one for each
+        with tqdm(total=len(requests), desc="score", disable=silent or not several) as bar:
             for self._n_prompt in sorted(alike, reverse=True):
                 places = alike[self._n_prompt]
-                found |= zip(places, score([requests[i] for i in places], True), strict=True)
+                answers = score([requests[i] for i in places], silent or several, override_bs)
+                found |= zip(places, answers, strict=True)
                 bar.update(len(places))
+        if any(math.isnan(logprob) for logprob, _ in found.values()):
+            raise ScoringError(
+                "The model gave log-probabilities that are not a number, so they cannot be compared. "
+                "Check the edit's size and the model's dtype (float16 overflows)."
+            )
         return [found[place] for place in range(len(requests))]
 
     def _model_call(self, inps: Tensor, *args: Any, **kwargs: Any) -> Tensor:

@@ -103,9 +103,11 @@ def lm_eval(
         progress: Whether to show bars of the requests.
 
     Raises:
-        LofitLensError: lm-eval is not installed, a task is unknown, or the edit does not fit.
+        LofitLensError: lm-eval is not installed, a task is unknown, lacks a package or does not fit
+            into the context, or the edit does not fit.
         UnsupportedError: The edit cannot be applied to a kind of requests: one of another scope than
             "all" to the perplexity of whole texts, a patch to generation.
+        ScoringError: A log-probability or a logit is NaN.
 
     Examples:
         >>> lm_eval(model, tuned, ["arc_challenge"]).frame()  # doctest: +SKIP
@@ -130,8 +132,11 @@ def lm_eval(
         )
 
     device = next(model.original_model.parameters()).device
-    with _states_kept(), in_force(model, edit):
-        found = within_memory(scored, batch_size, device)
+    try:
+        with _states_kept(), in_force(model, edit):
+            found = within_memory(scored, batch_size, device)
+    except (AssertionError, ImportError, ValueError) as error:  # so it says what it cannot do
+        raise LofitLensError(f"lm-eval cannot run {', '.join(tasks)}: {error}") from error
     found["config"]["edit"] = None if edit is None else {"what": repr(edit), "hash": hash_of(edit)}
     return SuiteScores(found, found.pop("samples"))
 
