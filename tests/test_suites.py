@@ -23,6 +23,7 @@ from lofit_lens.identity import fingerprint
 from lofit_lens.model import load_model
 from lofit_lens.scoring.generation import generate_greedily
 from lofit_lens.scoring.logprobs import answer_logprobs
+from lofit_lens.tasks import from_file
 from lofit_lens.tokens import EncodedText
 from tests.helpers import CONTEXT, N_LAYERS, count_hooks, draw_edit, type_checks_off
 
@@ -339,6 +340,11 @@ def test_the_command_writes_results_and_items_and_names_the_edit(
     assert "after_prompt" in written["config"]["edit"]["what"]
     lines = (out / "samples_arc_challenge.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 5 and json.loads(lines[0])["doc"]["answerKey"] == "A"
+    task = from_file(out / "samples_arc_challenge.jsonl")
+    items = [*task.train, *task.val, *task.test]
+    assert {item.prompt for item in items} == {
+        f"Question: {row['question']}\nAnswer:" for row in arc_rows(5)
+    }
     again = CliRunner().invoke(app, command)
     assert again.exit_code == 1 and "is there" in again.output
     plain = CliRunner().invoke(app, [command[0], *command[2:], "--overwrite"])

@@ -59,19 +59,16 @@ class SuiteScores:
         return pd.DataFrame(rows)
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write `results.json`, and every item to `samples_TASK.jsonl`; files of that name go.
+        """Write `results.json`, and every item to `samples_TASK.jsonl`, as lm-eval does.
 
         Returns:
-            The files.
+            The files; those that were there are replaced.
         """
         folder = Path(folder)
-        lines = {
-            folder / f"samples_{task.replace('/', '-')}.jsonl": "".join(
-                f"{_as_json(item)}\n" for item in items
-            )
-            for task, items in self.samples.items()
-        }
-        texts = {folder / RESULTS: f"{_as_json(self.results, indent=1)}\n", **lines}
+        texts = {folder / RESULTS: f"{_as_json(self.results, indent=1)}\n"}
+        for task, items in self.samples.items():
+            path = folder / f"samples_{task.replace('/', '-')}.jsonl"
+            texts[path] = "".join(f"{_as_json(_as_kept(item))}\n" for item in items)
         return [write_whole(path, text.encode()) for path, text in texts.items()]
 
     def __repr__(self) -> str:
@@ -177,6 +174,18 @@ def check_tasks(tasks: Sequence[str], manager: TaskManager) -> None:
                 f"lm-eval has no task {task!r}. Near it: {', '.join(near)}. Name the folder of task "
                 "files of your own as well (--include-path)."
             )
+
+
+def _as_kept(item: Mapping[str, Any]) -> dict[str, Any]:
+    """An item in the form of lm-eval's files: requests and their arguments by name, answers as text."""
+    from lm_eval.utils import sanitize_list
+
+    requests = {
+        f"gen_args_{i}": {f"arg_{j}": argument for j, argument in enumerate(arguments)}
+        for i, arguments in enumerate(item["arguments"])
+    }
+    answers = {name: sanitize_list(item[name]) for name in ("resps", "filtered_resps")}
+    return {**item, "arguments": requests, "target": str(item["target"]), **answers}
 
 
 def _as_json(content: Any, indent: int | None = None) -> str:
