@@ -65,7 +65,7 @@ def _check_end(path: Path) -> None:
     record = end[-22:]
     if not record.startswith(_END) or record[-2:] != b"\0\0" or end.startswith(_END_64):
         raise LofitLensError(
-            f"{path} is not a zip as `lofit-lens pack` writes it. Give a folder, or pack one."
+            f"{path} is no folder, and no zip as `lofit-lens pack` writes it. Give one of the two."
         )
     if int.from_bytes(record[12:16], "little") > LONGEST_LIST:
         raise LofitLensError(
