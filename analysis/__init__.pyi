@@ -40,6 +40,9 @@ from .kinds.transfer import score_heads as score_heads
 from .kinds.transfer import transfer_matrix as transfer_matrix
 from .methods.settings import Settings as Settings
 from .reading.open import open_study as open_study
+from .reading.pack import pack as pack
 from .reading.study import Study as Study
 from .reporting.page import report as report
 from .study.record import Record as Record
+from .suites.lm_eval import SuiteScores as SuiteScores
+from .suites.lm_eval import lm_eval as lm_eval

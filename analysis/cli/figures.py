@@ -23,8 +23,8 @@ def figures(
     run: Annotated[
         str,
         typer.Argument(
-            help="Folder of a finished run, or of several in its sub-folders; or paper, for the figures "
-            "that the paper published."
+            help="Folder of a finished run, or of several in its sub-folders, or one packed; or paper, for "
+            "the figures that the paper published."
         ),
     ],
     *,
@@ -105,11 +105,15 @@ def figures(
 def report(
     folder: Annotated[
         Path,
-        typer.Argument(help="The --out of a finished command, or a folder with several of them."),
+        typer.Argument(
+            help="The --out of a finished command, a folder with several of them, or a zip of `pack`."
+        ),
     ],
     *,
     report: Report,
-    out: Annotated[Path | None, option("File. (default: report.html in FOLDER)")] = None,
+    out: Annotated[
+        Path | None, option("File. (default: report.html in FOLDER, or beside the zip)")
+    ] = None,
     overwrite: Annotated[bool, option("Replace the file --out.")] = False,
     title: Annotated[str | None, option("Heading. (default: the folder's name)")] = None,
 ) -> None:

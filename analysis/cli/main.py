@@ -14,10 +14,13 @@ from lofit_lens.analysis.cli.demo import demo
 from lofit_lens.analysis.cli.evaluate import evaluate
 from lofit_lens.analysis.cli.figures import figures, report
 from lofit_lens.analysis.cli.heads import export, heads
+from lofit_lens.analysis.cli.lm_eval import lm_eval
+from lofit_lens.analysis.cli.pack import pack
 from lofit_lens.analysis.cli.stages import lofit, select, tune
 from lofit_lens.analysis.cli.sweep import sweep
 from lofit_lens.analysis.cli.task_options import joined_shares
 from lofit_lens.analysis.cli.transfer import transfer
+from lofit_lens.analysis.cli.versions import versions
 
 app = typer.Typer(
     name="lofit-lens",
@@ -43,8 +46,8 @@ app = typer.Typer(
 )
 
 for _command in (
-    demo, lofit, select, tune, evaluate, compare, transfer, sweep, causal, figures, report, heads,
-    export, check,
+    demo, lofit, select, tune, evaluate, compare, transfer, sweep, causal, figures, report, pack,
+    heads, export, lm_eval, check, versions,
 ):  # fmt: skip
     app.command()(_command)
 

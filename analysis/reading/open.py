@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lofit_lens.analysis.kinds.table import KINDS
+from lofit_lens.analysis.reading.packed import unpacked
 from lofit_lens.analysis.reading.row import Marker, Row
 from lofit_lens.analysis.reading.study import Study, joined
 from lofit_lens.analysis.study.store import RECORDS
@@ -18,19 +19,23 @@ class UnfinishedError(LofitLensError):
 
 
 def open_study(folder: str | Path) -> Study:
-    """Read the finished runs of a folder, without the model.
+    """Read the finished runs of a folder, or of a zip that `pack` wrote, without the model.
 
     Args:
         folder: The `--out` of `compare`, `demo`, `transfer`, `lofit`, `select` or `tune`, what
             `LofitRun.save`, `Comparison.save`, `TransferMatrix.save` or `Sweep.save` wrote,
             `HeadCards` saved as cards.json, `HeadScores` as scores.json, `CausalCurves` as
-            causal*.json.gz, `LayerDistribution` as layers*.json; or a folder whose sub-folders are such.
+            causal*.json.gz, `LayerDistribution` as layers*.json; or a folder whose sub-folders are
+            such; or one of these packed.
 
     Raises:
         LofitLensError: There is no run in the folder, one is damaged, or none is finished.
             Among several runs an unfinished one is left out and named in `Study.left_out`.
     """
     folder = Path(folder)
+    if folder.is_file():
+        with unpacked(folder) as inside:
+            return replace(open_study(inside), path=folder)
     if not folder.is_dir():
         raise LofitLensError(f"There is no folder {folder}.")
     found, left_out = _parts(folder), {}

@@ -46,8 +46,9 @@ def report(folder: str | Path, *, out: str | Path | None = None, title: str | No
     The page opens without a server or a network, and can be mailed.
 
     Args:
-        folder: What `open_study` reads: the `--out` of a command, or a folder of several.
-        out: The file; default `report.html` in the folder.
+        folder: What `open_study` reads: the `--out` of a command, a folder of several, or a zip that
+            `pack` wrote.
+        out: The file; default `report.html` in the folder, or beside the zip with its name.
         title: The heading; default the name of the folder.
 
     Returns:
@@ -57,7 +58,10 @@ def report(folder: str | Path, *, out: str | Path | None = None, title: str | No
         LofitLensError: There is no finished run in the folder, or a damaged one, or `out` is a
             folder.
     """
-    out = Path(folder) / "report.html" if out is None else Path(out)
+    folder = Path(folder)
+    if out is None:
+        out = folder.with_suffix(".html") if folder.is_file() else folder / "report.html"
+    out = Path(out)
     if out.is_dir():
         raise LofitLensError(f"{out} is a folder; name a file, as {out / 'report.html'}.")
     study = open_study(folder)

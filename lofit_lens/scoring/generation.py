@@ -110,7 +110,7 @@ def greedy_generations(
     with (
         in_force(model, edit),
         _last_logits_alone(model),
-        _watched_for_nan(model),
+        watched_for_nan(model),
         tqdm(total=len(prompts), desc="generate", leave=False, disable=not progress) as bar,
     ):
         return within_memory(continued, batch_size, device)
@@ -134,8 +134,12 @@ def _last_logits_alone(model: TransformerBridge) -> Iterator[None]:
 
 
 @contextmanager
-def _watched_for_nan(model: TransformerBridge) -> Iterator[None]:
-    """Refuse what was generated if any step had NaN among its logits."""
+def watched_for_nan(model: TransformerBridge) -> Iterator[None]:
+    """Refuse what is generated inside the context if any step had NaN among its logits.
+
+    Raises:
+        ScoringError: One had.
+    """
     found: list[torch.Tensor] = []
 
     def watch(_module: object, _args: object, output: Any) -> None:

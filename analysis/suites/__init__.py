@@ -1,0 +1,1 @@
+"""Published suites of other tools, run under an edit."""
