@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Real
 
+from lofit_lens.documents import typed
 from lofit_lens.errors import LofitLensError, ModelMismatchError
-from lofit_lens.files import read_json, write_json
+from lofit_lens.files import read_as, write_json
 from lofit_lens.grid import HeadGrid
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
@@ -121,15 +122,12 @@ class LayerDistribution:
         Raises:
             LofitLensError: The file is missing or of another format.
         """
-        content = read_json(path, schema=LAYERS_SCHEMA, what="layer distribution")
-        try:
-            heads = {
-                task: [HeadSet.from_json(found) for found in sets]
-                for task, sets in content["heads"].items()
-            }
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise LofitLensError(f"The head sets in {path} are damaged: {error}.") from error
-        return layer_distribution(heads)
+        return read_as(
+            path,
+            lambda told: layer_distribution(typed(told, cls).heads),
+            schema=LAYERS_SCHEMA,
+            what="layer distribution",
+        )
 
     def __repr__(self) -> str:
         tasks = (

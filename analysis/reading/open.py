@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 from lofit_lens.analysis.kinds.table import KINDS
 from lofit_lens.analysis.reading.row import Marker, Row
 from lofit_lens.analysis.reading.study import Study, joined
-from lofit_lens.analysis.study.store import RECORDS
+from lofit_lens.analysis.study.store import RECORDS, read_marker
 from lofit_lens.errors import LofitLensError
 
 
@@ -66,7 +65,7 @@ def _read(row: Row, folder: Path) -> Study:
     try:
         marker: Marker = {}
         if row.kind is not None and (folder / row.kind.marker).is_file():
-            marker = json.loads((folder / row.kind.marker).read_text(encoding="utf-8"))
+            marker = read_marker(folder, row.kind)
             if not row.has_results(folder, marker):
                 raise UnfinishedError(
                     f"The {row.kind.name} in {folder} did not finish. Run it again with --resume, or "

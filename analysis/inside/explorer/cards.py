@@ -23,12 +23,12 @@ from lofit_lens.analysis.inside.explorer.card import (
     HeadEdit,
     HeadScore,
     TaskScores,
-    from_json,
 )
 from lofit_lens.analysis.inside.explorer.measure import measure_attention, measure_edit
 from lofit_lens.attention import heads_of
+from lofit_lens.documents import typed
 from lofit_lens.errors import LofitLensError, ModelMismatchError
-from lofit_lens.files import read_json, write_json
+from lofit_lens.files import read_as, write_json
 from lofit_lens.grid import HeadGrid
 from lofit_lens.heads import Head, HeadSet
 from lofit_lens.identity import fingerprint
@@ -182,11 +182,7 @@ class HeadCards:
         Raises:
             LofitLensError: The file is missing, damaged or of another format.
         """
-        content = read_json(path, schema=CARDS_SCHEMA, what="head cards")
-        try:
-            return from_json(cls, {"without": ()} | content)
-        except (KeyError, TypeError, ValueError, LofitLensError) as error:
-            raise LofitLensError(f"The head cards in {path} are damaged: {error}.") from error
+        return read_as(path, lambda told: typed(told, cls), schema=CARDS_SCHEMA, what="head cards")
 
     def __repr__(self) -> str:
         heads = self.edited()
