@@ -38,7 +38,7 @@ def decoded(raw: bytes) -> Any:
     except RecursionError as error:
         raise LofitLensError(TOO_DEEP) from error
     except ValueError as error:
-        raise LofitLensError(f"it is not JSON in UTF-8: {error}") from error
+        raise LofitLensError(f"not JSON in UTF-8: {error}") from error
     check_content(content)
     return content
 
@@ -99,7 +99,7 @@ def check_schema(content: Any, *known: int) -> None:
         raise LofitLensError(f"schema {found!r}, this version reads {valid}")
 
 
-def typed(content: Any, kind: type[T]) -> T:
+def typed(content: Any, kind: type[T] | Any) -> T:
     """What a document declares: a dataclass made of an object, with every field of its type.
 
     Nothing is converted but what JSON cannot tell apart: lists to tuples, whole numbers to floats.

@@ -86,7 +86,7 @@ def unzipped(content: bytes) -> bytes:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
             found = file.read(MOST_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise LofitLensError(f"it is not a whole gzip file: {error}") from error
+        raise LofitLensError(f"not a whole gzip file: {error}") from error
     if len(found) > MOST_BYTES:
         raise LofitLensError(f"it is longer than {MOST_BYTES // 2**20} MB, unzipped")
     return found

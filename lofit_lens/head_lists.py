@@ -63,7 +63,7 @@ def read_head_list(source: str | Path) -> Mapping[str, Any] | list[tuple[int, in
 
 def _named(text: str) -> list[tuple[int, int]]:
     if not _NAMES.fullmatch(text):
-        raise LofitLensError(f"{text.strip()[:40]!r} does not name heads")
+        raise ValueError(f"{text.strip()[:40]!r} does not name heads")
     return [(int(layer), int(head)) for layer, head in re.findall(_NAME, text, re.IGNORECASE)]
 
 
@@ -80,7 +80,7 @@ def _array(path: Path) -> list[tuple[int, int]]:
         if dtype.kind not in "iu" or len(shape) != 2 or shape[1] != 2 or shape[0] > MOST**2:
             raise ValueError(f"it holds numbers of type {dtype} in the shape {shape}")
         file.seek(0)
-        return np.load(file, allow_pickle=False).tolist()
+        return [(layer, head) for layer, head in np.load(file, allow_pickle=False).tolist()]
 
 
 _HEADERS: Mapping[Any, Any] = {
@@ -94,7 +94,10 @@ def _listed(content: Any) -> Mapping[str, Any] | list[tuple[int, int]]:
     if isinstance(content, Mapping):
         return content
     parts = content if isinstance(content, list) else [content]
-    return typed([_head(part) for part in parts], list[tuple[int, int]])
+    try:
+        return typed([_head(part) for part in parts], list[tuple[int, int]])
+    except LofitLensError as error:
+        raise LofitLensError(f"{error}. {EXPECTED}") from error
 
 
 def _head(part: Any) -> Any:

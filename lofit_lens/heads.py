@@ -259,7 +259,10 @@ class HeadSet:
                 f"{path.name} was made for {shape[0]} layers x {shape[1]} heads, the model has "
                 f"{n_layers} x {n_heads}. Select heads on this model."
             )
-        return cls(rows, n_layers=shape[0], n_heads=shape[1], without=without)
+        try:
+            return cls(rows, n_layers=shape[0], n_heads=shape[1], without=without)
+        except LofitLensError as error:
+            raise LofitLensError(f"{path}: {error}") from error
 
     def __repr__(self) -> str:
         names = [str(head) for head in self.heads[:8]]
