@@ -89,7 +89,7 @@ class Count:
 
 def main() -> int:
     """Try all readers and print the table; 1 if something went wrong."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser()
     parser.add_argument("--each", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default=",".join(READERS))

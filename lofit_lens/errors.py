@@ -6,7 +6,7 @@ Each message says what was wrong, the value received, what is valid and what to 
 from __future__ import annotations
 
 from numbers import Integral
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -79,7 +79,7 @@ def check_one_of(name: str, value: object, known: Collection[object]) -> None:
 
 
 def check_whole(
-    name: str, value: object, least: int = 0, most: int | None = None, *, beside: str = ""
+    name: str, value: Any, least: int = 0, most: int | None = None, *, beside: str = ""
 ) -> None:
     """Refuse a value of an argument that is not a whole number from `least` to `most`.
 

@@ -98,7 +98,7 @@ class Record:
     protocol: Mapping[str, Any] = field(default_factory=dict)
     source: str | None = None
     draw: int = 0
-    cut: Mapping[str, float | int | str] = field(default_factory=dict)
+    cut: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] | None = None
     steps: Sequence[Mapping[str, Any]] = ()
     key: str = ""
@@ -108,6 +108,7 @@ class Record:
         check_seed(self.seed)
         check_whole("draw", self.draw)
         typed(self.steps, Sequence[_Step])
+        typed(self.cut, Mapping[str, int | float | str])
 
     @property
     def fitted(self) -> bool:
@@ -161,7 +162,7 @@ class Record:
 
         check_schema(content, 1, 2, RECORD_SCHEMA)
         fields = {name: part for name, part in content.items() if name not in ("schema", "edit")}
-        evaluation = fields.get("evaluation")
+        evaluation: Any = fields.get("evaluation")
         check_schema(evaluation, EVALUATION_SCHEMA)
         fields["evaluation"] = {name: part for name, part in evaluation.items() if name != "schema"}
         found = typed(fields if content["schema"] == RECORD_SCHEMA else earlier_record(fields), cls)
