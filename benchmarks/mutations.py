@@ -82,7 +82,7 @@ def _of_text(raw: bytes, rng: random.Random) -> bytes:
 def _of_values(content: Any, rng: random.Random) -> bytes:
     content = copy.deepcopy(content)
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
-        places = list(_places(content))
+        places: list[tuple[Any, Any]] = list(_places(content))
         if places:
             _change(*rng.choice(places), rng)
     text = json.dumps(rng.choice(ODD) if rng.random() < 0.01 else content)

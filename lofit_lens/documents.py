@@ -79,6 +79,18 @@ def check_content(content: Any) -> None:
         raise LofitLensError(TOO_DEEP)
 
 
+def check_finite(content: Any) -> None:
+    """Refuse NaN and infinity anywhere in a document.
+
+    Raises:
+        LofitLensError: There is one.
+    """
+    try:
+        json.dumps(content, allow_nan=False)
+    except ValueError as error:
+        raise LofitLensError("a number is not finite") from error
+
+
 def _parts(value: Any) -> Iterable[Any]:
     if isinstance(value, dict):
         return (*value, *value.values())

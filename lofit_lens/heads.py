@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -270,7 +271,7 @@ class HeadSet:
         return f"HeadSet({len(self)} of {self.grid.short}: {', '.join(names)}{dots})"
 
     def _repr_html_(self) -> str:
-        return f"<p>{self!r}</p>{self.frame().head(20).to_html(index=False)}"
+        return f"<p>{escape(repr(self))}</p>{self.frame().head(20).to_html(index=False)}"
 
     def _with(self, heads: Iterable[Head]) -> HeadSet:
         return HeadSet(heads, **self.grid.shape)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -139,7 +140,7 @@ class LayerDistribution:
     def _repr_html_(self) -> str:
         counts = self.frame().pivot_table("count", "task", "layer", sort=False)
         table = counts.to_html(float_format="{:.3g}".format, na_rep="")
-        return f"<p>{self!r}; heads by layer, mean over seeds:</p>{table}"
+        return f"<p>{escape(repr(self))}; heads by layer, mean over seeds:</p>{table}"
 
 
 def layer_distribution(

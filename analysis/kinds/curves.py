@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -243,7 +244,8 @@ class CausalCurves:
         ]
         table = frame.pivot(index=["curve", "heads"], columns="k", values="cell")
         models = ", ".join(f"{name} {estimate}" for name, estimate in self.references.items())
-        return f"<p>{self.task}, {self.metric} in %: {models}</p>{table.to_html()}<p>{MARKS}</p>"
+        told = escape(f"{self.task}, {self.metric} in %: {models}")
+        return f"<p>{told}</p>{table.to_html()}<p>{MARKS}</p>"
 
 
 _GIVING = {"mean": "give their mean", "zero": "give zero", "unedited": "as in the unedited one"}

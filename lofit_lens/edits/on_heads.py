@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -145,7 +146,7 @@ class HeadIntervention(LinearEdit):
         )
 
     def _repr_html_(self) -> str:
-        return f"<p>{self!r}</p>{self.frame().head(20).to_html(index=False)}"
+        return f"<p>{escape(repr(self))}</p>{self.frame().head(20).to_html(index=False)}"
 
     def _change(self, layer: int) -> Change:
         ranked = self.heads.in_layer(layer)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -200,4 +201,4 @@ class Evaluation:
         table = pd.DataFrame(rows, columns=["metric", "value", "low", "high", "n"])
         floors = ", ".join(f"{name} {100 * value:.1f}" for name, value in self.floors.items())
         told = ". ".join(filter(None, [f"{self.task}, {self.split}; {floors}", self.warning()]))
-        return f"<p>{told}</p>{table.to_html(index=False)}"
+        return f"<p>{escape(told)}</p>{table.to_html(index=False)}"

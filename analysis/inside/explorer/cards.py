@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -26,7 +26,7 @@ from lofit_lens.analysis.inside.explorer.card import (
 )
 from lofit_lens.analysis.inside.explorer.measure import measure_attention, measure_edit
 from lofit_lens.attention import heads_of
-from lofit_lens.documents import typed
+from lofit_lens.documents import check_finite, typed
 from lofit_lens.errors import LofitLensError, ModelMismatchError
 from lofit_lens.files import read_as, write_json
 from lofit_lens.grid import HeadGrid
@@ -182,7 +182,12 @@ class HeadCards:
         Raises:
             LofitLensError: The file is missing, damaged or of another format.
         """
-        return read_as(path, lambda told: typed(told, cls), schema=CARDS_SCHEMA, what="head cards")
+        return read_as(path, cls._of_json, schema=CARDS_SCHEMA, what="head cards")
+
+    @classmethod
+    def _of_json(cls, content: Any) -> HeadCards:
+        check_finite(content)
+        return typed(content, cls)
 
     def __repr__(self) -> str:
         heads = self.edited()
