@@ -158,7 +158,8 @@ def _outcome(reader: Reader, path: Path, count: Count) -> str | None:
         try:
             found = reader.read(path)
         except LofitLensError as error:
-            if path.name not in str(error) and path.parent.name not in str(error):
+            names = {path.parent.name, *(file.name for file in path.parent.iterdir())}
+            if not any(name in str(error) for name in names):
                 return f"no file named: {str(error)[:90]}"
             raise
         show(found)

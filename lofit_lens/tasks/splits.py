@@ -39,7 +39,7 @@ def into_splits(
         len(shares) != 3 or min(shares) <= 0 or sum(shares) > 1 + 1e-9
     ):
         raise LofitLensError(
-            f"split must be three positive shares that sum to at most 1, got {tuple(shares)}."
+            f"split must be three positive shares that sum to at most 1, got {tuple(shares)} for {name}."
         )
     check_seed(seed, "split_seed")
     if None in ready and not isinstance(shares, str):
