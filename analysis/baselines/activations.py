@@ -109,7 +109,7 @@ def _stored(batches: Iterator[tuple[list[int], Tensor]], n: int) -> Tensor:
     stored: Tensor | None = None
     for indices, activations in batches:
         if stored is None:
-            stored = torch.empty(n, *activations.shape[1:])
+            stored = torch.empty(n, *activations.shape[1:], dtype=torch.float32)
         stored[indices] = activations
     assert stored is not None
     return stored

@@ -47,7 +47,9 @@ def sample_gate(log_alpha: GateTensor, generator: torch.Generator) -> GateTensor
     Returns:
         Gates in [0, 1], with a positive probability of both ends.
     """
-    uniform = torch.rand(log_alpha.shape, generator=generator).clamp(_TINY, 1 - _TINY)
+    uniform = torch.rand(log_alpha.shape, generator=generator, dtype=torch.float32).clamp(
+        _TINY, 1 - _TINY
+    )
     concrete = torch.sigmoid((uniform.logit().to(log_alpha.device) + log_alpha) / TEMPERATURE)
     return _stretched(concrete)
 

@@ -181,7 +181,7 @@ def written(model: TransformerBridge, edit: HeadIntervention) -> Float[Tensor, "
     """
     offsets = offsets_of(edit)
     edit.check_model(model)
-    found = torch.empty(len(edit.heads), model.cfg.d_model)
+    found = torch.empty(len(edit.heads), model.cfg.d_model, dtype=torch.float32)
     for layer in edit.heads.layers():
         ranks, heads = zip(*edit.heads.in_layer(layer), strict=True)
         weight = head_projections(model, layer, heads)
