@@ -17,6 +17,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from benchmarks.bad_input import READERS, trial
 from lofit_lens.analysis.study.record import Record
+from lofit_lens.analysis.tables.latex import escaped
 from lofit_lens.documents import MOST_BYTES
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import DataError, LofitLensError
@@ -27,6 +28,7 @@ from lofit_lens.scoring.evaluation import Evaluation
 from lofit_lens.stages import tune_heads
 from lofit_lens.tasks.exact_match import ExactMatch
 from lofit_lens.tasks.from_file import from_rows
+from lofit_lens.tasks.label_f1 import LabelF1
 from lofit_lens.tasks.multiple_choice import MultipleChoice
 from lofit_lens.tasks.task import Task
 from lofit_lens.training.config import TuningConfig
@@ -115,10 +117,17 @@ def test_numbers_that_are_not_whole_are_refused(field: str, value: Any) -> None:
 
 @pytest.mark.parametrize("name", ["stop", "separator"])
 def test_nothing_is_cut_at_an_empty_text(name: str) -> None:
+    options: dict[str, Any] = {name: ""}
     with pytest.raises(LofitLensError, match=f"{name} must not be empty"):
-        from_rows(ROWS, prompt="{q}", answer="a", choices="c", **{name: ""})
+        from_rows(ROWS, prompt="{q}", answer="a", choices="c", **options)
     with pytest.raises(LofitLensError, match="stop must not be empty"):
         ExactMatch(stop="")
+    with pytest.raises(LofitLensError, match="separator must not be empty"):
+        LabelF1(separator="")
+
+
+def test_names_from_files_are_text_in_latex() -> None:
+    assert escaped("\\input{/x}\n") == r"\textbackslash{}input\{/x\} "
 
 
 def colours() -> Task:
