@@ -158,7 +158,7 @@ def _outcome(reader: Reader, path: Path, count: Count) -> str | None:
         try:
             found = reader.read(path)
         except LofitLensError as error:
-            names = {path.parent.name, *(file.name for file in path.parent.iterdir())}
+            names = {*path.parts[3:], *(file.name for file in path.parent.iterdir())}
             if not any(name in str(error) for name in names):
                 return f"no file named: {str(error)[:90]}"
             raise

@@ -6,7 +6,7 @@ Each message says what was wrong, the value received, what is valid and what to 
 from __future__ import annotations
 
 from numbers import Integral
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -79,7 +79,7 @@ def check_one_of(name: str, value: object, known: Collection[object]) -> None:
 
 
 def check_whole(
-    name: str, value: Any, least: int = 0, most: int | None = None, *, beside: str = ""
+    name: str, value: object, least: int = 0, most: int | None = None, *, beside: str = ""
 ) -> None:
     """Refuse a value of an argument that is not a whole number from `least` to `most`.
 
@@ -88,8 +88,8 @@ def check_whole(
     Raises:
         LofitLensError: It is not; True and 1.0 are none either.
     """
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
-    if not (whole and least <= value and (most is None or value <= most)):
+    number = int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None
+    if number is None or number < least or (most is not None and number > most):
         valid = f"of at least {least}" if most is None else f"from {least} to {most}"
         raise LofitLensError(f"{name} must be a whole number {valid}{beside}, got {value!r}.")
 
