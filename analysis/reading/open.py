@@ -72,6 +72,10 @@ def _read(row: Row, folder: Path) -> Study:
                     "with --overwrite if an earlier version made it."
                 )
         return row.read(folder, marker)
+    except LofitLensError as error:
+        if str(folder) in str(error):
+            raise
+        raise LofitLensError(f"The run in {folder} is damaged: {error}") from error
     except FileNotFoundError as error:
         raise LofitLensError(
             f"The run in {folder} lacks {error.filename}: it was made by an earlier version, or files "
