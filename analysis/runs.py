@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from lofit_lens.analysis.kinds.lofit import KIND as LOFIT
 from lofit_lens.analysis.study.bench import loaded_as
 from lofit_lens.analysis.study.store import check_folder, command_line, remove
+from lofit_lens.documents import typed
 from lofit_lens.edits.files import DESCRIPTION
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError
-from lofit_lens.files import read_json, write_json
+from lofit_lens.files import read_as, write_json
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet, number_of_heads
 from lofit_lens.provenance import library_versions
@@ -24,6 +25,24 @@ RUN_SCHEMA = 1
 RUN_FILE = "run.json"
 CARDS = "cards.json"
 """What the report shows of each head."""
+
+
+class Told(TypedDict):
+    """What `run.json` tells, as far as it is read."""
+
+    command: str
+    command_line: NotRequired[str | None]
+    loaded: NotRequired[dict[str, str | None] | None]
+    versions: NotRequired[dict[str, str]]
+
+
+def read_run(folder: Path) -> Told:
+    """What `run.json` in a folder tells.
+
+    Raises:
+        LofitLensError: It is missing or damaged.
+    """
+    return read_as(folder / RUN_FILE, lambda told: typed(told, Told), schema=RUN_SCHEMA, what="run")
 
 
 @dataclass(frozen=True)
@@ -89,8 +108,7 @@ class RunFolder:
         """Model, revision, dtype and quantization of the run, from `run.json` here or, for a fold, above."""
         for folder in (self.path, self.path.parent):
             if (folder / RUN_FILE).is_file():
-                run = read_json(folder / RUN_FILE, schema=RUN_SCHEMA, what="run")
-                return run.get("loaded") or {}
+                return read_run(folder).get("loaded") or {}
         return {}
 
     def files(self) -> list[str]:

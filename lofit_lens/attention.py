@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
-from lofit_lens.errors import LofitLensError, ModelMismatchError, UnsupportedError
-from lofit_lens.grid import Head, HeadGrid, headless
+from lofit_lens.errors import LofitLensError, ModelMismatchError, UnsupportedError, check_whole
+from lofit_lens.grid import MOST, Head, HeadGrid, headless
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -72,7 +72,8 @@ def no_z(model: TransformerBridge, *rows: int) -> Float[Tensor, "*rows layer hea
 
     They are to be filled where heads are: zeros stay in layers without heads and behind narrower ones.
     """
-    return torch.zeros(*rows, model.cfg.n_layers, model.cfg.n_heads, z_width(model))
+    shape = (*rows, model.cfg.n_layers, model.cfg.n_heads, z_width(model))
+    return torch.zeros(shape, dtype=torch.float32)
 
 
 def z_hooks(
@@ -144,6 +145,7 @@ def check_layers(layers: Sequence[int], n_layers: int) -> None:
     Raises:
         LofitLensError: One of the three.
     """
+    check_whole("n_layers", n_layers, 1, MOST)
     outside = [layer for layer in layers if not 0 <= layer < n_layers]
     if outside or not layers or len(set(layers)) < len(layers):
         raise LofitLensError(

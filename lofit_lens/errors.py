@@ -5,6 +5,7 @@ Each message says what was wrong, the value received, what is valid and what to 
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -75,3 +76,38 @@ def check_one_of(name: str, value: object, known: Collection[object]) -> None:
     if value not in known:
         valid = ", ".join(map(str, known))
         raise LofitLensError(f"{name} must be one of {valid}, got {value!r}.")
+
+
+def check_whole(
+    name: str, value: object, least: int = 0, most: int | None = None, *, beside: str = ""
+) -> None:
+    """Refuse a value of an argument that is not a whole number from `least` to `most`.
+
+    `beside` is what the message names as valid too, such as `, or "auto"`.
+
+    Raises:
+        LofitLensError: It is not; True and 1.0 are none either.
+    """
+    number = int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None
+    if number is None or number < least or (most is not None and number > most):
+        valid = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise LofitLensError(f"{name} must be a whole number {valid}{beside}, got {value!r}.")
+
+
+def check_not_empty(name: str, text: str | None) -> None:
+    """Refuse an empty text that something is to be cut at.
+
+    Raises:
+        LofitLensError: It is empty.
+    """
+    if text == "":
+        raise LofitLensError(f"{name} must not be empty; for a whole line give a line break.")
+
+
+def check_seed(seed: object, name: str = "seed") -> None:
+    """Refuse a seed that not every generator takes.
+
+    Raises:
+        LofitLensError: It is not a whole number from 0 to 2**32 - 1.
+    """
+    check_whole(name, seed, 0, 2**32 - 1)

@@ -8,7 +8,10 @@ from functools import cached_property
 from operator import index
 from typing import Any, NamedTuple, SupportsIndex
 
-from lofit_lens.errors import LofitLensError
+from lofit_lens.errors import LofitLensError, check_whole
+
+MOST = 1024
+"""Layers, and heads of a layer: many times those of the largest models, but grids of them fit into memory."""
 
 
 class Head(NamedTuple):
@@ -31,7 +34,8 @@ class HeadGrid:
         without: Layers without attention heads, lowest first; hybrid models have them.
 
     Raises:
-        LofitLensError: A layer of `without` is not in the model, or it names all of them.
+        LofitLensError: A number is not a whole one from 1 to 1,024, a layer of `without` is not in
+            the model, or it names all of them.
 
     Examples:
         >>> grid = HeadGrid(4, 8, without=(0, 2))
@@ -44,6 +48,8 @@ class HeadGrid:
     without: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("n_layers", "n_heads"):
+            check_whole(name, getattr(self, name), 1, MOST)
         without = tuple(sorted(set(self.without)))
         object.__setattr__(self, "without", without)
         if without and not set(without) < set(range(self.n_layers)):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
 
+from lofit_lens.documents import typed
 from lofit_lens.errors import LofitLensError
+from lofit_lens.files import read_json_gz, whole
+from lofit_lens.grid import MOST
 
 ENDINGS = (".npy", ".json", ".csv", ".tsv", ".txt")
 
@@ -28,7 +31,7 @@ def is_head_list(name: str | Path) -> bool:
     return Path(name).suffix.lower() in ENDINGS or _NAMES.fullmatch(str(name)) is not None
 
 
-def read_head_list(source: str | Path) -> Mapping[str, Any] | Iterable[Any]:
+def read_head_list(source: str | Path) -> Mapping[str, Any] | list[tuple[int, int]]:
     """Read a head list.
 
     Args:
@@ -41,7 +44,7 @@ def read_head_list(source: str | Path) -> Mapping[str, Any] | Iterable[Any]:
 
     Raises:
         LofitLensError: There is no such file, or a table lacks the columns.
-        ValueError: The content is none of these; other errors of NumPy and JSON pass through.
+        ValueError, TypeError, OverflowError: The content is none of these.
     """
     path = Path(source)
     if not path.is_file():
@@ -52,13 +55,10 @@ def read_head_list(source: str | Path) -> Mapping[str, Any] | Iterable[Any]:
     if ending in (".csv", ".tsv"):
         return _table(path)
     if ending == ".txt":
-        return _named(path.read_text(encoding="utf-8-sig"))
+        return _named(whole(path).decode("utf-8-sig"))
     if ending != ".json":
-        return np.load(path, allow_pickle=False)
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if isinstance(content, list):
-        return [_head(part) for part in content]
-    return content
+        return _array(path)
+    return read_json_gz(path, _listed, what="a head list")
 
 
 def _named(text: str) -> list[tuple[int, int]]:
@@ -67,12 +67,44 @@ def _named(text: str) -> list[tuple[int, int]]:
     return [(int(layer), int(head)) for layer, head in re.findall(_NAME, text, re.IGNORECASE)]
 
 
+def _array(path: Path) -> list[tuple[int, int]]:
+    """The rows of a `.npy` file, whose header is believed only as far as there are heads."""
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        if version not in _HEADERS:
+            raise ValueError(f"the version {version} of its format is not known")
+        try:
+            shape, _, dtype = _HEADERS[version](file)
+        except (SyntaxError, TokenError) as error:
+            raise ValueError(f"its header is damaged: {error}") from error
+        if dtype.kind not in "iu" or len(shape) != 2 or shape[1] != 2 or shape[0] > MOST**2:
+            raise ValueError(f"it holds numbers of type {dtype} in the shape {shape}")
+        file.seek(0)
+        return [(layer, head) for layer, head in np.load(file, allow_pickle=False).tolist()]
+
+
+_HEADERS: Mapping[Any, Any] = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def _listed(content: Any) -> Mapping[str, Any] | list[tuple[int, int]]:
+    """The heads of a JSON list, or an object as it is."""
+    if isinstance(content, Mapping):
+        return content
+    parts = content if isinstance(content, list) else [content]
+    try:
+        return typed([_head(part) for part in parts], list[tuple[int, int]])
+    except LofitLensError as error:
+        raise LofitLensError(f"{error}. {EXPECTED}") from error
+
+
 def _head(part: Any) -> Any:
     """A row of a JSON list: numbers, a name, or an object with both."""
     if isinstance(part, str):
-        (head,) = _named(part)
-        return head
-    return (part["layer"], part["head"]) if isinstance(part, dict) else part
+        return _named(part)[0]
+    return (part.get("layer"), part.get("head")) if isinstance(part, dict) else part
 
 
 def _table(path: Path) -> list[tuple[int, int]]:

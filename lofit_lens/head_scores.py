@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lofit_lens.documents import typed
 from lofit_lens.errors import LofitLensError
-from lofit_lens.files import read_json, write_json
+from lofit_lens.files import read_as, write_json
 from lofit_lens.grid import Head, HeadGrid
 from lofit_lens.heads import HeadSet, number_of_heads
 from lofit_lens.provenance import Provenance
@@ -23,6 +25,15 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 SCORES_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class _Written:
+    """Head scores as a file has them."""
+
+    method: str
+    scores: list[list[float] | None]
+    provenance: Provenance | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,20 +147,19 @@ class HeadScores:
         Raises:
             LofitLensError: The file is missing or of another format.
         """
-        content = read_json(path, schema=SCORES_SCHEMA, what="head scores")
-        try:
-            rows = content["scores"]
-            without = tuple(layer for layer, row in enumerate(rows) if row is None)
-            blank = [math.nan] * max(len(row or ()) for row in rows)
-            scores = torch.tensor([row or blank for row in rows], dtype=torch.float32)
-            if scores.ndim != 2:
-                raise ValueError(f"{scores.ndim} dimensions, expected layer x head")
-            origin = content["provenance"]
-            provenance = Provenance.from_json(origin) if origin else None
-            method = content["method"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise LofitLensError(f"The head scores in {path} are damaged: {error}.") from error
-        return cls(scores, method, provenance, without)
+        return read_as(path, cls._of_json, schema=SCORES_SCHEMA, what="head scores")
+
+    @classmethod
+    def _of_json(cls, content: Any) -> HeadScores:
+        found = typed(content, _Written)
+        without = tuple(layer for layer, row in enumerate(found.scores) if row is None)
+        widths = {len(row) for row in found.scores if row is not None}
+        if len(widths) != 1:
+            raise LofitLensError(f"Expected rows of one length at `$.scores`, got {sorted(widths)}")
+        blank = [math.nan] * widths.pop()
+        scores = [blank if row is None else row for row in found.scores]
+        table = torch.tensor(scores, dtype=torch.float32)
+        return cls(table, found.method, found.provenance, without)
 
     def __repr__(self) -> str:
         best = ", ".join(
@@ -158,4 +168,4 @@ class HeadScores:
         return f"HeadScores({self.method}, {self.grid.short}; best: {best})"
 
     def _repr_html_(self) -> str:
-        return f"<p>{self!r}</p>{self.frame().head(20).to_html(index=False)}"
+        return f"<p>{escape(repr(self))}</p>{self.frame().head(20).to_html(index=False)}"

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from operator import index
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
-from lofit_lens.errors import LofitLensError, ModelMismatchError
-from lofit_lens.files import write_json
+from lofit_lens.documents import typed
+from lofit_lens.errors import LofitLensError, ModelMismatchError, check_seed, check_whole
+from lofit_lens.files import read_json_gz, write_json
 from lofit_lens.grid import Head, HeadGrid
 from lofit_lens.head_lists import EXPECTED, read_head_list
 
@@ -46,7 +47,7 @@ class HeadSet:
     heads: tuple[Head, ...]
     n_layers: int
     n_heads: int
-    without: tuple[int, ...]
+    without: tuple[int, ...] = ()
 
     def __init__(
         self,
@@ -56,20 +57,25 @@ class HeadSet:
         n_heads: int,
         without: Iterable[int] = (),
     ) -> None:
-        grid = HeadGrid(n_layers, n_heads, tuple(without))
         chosen = tuple(Head(int(layer), int(head)) for layer, head in heads)
-        for head in chosen:
+        shape = {"n_layers": n_layers, "n_heads": n_heads, "without": tuple(without)}
+        for name, value in ({"heads": chosen} | shape).items():
+            object.__setattr__(self, name, value)
+        self.__post_init__()
+
+    def __post_init__(self) -> None:
+        grid = self.grid
+        object.__setattr__(self, "without", grid.without)
+        for head in self.heads:
             if head not in grid:
                 raise LofitLensError(
                     f"Head {tuple(head)} lies outside a model of {grid}. Layers run from 0 to "
-                    f"{n_layers - 1}, heads from 0 to {n_heads - 1}."
+                    f"{self.n_layers - 1}, heads from 0 to {self.n_heads - 1}."
                 )
-        if len(set(chosen)) != len(chosen):
-            repeated = sorted({str(head) for head in chosen if chosen.count(head) > 1})
+        if len(set(self.heads)) != len(self.heads):
+            counts = Counter(map(str, self.heads))
+            repeated = sorted(name for name, times in counts.items() if times > 1)
             raise LofitLensError(f"Heads may appear once; repeated: {', '.join(repeated)}.")
-        object.__setattr__(self, "heads", chosen)
-        for name, value in grid.shape.items():
-            object.__setattr__(self, name, value)
 
     @classmethod
     def random(
@@ -77,7 +83,7 @@ class HeadSet:
     ) -> HeadSet:
         """Draw `k` heads uniformly without replacement, from a local generator."""
         grid = HeadGrid(n_layers, n_heads, tuple(without))
-        _check_k(k, grid.total)
+        check_whole("k", k, 1, grid.total)
         check_seed(seed)
         drawn = np.random.default_rng(seed).choice(grid.total, size=k, replace=False)
         return cls((grid[i] for i in drawn), **grid.shape)
@@ -137,7 +143,7 @@ class HeadSet:
 
     def first(self, k: int) -> HeadSet:
         """The first `k` heads."""
-        _check_k(k, len(self))
+        check_whole("k", k, 1, len(self))
         return self._with(self.heads[:k])
 
     def in_layer(self, layer: int) -> list[tuple[int, int]]:
@@ -187,17 +193,14 @@ class HeadSet:
         return shape | ({"without": list(self.without)} if self.without else {}) | {"heads": heads}
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> HeadSet:
+    def from_json(cls, content: Any) -> HeadSet:
         """Read what `to_json` gave.
 
         Raises:
-            KeyError: A field is missing.
-            TypeError: A number is not a whole one.
-            LofitLensError: A head is repeated or lies outside the model.
+            LofitLensError: A field is missing, unknown or of another type, or a head is repeated or
+                lies outside the model.
         """
-        pairs = [(index(layer), index(head)) for layer, head in content["heads"]]
-        shape = {key: index(content[key]) for key in ("n_layers", "n_heads")}
-        return cls(pairs, **shape, without=map(index, content.get("without", ())))
+        return typed(content, cls)
 
     def save(self, path: str | Path) -> Path:
         """Write the set as `.npy` (LoFiT's own format: int64 rows of layer, head) or `.json`.
@@ -241,13 +244,12 @@ class HeadSet:
         try:
             content = read_head_list(path)
             if isinstance(content, Mapping):
-                found = cls.from_json(content)
+                found = read_json_gz(path, cls.from_json, what="a head list")
                 rows, shape = found.heads, (found.n_layers, found.n_heads)
                 without = tuple(without) or found.without
             else:
                 rows, shape = content, (n_layers, n_heads)
-            pairs = [(index(layer), index(head)) for layer, head in rows]
-        except (KeyError, TypeError, ValueError, EOFError, BadZipFile) as error:
+        except (TypeError, ValueError, OverflowError, EOFError, OSError) as error:
             raise LofitLensError(f"{path} is not a head list: {error}. {EXPECTED}") from error
         if shape[0] is None or shape[1] is None:
             raise LofitLensError(
@@ -258,7 +260,10 @@ class HeadSet:
                 f"{path.name} was made for {shape[0]} layers x {shape[1]} heads, the model has "
                 f"{n_layers} x {n_heads}. Select heads on this model."
             )
-        return cls(pairs, n_layers=shape[0], n_heads=shape[1], without=without)
+        try:
+            return cls(rows, n_layers=shape[0], n_heads=shape[1], without=without)
+        except LofitLensError as error:
+            raise LofitLensError(f"{path}: {error}") from error
 
     def __repr__(self) -> str:
         names = [str(head) for head in self.heads[:8]]
@@ -266,7 +271,7 @@ class HeadSet:
         return f"HeadSet({len(self)} of {self.grid.short}: {', '.join(names)}{dots})"
 
     def _repr_html_(self) -> str:
-        return f"<p>{self!r}</p>{self.frame().head(20).to_html(index=False)}"
+        return f"<p>{escape(repr(self))}</p>{self.frame().head(20).to_html(index=False)}"
 
     def _with(self, heads: Iterable[Head]) -> HeadSet:
         return HeadSet(heads, **self.grid.shape)
@@ -293,19 +298,8 @@ def number_of_heads(total: int, *, k: int | None = None, fraction: float | None 
         raise LofitLensError(f"Give either k or fraction, got k={k} and fraction={fraction}.")
     if fraction is None:
         assert k is not None
-        _check_k(k, total)
+        check_whole("k", k, 1, total)
         return k
     if not 0 < fraction <= 1:
         raise LofitLensError(f"fraction must be in (0, 1], got {fraction}. For 3% give 0.03.")
     return max(1, round(fraction * total))
-
-
-def check_seed(seed: int) -> None:
-    """Refuse a seed that no generator takes."""
-    if seed < 0:
-        raise LofitLensError(f"seed must be 0 or greater, got {seed}.")
-
-
-def _check_k(k: int, total: int) -> None:
-    if not 1 <= k <= total:
-        raise LofitLensError(f"k must be between 1 and {total}, got {k}.")

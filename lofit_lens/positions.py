@@ -126,7 +126,7 @@ class PositionTracker:
         if attention is None:
             if not past and self._generation_prompts is None:
                 self._refuse_hidden_padding(tokens)
-            attention = torch.ones(batch, past + length, device=tokens.device)
+            attention = torch.ones(batch, past + length, dtype=torch.long, device=tokens.device)
         elif attention.ndim != 2:
             raise UnsupportedError(
                 f'Token scope "{self._name}" needs a two-dimensional attention mask, got '

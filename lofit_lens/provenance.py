@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from lofit_lens.errors import LofitLensError
+from lofit_lens.documents import typed
+from lofit_lens.errors import check_seed
 from lofit_lens.identity import Fingerprint, fingerprint
 from lofit_lens.training.history import History
 
@@ -42,25 +43,21 @@ class Provenance:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=lambda: library_versions())
 
+    def __post_init__(self) -> None:
+        check_seed(self.config.get("seed", 0))
+
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Provenance:
+    def from_json(cls, content: Any) -> Provenance:
         """Read what `to_json` gave.
 
         Raises:
-            LofitLensError: A field is missing or unknown.
+            LofitLensError: A field is missing, unknown or of another type.
         """
-        known = {f.name for f in fields(cls)}
-        if set(content) != known:
-            odd = sorted(known ^ set(content))
-            raise LofitLensError(f"Provenance has missing or unknown fields: {', '.join(odd)}.")
-        values = dict(content)
-        values["fingerprint"] = Fingerprint(**values["fingerprint"])
-        values["history"] = History(**values["history"])
-        return cls(**values)
+        return typed(content, cls)
 
 
 def learned_on(

@@ -176,7 +176,7 @@ def test_damaged_cards_are_refused(tmp_path: Path, place: tuple[Any, ...], value
         part = part[key]
     part[place[-1]] = value
     path.write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(LofitLensError, match=r"cards.json are damaged"):
+    with pytest.raises(LofitLensError, match=r"cards.json cannot be read"):
         HeadCards.load(path)
 
 

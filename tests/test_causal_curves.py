@@ -337,7 +337,7 @@ def test_the_figure_names_what_is_done_and_the_scores_of_the_whole_model() -> No
         ({"ks": [0, 5]}, "0 to 4"),
         ({"ks": [2, 1]}, "rising numbers"),
         ({"ks": [-1, 1]}, "0 to 4"),
-        ({"draws": 0}, "draws must be 1"),
+        ({"draws": 0}, "draws must be a whole number of at least 1"),
         ({"ablation": "unedited"}, "without an edit"),
     ],
 )

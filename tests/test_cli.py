@@ -221,7 +221,7 @@ def test_all_malformed_rows_are_named_at_once(
         (("--task", "{pairs}", "--k", "1", "--tuning-lr", "fast"), 'greater than 0, or "auto"; got \'fast\''),
         (("--task", "{pairs}", "--model", "./no-model"), "There is no model folder"),
         (("--task", "{pairs}", "--fraction", "3"), "fraction must be in (0, 1]"),
-        (("--task", "{pairs}", "--k", "99"), "k must be between 1 and 12"),
+        (("--task", "{pairs}", "--k", "99"), "k must be a whole number from 1 to 12"),
         (("--task", "{pairs}",), "Give either k or fraction"),
         (("--task", "{pairs}", "--k", "1", "--dtype", "int4"), "dtype must be one of"),
         (("--task", "{pairs}", "--k", "1", "--answer-is", "x", "--answer", "a"), "answer_is must be"),

@@ -175,5 +175,7 @@ def test_the_command_says_that_nothing_ended_and_puts_it_into_json(
 
 def test_a_limit_of_no_tokens_is_refused_before_any_training() -> None:
     rows = [{"q": f"{i}", "a": "x"} for i in range(10)]
-    with pytest.raises(LofitLensError, match="max_new_tokens must be at least 1, got 0"):
+    with pytest.raises(
+        LofitLensError, match="max_new_tokens must be a whole number of at least 1, got 0"
+    ):
         from_rows(rows, prompt="{q}", answer="a", max_new_tokens=0)

@@ -186,7 +186,6 @@ def test_the_html_shows_every_metric_and_floor() -> None:
     assert all(word in html for word in ("MC1", "MC2", "chance 10.0"))
 
 
-def test_a_record_that_is_not_a_number_gives_no_metric() -> None:
-    bad = Evaluation("t", "test", ("MC1",), ({"MC1": float("nan")}, {"MC1": 1.0}), {})
-    with pytest.raises(ScoringError, match="not finite"):
-        _ = bad.metrics
+def test_a_record_whose_metric_is_not_a_number_is_refused() -> None:
+    with pytest.raises(ScoringError, match="MC1 of item 0 is not a finite number: nan"):
+        Evaluation("t", "test", ("MC1",), ({"MC1": float("nan")}, {"MC1": 1.0}), {})

@@ -311,9 +311,12 @@ def test_a_history_tells_the_means_of_its_epochs_not_two_single_batches() -> Non
 
 
 def test_a_history_of_an_earlier_version_finds_its_epochs() -> None:
-    known = History([4.0, 2.0, 2.0, 0.0], val_loss=[1.0, 1.0, 1.0], val_step=[0, 2, 4])
+    fours, many = [1.0] * 4, [1.0] * 25
+    known = History(
+        [4.0, 2.0, 2.0, 0.0], fours, fours, val_loss=[1.0, 1.0, 1.0], val_step=[0, 2, 4]
+    )
     assert known.epoch_loss == [3.0, 1.0]
-    unknown = History([float(i) for i in range(25)])
+    unknown = History([float(i) for i in range(25)], many, many)
     assert len(unknown.epoch_loss) == 9
     assert unknown.epoch_loss[0] == 1.0
     assert History().epoch_loss == []

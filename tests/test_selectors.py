@@ -336,5 +336,5 @@ def test_an_unknown_selector_is_refused_with_all_names() -> None:
     "draw", [at_random(), layer_matched(fixed(torch.zeros(N_LAYERS, N_HEADS)))]
 )
 def test_a_negative_seed_is_refused(llama: TransformerBridge, draw: HeadSelector) -> None:
-    with pytest.raises(LofitLensError, match="0 or greater, got -1"):
+    with pytest.raises(LofitLensError, match="whole number from 0 to 4294967295, got -1"):
         draw(llama, colours_of_things(), -1)

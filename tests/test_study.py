@@ -56,7 +56,7 @@ def evaluation(task: str, seed: int = 0) -> Evaluation:
 
 
 def provenance(task: str, seed: int) -> Provenance:
-    return Provenance(MODEL, task, "hash", {"seed": seed, "l1": 0.5}, History(loss=[1.0]))
+    return Provenance(MODEL, task, "hash", {"seed": seed, "l1": 0.5}, History([1.0], [1.0], [0.1]))
 
 
 def heads(*, seed: int, k: int = 2) -> HeadSet:

@@ -142,7 +142,7 @@ def test_more_examples_than_there_are_is_refused_before_anything_runs(
     with pytest.raises(DataError, match="has 25 training examples, got a request for 26"):
         by_examples(examples=(5, 26), out=tmp_path / "new")
     assert not (tmp_path / "new").exists()
-    with pytest.raises(LofitLensError, match="1 or more, got 0"):
+    with pytest.raises(LofitLensError, match="at least 1, got 0"):
         with_examples(task, 0, seed=1)
 
 

@@ -439,7 +439,7 @@ def test_a_run_of_the_earlier_format_is_read_and_one_of_a_later_format_refused(
         assert read.evaluation.to_json() == scored.to_json()
     later = run("a", "a", 0, [1.0]).to_json() | {"schema": 4}
     path.write_bytes(gzip.compress(json.dumps(later).encode()))
-    with pytest.raises(LofitLensError, match="schema 4, expected 1 to 3"):
+    with pytest.raises(LofitLensError, match="schema 4, this version reads 1 or 2 or 3"):
         Record.load(path)
 
 

@@ -63,7 +63,7 @@ def test_random_heads_are_those_of_compare_and_depend_on_seed_and_draw_alone(
     [
         ({"seeds": ()}, "Seeds must differ, and there must be one"),
         ({"seeds": (3, 3)}, "Seeds must differ"),
-        ({"random_draws": -1}, "random_draws must be 0 or more, got -1"),
+        ({"random_draws": -1}, "random_draws must be a whole number of at least 0, got -1"),
         ({"together": 0}, "together must be 1 or more runs, got 0"),
     ],
 )

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lofit_lens.attention import no_z, z_hooks
+from lofit_lens.errors import check_whole
 from lofit_lens.scoring.logprobs import batches_by_length
 from lofit_lens.tokens import Batch, EncodedText, Encoder
 
@@ -83,6 +84,7 @@ def read_batches(
     Yields:
         The places of some texts, and what is kept of each layer, on the CPU.
     """
+    check_whole("batch_size", batch_size, 1)
     encoder = Encoder(model)
     seen: dict[int, Tensor] = {}
 
@@ -107,7 +109,7 @@ def _stored(batches: Iterator[tuple[list[int], Tensor]], n: int) -> Tensor:
     stored: Tensor | None = None
     for indices, activations in batches:
         if stored is None:
-            stored = torch.empty(n, *activations.shape[1:])
+            stored = torch.empty(n, *activations.shape[1:], dtype=torch.float32)
         stored[indices] = activations
     assert stored is not None
     return stored

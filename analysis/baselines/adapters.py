@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +18,9 @@ from lofit_lens.analysis.baselines.wrapping import (
     trainable,
     wrapped,
 )
+from lofit_lens.documents import typed
 from lofit_lens.edits.base import BaseEdit
+from lofit_lens.errors import LofitLensError
 from lofit_lens.positions import TokenScope
 from lofit_lens.provenance import Provenance
 from lofit_lens.randomness import random_state_kept
@@ -28,6 +30,15 @@ if TYPE_CHECKING:
 
     from peft import PeftConfig
     from transformer_lens.model_bridge import TransformerBridge
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What is beside the numbers of an adapter in its file."""
+
+    peft: Mapping[str, Any]
+    places: tuple[str, ...]
+    provenance: Provenance | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,8 +103,13 @@ class AdapterEdit(BaseEdit):
         import peft
 
         weights = {name: part for name, part in parts.items() if isinstance(part, Tensor)}
-        config = peft.get_peft_config(parts["peft"])
-        return super().from_parts({**parts, "peft_config": config, "weights": weights})
+        told = {f.name: parts[f.name] for f in fields(_Written) if f.name in parts}
+        found = typed(told, _Written)
+        try:
+            config = peft.get_peft_config(dict(found.peft))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise LofitLensError(f"peft makes no adapter of `$.peft`: {error!r}") from error
+        return cls(config, found.places, weights, found.provenance)
 
     def __repr__(self) -> str:
         return (

@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lofit_lens.attention import heads_of, z_hooks
+from lofit_lens.errors import check_whole
 from lofit_lens.fast.in_force import in_force
 from lofit_lens.fast.layout import lay_out
 from lofit_lens.head_scores import HeadScores
@@ -61,10 +62,11 @@ def attribute_heads(
             objective needs.
     """
     check_ready(model)
+    check_whole("batch_size", batch_size, 1)
     objective = objective or task.objective
     task.check_objective(objective)
     items = encode_items(Encoder(model), task.train, objective, task.scoring)
-    total = torch.zeros(model.cfg.n_layers, model.cfg.n_heads)
+    total = torch.zeros(model.cfg.n_layers, model.cfg.n_heads, dtype=torch.float32)
     lengths = [max(len(text.ids) for text in item.texts) for item in items]
     with tqdm(total=len(items), desc="attribute", disable=not progress) as bar:
         for indices in batches_by_length(lengths, batch_size):
@@ -86,7 +88,7 @@ def _attributions(
     """The sum of `z * d loss / d z` of each example and head, with the sign."""
     texts = [text for item in items for text in item.texts]
     shape = (len(texts), model.cfg.n_layers, model.cfg.n_heads)
-    factors = torch.zeros(shape, device=model.cfg.device, requires_grad=True)
+    factors = torch.zeros(shape, dtype=torch.float32, device=model.cfg.device, requires_grad=True)
 
     def scaled(layer: int) -> Callable[..., Tensor]:
         def edit(z: Tensor, hook: Any = None) -> Tensor:  # noqa: ARG001
@@ -95,7 +97,7 @@ def _attributions(
 
         return edit
 
-    with in_force(model, hooks=z_hooks(model, scaled)) as passes:
+    with torch.enable_grad(), in_force(model, hooks=z_hooks(model, scaled)) as passes:
         logprobs = passes.logprobs([lay_out([text]) for text in texts])
         reference = iter(logprobs.tolist())  # the unedited model is DPO's reference
         items = [

@@ -71,7 +71,7 @@ def train_bitfit(
     of `train_red`.
     """
     shape = len(heads_of(model).layers), model.cfg.d_model
-    vectors = torch.zeros(shape, device=model.cfg.device, requires_grad=True)
+    vectors = torch.zeros(shape, dtype=torch.float32, device=model.cfg.device, requires_grad=True)
     edit = OutputBias(vectors, config.scope)
     return fit(
         model, task, edit, [vectors], edit.learned, config,

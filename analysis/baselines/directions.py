@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 
 from lofit_lens.analysis.baselines.activations import last_z_batches
 from lofit_lens.analysis.baselines.statements import Statements
-from lofit_lens.errors import LofitLensError
+from lofit_lens.errors import LofitLensError, check_seed
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -119,6 +119,7 @@ def random_directions(real: Bool[Tensor, "layer head d_head"], *, seed: int) -> 
         real: Which numbers of each head exist; the others are 0.
         seed: Of the generator.
     """
+    check_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(real.shape, generator=generator, dtype=torch.float64)
     return normalize(drawn * real, dim=-1)

@@ -15,7 +15,7 @@ from torch import Tensor
 from lofit_lens.attention import device_of, heads_of, real_columns
 from lofit_lens.edits.hooked import Change, HookedEdit
 from lofit_lens.edits.on_heads import HeadIntervention
-from lofit_lens.errors import LofitLensError
+from lofit_lens.errors import LofitLensError, check_seed
 from lofit_lens.grid import HeadGrid
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
@@ -47,7 +47,9 @@ def sample_gate(log_alpha: GateTensor, generator: torch.Generator) -> GateTensor
     Returns:
         Gates in [0, 1], with a positive probability of both ends.
     """
-    uniform = torch.rand(log_alpha.shape, generator=generator).clamp(_TINY, 1 - _TINY)
+    uniform = torch.rand(log_alpha.shape, generator=generator, dtype=torch.float32).clamp(
+        _TINY, 1 - _TINY
+    )
     concrete = torch.sigmoid((uniform.logit().to(log_alpha.device) + log_alpha) / TEMPERATURE)
     return _stretched(concrete)
 
@@ -187,12 +189,17 @@ def train_gates(
         UnsupportedError: TransformerLens has processed the model's weights.
     """
     config = replace(config or GateConfig(), seed=seed)
+    check_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     heads = HeadSet.every(**heads_of(model).shape)
     device, real = device_of(model), real_columns(model, heads)
-    drawn = config.init_std * torch.randn(2, *real.shape, generator=generator) * real
+    drawn = (
+        config.init_std
+        * torch.randn(2, *real.shape, generator=generator, dtype=torch.float32)
+        * real
+    )
     scale, bias = (part.clone().to(device).requires_grad_(True) for part in drawn)
-    log_alpha = torch.zeros(len(heads), 2, device=device, requires_grad=True)
+    log_alpha = torch.zeros(len(heads), 2, dtype=torch.float32, device=device, requires_grad=True)
     training = _GatesInTraining(heads, log_alpha, scale, bias, config.scope, generator)
 
     def gates(provenance: Provenance | None) -> Gates:

@@ -25,7 +25,7 @@ from lofit_lens.analysis.baselines.validation import Trial, choose_on_validation
 from lofit_lens.attention import check_head_shape, heads_of, real_columns
 from lofit_lens.edits.edit import Edit
 from lofit_lens.edits.on_heads import HeadIntervention
-from lofit_lens.errors import LofitLensError
+from lofit_lens.errors import LofitLensError, check_seed
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet, number_of_heads
 from lofit_lens.positions import TokenScope
@@ -150,6 +150,7 @@ def fit_iti(
         >>> evaluate(model, task, iti.edit())  # doctest: +SKIP
     """
     config = config or ITIConfig()
+    check_seed(seed)
     grid = heads_of(model)
     if heads is not None:
         check_head_shape(model, heads)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from lofit_lens.analysis.baselines.validation import StrengthConfig
-from lofit_lens.errors import LofitLensError, check_one_of
+from lofit_lens.errors import LofitLensError, check_one_of, check_whole
 
 Direction = Literal["mass-mean", "probe", "random"]
 """Which way a head is shifted; always a unit vector.
@@ -51,8 +51,10 @@ class ITIConfig(StrengthConfig):
         for name, kind in (("direction", Direction), ("sigma", Sigma)):
             check_one_of(name, getattr(self, name), get_args(kind))
         super().__post_init__()
-        if self.ks is not None and (not self.ks or min(self.ks) < 1):
-            raise LofitLensError(f"ks must be one or more numbers of at least 1, got {self.ks}.")
+        if self.ks is not None and not self.ks:
+            raise LofitLensError("ks must be one or more numbers, got ().")
+        for k in self.ks or ():
+            check_whole("ks", k, 1)
         if not 0 < self.fraction <= 1:
             raise LofitLensError(f"fraction must be in (0, 1], got {self.fraction}.")
 

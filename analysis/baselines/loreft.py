@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lofit_lens.edits.hooked import Change, HookedEdit
-from lofit_lens.errors import LofitLensError, ModelMismatchError
+from lofit_lens.errors import LofitLensError, ModelMismatchError, check_whole
 from lofit_lens.positions import Places
 from lofit_lens.provenance import Provenance
 from lofit_lens.tasks.task import Task
@@ -49,8 +49,7 @@ class LoReFT(HookedEdit):
     needs_whole_texts = True
 
     def __post_init__(self) -> None:
-        if self.positions < 1:
-            raise LofitLensError(f"positions must be 1 or more, got {self.positions}.")
+        check_whole("positions", self.positions, 1)
         _check_rank(*self.rotation.shape[1:])
 
     @property
@@ -138,11 +137,17 @@ def train_loreft(
     cfg = model.cfg
     _check_rank(rank, cfg.d_model)
     drawn = torch.randn(
-        cfg.n_layers, rank, cfg.d_model, generator=torch.Generator().manual_seed(config.seed)
+        cfg.n_layers,
+        rank,
+        cfg.d_model,
+        dtype=torch.float32,
+        generator=torch.Generator().manual_seed(config.seed),
     )
     start = torch.stack([orthonormal_rows(layer) for layer in drawn]).to(cfg.device)
     rotation, source = (start.clone().requires_grad_(True) for _ in range(2))
-    bias = torch.zeros(cfg.n_layers, rank, device=cfg.device, requires_grad=True)
+    bias = torch.zeros(
+        cfg.n_layers, rank, dtype=torch.float32, device=cfg.device, requires_grad=True
+    )
     edit = LoReFT(rotation, source, bias, positions)
 
     def learned(provenance: Provenance) -> LoReFT:
@@ -157,5 +162,4 @@ def train_loreft(
 
 
 def _check_rank(rank: int, d_model: int) -> None:
-    if not 1 <= rank <= d_model:
-        raise LofitLensError(f"rank must be between 1 and d_model = {d_model}, got {rank}.")
+    check_whole("rank", rank, 1, d_model)

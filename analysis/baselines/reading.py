@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from lofit_lens.analysis.baselines.activations import last_residual
 from lofit_lens.analysis.baselines.statements import paired_statements
-from lofit_lens.errors import DataError
+from lofit_lens.errors import DataError, check_seed
 from lofit_lens.tasks.task import Example
 from lofit_lens.tokens import Encoder
 
@@ -69,6 +69,7 @@ def reading_directions(
         raise DataError(
             f"A reading vector needs at least 2 pairs of a right and a wrong answer, got {len(right)}."
         )
+    check_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     differences = right.double() - wrong.double()
     if kind == "random":

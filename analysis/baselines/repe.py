@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from html import escape
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
@@ -147,7 +148,7 @@ class ReadingVector:
         )
 
     def _repr_html_(self) -> str:
-        return f"<p>{self!r}</p>{self.frame().to_html(index=False)}"
+        return f"<p>{escape(repr(self))}</p>{self.frame().to_html(index=False)}"
 
 
 def fit_reading_vector(

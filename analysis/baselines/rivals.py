@@ -151,7 +151,9 @@ def train_red(
     """
     heads, device = HeadSet.every(**heads_of(model).shape), model.cfg.device
     shape = len(heads), z_width(model)
-    scale, bias = (torch.zeros(shape, device=device, requires_grad=True) for _ in range(2))
+    scale, bias = (
+        torch.zeros(shape, dtype=torch.float32, device=device, requires_grad=True) for _ in range(2)
+    )
     edit = HeadIntervention(heads, scale=scale, bias=bias, scope=config.scope)
     return fit(
         model, task, edit, [scale, bias], edit.learned, config,

@@ -16,8 +16,9 @@ from lofit_lens.analysis.baselines.gates import GateConfig, train_gates
 from lofit_lens.analysis.baselines.probes import fit_probes, layer_probe_scores, score_probes
 from lofit_lens.analysis.baselines.statements import all_statements
 from lofit_lens.attention import heads_of
+from lofit_lens.errors import check_seed
 from lofit_lens.head_scores import HeadScores
-from lofit_lens.heads import HeadSet, check_seed
+from lofit_lens.heads import HeadSet
 from lofit_lens.provenance import learned_on
 from lofit_lens.stages import select_heads, tune_heads
 from lofit_lens.tasks.task import Objective, Task

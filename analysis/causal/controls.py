@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from lofit_lens.errors import check_seed
 from lofit_lens.heads import HeadSet
 
 
@@ -18,6 +19,7 @@ def others_like(heads: HeadSet, *, seed: int, draw: int = 0) -> HeadSet:
         seed: Seed of the local generator.
         draw: Which of several draws with one seed.
     """
+    check_seed(seed)
     rng = np.random.default_rng((seed, draw))
     every = HeadSet.every(**heads.grid.shape)
     rows = []

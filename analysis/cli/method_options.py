@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from lofit_lens.analysis.cli.groups import option
+from lofit_lens.documents import check_size, decoded, typed
 from lofit_lens.errors import DataError, LofitLensError
+from lofit_lens.files import whole
 from lofit_lens.tasks import Task
 
 if TYPE_CHECKING:
@@ -143,13 +144,13 @@ class MethodOptions:
         if self.text is None:
             return None
         try:
-            content = self.text.read_text(encoding="utf-8")
-            texts = json.loads(content) if self.text.suffix == ".json" else content.splitlines()
-        except (OSError, ValueError) as error:
+            content = whole(self.text)
+            if self.text.suffix == ".json":
+                return typed(decoded(content), list[str])
+            check_size(content)
+            return content.decode().splitlines()
+        except (OSError, ValueError, LofitLensError) as error:
             raise DataError(f"{self.text} cannot be read as text: {error}.") from error
-        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise DataError(f"{self.text} does not hold a list of strings.")
-        return texts
 
     def rates(self) -> dict[str, float]:
         """Learning rates from NAME=NUMBER.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +14,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Real
 
+from lofit_lens.documents import typed
 from lofit_lens.errors import LofitLensError, ModelMismatchError
-from lofit_lens.files import read_json, write_json
+from lofit_lens.files import read_as, write_json
 from lofit_lens.grid import HeadGrid
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
@@ -121,15 +123,12 @@ class LayerDistribution:
         Raises:
             LofitLensError: The file is missing or of another format.
         """
-        content = read_json(path, schema=LAYERS_SCHEMA, what="layer distribution")
-        try:
-            heads = {
-                task: [HeadSet.from_json(found) for found in sets]
-                for task, sets in content["heads"].items()
-            }
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise LofitLensError(f"The head sets in {path} are damaged: {error}.") from error
-        return layer_distribution(heads)
+        return read_as(
+            path,
+            lambda told: layer_distribution(typed(told, cls).heads),
+            schema=LAYERS_SCHEMA,
+            what="layer distribution",
+        )
 
     def __repr__(self) -> str:
         tasks = (
@@ -141,7 +140,7 @@ class LayerDistribution:
     def _repr_html_(self) -> str:
         counts = self.frame().pivot_table("count", "task", "layer", sort=False)
         table = counts.to_html(float_format="{:.3g}".format, na_rep="")
-        return f"<p>{self!r}; heads by layer, mean over seeds:</p>{table}"
+        return f"<p>{escape(repr(self))}; heads by layer, mean over seeds:</p>{table}"
 
 
 def layer_distribution(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from itertools import combinations, product
 from typing import TYPE_CHECKING, TypeVar
 
@@ -81,7 +82,7 @@ class HeadOverlap:
 
     def _repr_html_(self) -> str:
         wide = self.frame().pivot_table("value", ["first", "second"], "measure", sort=False)
-        return f"<p>{self!r}</p>{wide[list(MEASURES)].to_html(float_format='{:.2f}'.format)}"
+        return f"<p>{escape(repr(self))}</p>{wide[list(MEASURES)].to_html(float_format='{:.2f}'.format)}"
 
 
 def head_overlap(heads_by_task: Mapping[str, HeadSet | Sequence[HeadSet]]) -> HeadOverlap:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -94,7 +95,7 @@ class RankStability:
 
     def _repr_html_(self) -> str:
         wide = self.frame().pivot_table("value", ["first", "second"], "measure", sort=False)
-        return f"<p>{self!r}</p>{wide.to_html(float_format='{:.2f}'.format)}"
+        return f"<p>{escape(repr(self))}</p>{wide.to_html(float_format='{:.2f}'.format)}"
 
 
 def rank_stability(scores: Mapping[str, Mapping[int, HeadScores]]) -> RankStability:

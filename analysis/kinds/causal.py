@@ -30,7 +30,8 @@ from lofit_lens.analysis.study.store import Store
 from lofit_lens.attention import check_head_shape, heads_of, no_z
 from lofit_lens.edits.edit import Edit
 from lofit_lens.edits.files import hash_of
-from lofit_lens.errors import LofitLensError
+from lofit_lens.errors import LofitLensError, check_seed, check_whole
+from lofit_lens.fast.memory import check_batch_size
 from lofit_lens.heads import HeadSet
 from lofit_lens.tasks.task import Task
 from lofit_lens.tokens import EncodedText
@@ -111,8 +112,9 @@ def causal_curves(
     """
     check_head_shape(model, heads)
     numbers = _checked_ks(ks, len(heads))
-    if draws < 1:
-        raise LofitLensError(f"draws must be 1 or more, got {draws}.")
+    check_whole("draws", draws, 1)
+    check_seed(seed)
+    check_batch_size(batch_size)
     ablation = ablation or ("mean" if edit is None else "unedited")
     if ablation not in ABLATIONS or (edit is None and ablation == "unedited"):
         raise LofitLensError(

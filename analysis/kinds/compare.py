@@ -17,7 +17,7 @@ from lofit_lens.analysis.study.cell import Cell
 from lofit_lens.analysis.study.record import ZERO_SHOT, Record
 from lofit_lens.analysis.study.run import run_cells
 from lofit_lens.analysis.study.store import Store
-from lofit_lens.errors import LofitLensError
+from lofit_lens.errors import LofitLensError, check_seed
 from lofit_lens.tasks.task import Task
 from lofit_lens.tokens import EncodedText
 
@@ -150,7 +150,9 @@ def check_names(tasks: Sequence[Task]) -> None:
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
-    """Refuse no seeds, or the same twice."""
+    """Refuse no seeds, the same twice, or such that no generator takes."""
+    for seed in seeds:
+        check_seed(seed)
     if not seeds or len(set(seeds)) < len(seeds):
         raise LofitLensError(f"Seeds must differ, and there must be one; got {list(seeds)}.")
 

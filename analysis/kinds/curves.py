@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -18,6 +19,8 @@ from lofit_lens.analysis.reporting.section import in_percent, plotted
 from lofit_lens.analysis.study import paired
 from lofit_lens.analysis.study.keys import plain
 from lofit_lens.analysis.study.store import Kind
+from lofit_lens.documents import check_schema, typed
+from lofit_lens.errors import LofitLensError, check_whole
 from lofit_lens.files import read_json_gz, write_json_gz
 from lofit_lens.heads import HeadSet
 from lofit_lens.statistics import Estimate, crossed_interval
@@ -47,6 +50,31 @@ MARKS = "* p < 0.05, + p < 0.1: chosen against random heads; Holm-corrected over
 """What the marks in figures and tables mean."""
 
 
+@dataclass(frozen=True)
+class _Written:
+    """Causal curves as a file has them."""
+
+    task: str
+    split: str
+    metric: str
+    heads: HeadSet
+    ks: tuple[int, ...]
+    ablation: Ablation
+    scores: dict[Curve, list[list[list[float]]]]
+    unedited: list[float]
+    edited: list[float] | None
+    groups: tuple[str, ...]
+
+
+def _array(rows: Any, ndim: int) -> np.ndarray:
+    """Rows as an array; one without dimensions, which fits nothing, where they are ragged."""
+    try:
+        found = np.array(rows, dtype=np.float64)
+    except ValueError:
+        found = np.array(np.nan)
+    return found if found.ndim == ndim else np.array(np.nan)
+
+
 @dataclass(frozen=True, eq=False)
 class CausalCurves:
     """Scores with some of the heads ablated or patched, for chosen and for random heads.
@@ -74,6 +102,23 @@ class CausalCurves:
     unedited: Float[np.ndarray, " item"]
     edited: Float[np.ndarray, " item"] | None
     groups: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        items = len(self.groups)
+        shapes = {table.shape[1:] for table in self.scores.values()}
+        single = [scores.shape for scores in (self.unedited, self.edited) if scores is not None]
+        tables = [
+            *self.scores.values(),
+            *(s for s in (self.unedited, self.edited) if s is not None),
+        ]
+        if shapes != {(len(self.ks), items)} or set(single) != {(items,)} or not items:
+            raise LofitLensError(
+                f"The scores are not of {items} items at {len(self.ks)} numbers of heads."
+            )
+        if not all(len(table) and np.isfinite(table).all() for table in tables):
+            raise LofitLensError("Scores are missing or not finite.")
+        for k in self.ks:
+            check_whole("ks", k, 0, len(self.heads))
 
     @property
     def draws(self) -> int:
@@ -142,20 +187,15 @@ class CausalCurves:
         return read_json_gz(path, cls._from_json, what="causal curves")
 
     @classmethod
-    def _from_json(cls, content: Mapping[str, Any]) -> CausalCurves:
-        told = dict(content)
-        found, edited = told.pop("schema", None), told.get("edited")
-        if found != CAUSAL_SCHEMA:
-            raise ValueError(f"schema {found!r}, expected {CAUSAL_SCHEMA}")
-        told |= {
-            "heads": HeadSet.from_json(told["heads"]),
-            "ks": tuple(told["ks"]),
-            "scores": {curve: np.array(table) for curve, table in told["scores"].items()},
-            "unedited": np.array(told["unedited"]),
-            "edited": None if edited is None else np.array(edited),
-            "groups": tuple(told["groups"]),
+    def _from_json(cls, content: Any) -> CausalCurves:
+        check_schema(content, CAUSAL_SCHEMA)
+        told = typed({name: part for name, part in content.items() if name != "schema"}, _Written)
+        arrays = {
+            "scores": {curve: _array(rows, 3) for curve, rows in told.scores.items()},
+            "unedited": _array(told.unedited, 1),
+            "edited": None if told.edited is None else _array(told.edited, 1),
         }
-        return cls(**told)
+        return cls(**vars(told) | arrays)
 
     @cached_property
     def _points(self) -> pd.DataFrame:
@@ -204,7 +244,8 @@ class CausalCurves:
         ]
         table = frame.pivot(index=["curve", "heads"], columns="k", values="cell")
         models = ", ".join(f"{name} {estimate}" for name, estimate in self.references.items())
-        return f"<p>{self.task}, {self.metric} in %: {models}</p>{table.to_html()}<p>{MARKS}</p>"
+        told = escape(f"{self.task}, {self.metric} in %: {models}")
+        return f"<p>{told}</p>{table.to_html()}<p>{MARKS}</p>"
 
 
 _GIVING = {"mean": "give their mean", "zero": "give zero", "unedited": "as in the unedited one"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 from lofit_lens.analysis.kinds.demo import KIND, part_of
 from lofit_lens.analysis.kinds.matrix import TransferMatrix
@@ -19,6 +19,7 @@ from lofit_lens.analysis.study.paired import mark
 from lofit_lens.analysis.study.record import Record
 from lofit_lens.analysis.study.store import EDITS, RECORDS, read_records
 from lofit_lens.analysis.tables.cells import interval
+from lofit_lens.documents import typed
 from lofit_lens.edits.on_heads import HeadIntervention
 
 if TYPE_CHECKING:
@@ -26,6 +27,20 @@ if TYPE_CHECKING:
 
 SCORES = "Scores in %, with 95% intervals."
 MARKED = "* p < 0.05, + p < 0.1: LoFiT on the heads chosen for the task is better, Holm-corrected."
+
+
+class _Line(TypedDict):
+    """A row of the table in a marker."""
+
+    task: str
+    method: str
+    metric: str
+    value: float | None
+    heads: NotRequired[float | None]
+    low: NotRequired[float | None]
+    high: NotRequired[float | None]
+    difference: NotRequired[float | None]
+    p_holm: NotRequired[float | None]
 
 
 def _read(folder: Path, marker: Marker) -> Study:
@@ -36,7 +51,8 @@ def _read(folder: Path, marker: Marker) -> Study:
     matrices = {f"{100 * f:g}% of heads": TransferMatrix.of(parts[f]) for f in sorted(parts)}
     last = list(matrices.values())[-1]
     edits = _earlier_edits(folder) if earlier else _edits(folder, last)
-    name = folder.resolve().name
+    name, rows = folder.resolve().name, marker.get("table")
+    typed(rows, list[_Line] | None)
     stages = {task: stage(edit.provenance) for task, edit in edits.items()}
     return Study(
         folder,
@@ -44,7 +60,7 @@ def _read(folder: Path, marker: Marker) -> Study:
         scores=scores_in(folder, last.tasks),
         chosen=own_heads(last),
         edits=edits,
-        tables={name: pd.DataFrame(marker["table"])} if "table" in marker else {},
+        tables={name: pd.DataFrame(rows)} if rows else {},
         provenance={name: {"kind": KIND.name, "stages": stages, **settings_in(marker)}},
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,8 @@ from lofit_lens.analysis.study.store import Kind, Store
 from lofit_lens.attention import heads_of
 from lofit_lens.edits.files import DESCRIPTION, TENSORS, save_edit
 from lofit_lens.edits.on_heads import HeadIntervention
-from lofit_lens.errors import LofitLensError
-from lofit_lens.fast.memory import BatchSize
+from lofit_lens.errors import LofitLensError, check_whole
+from lofit_lens.fast.memory import BatchSize, check_batch_size
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet, number_of_heads
 from lofit_lens.scoring.evaluation import Evaluation
@@ -140,7 +141,7 @@ class LofitRun:
         )
 
     def _repr_html_(self) -> str:
-        return f"<p>{self!r}</p>{self.frame().to_html(index=False)}"
+        return f"<p>{escape(repr(self))}</p>{self.frame().to_html(index=False)}"
 
 
 def lofit(
@@ -185,6 +186,8 @@ def lofit(
         TrainingStopped: Training became unstable.
     """
     check_chosen(heads)
+    check_whole("random_draws", random_draws)
+    check_batch_size(batch_size)
     tuning, selection = tuning or TuningConfig(), selection or SelectionConfig()
     size = number_of_heads(heads_of(model).total, k=k, fraction=fraction)
     settings = Settings(k=size, selection=selection, tuning=tuning)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,7 @@ from lofit_lens.analysis.reading.folders import SCORES, scores_in, stage, task_a
 from lofit_lens.analysis.reading.row import Marker, Row
 from lofit_lens.analysis.reading.study import Study, joined
 from lofit_lens.analysis.reporting.section import percent, plotted
-from lofit_lens.analysis.runs import RUN_FILE, read_heads
+from lofit_lens.analysis.runs import RUN_FILE, read_heads, read_run
 from lofit_lens.analysis.study.keys import plain
 from lofit_lens.analysis.tables.cells import FLOOR
 from lofit_lens.edits.files import DESCRIPTION
@@ -40,9 +39,9 @@ def _read(folder: Path, marker: Marker) -> Study:
     if "runs" in marker:
         told = {"kind": "lofit", "command_line": marker.get("command_line")}
     if (folder / RUN_FILE).is_file():
-        run = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+        run = read_run(folder)
         told = {"kind": run["command"], "command_line": run.get("command_line")}
-        told |= {key: run[key] for key in ("loaded", "versions")}
+        told |= {key: run.get(key) for key in ("loaded", "versions")}
     frames = [lofit_table(run) for run in found.runs.values()]
     name = folder.resolve().name
     return replace(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -271,7 +272,7 @@ class TransferMatrix:
         seeds = ", ".join(map(str, self.seeds))
         metrics = " / ".join(dict.fromkeys(self._cells["metric"]))
         caption = f"Heads from (rows), tuned and tested on (columns): {metrics}, %; seeds {seeds}."
-        return f"<p>{caption}</p>{table.to_html()}<p>{MARKS}</p>"
+        return f"<p>{escape(caption)}</p>{table.to_html()}<p>{MARKS}</p>"
 
 
 load_transfer = TransferMatrix.load

@@ -18,7 +18,7 @@ from lofit_lens.analysis.study.earlier import earlier_sweep
 from lofit_lens.analysis.study.record import ZERO_SHOT, Record
 from lofit_lens.analysis.study.store import Kind, read_records, save_records
 from lofit_lens.analysis.tables.cells import interval
-from lofit_lens.errors import LofitLensError
+from lofit_lens.errors import LofitLensError, check_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -145,6 +145,7 @@ class Sweep:
         found: dict[int, list[Record]] = {}
         for record in records:
             if swept in record.cut:
+                check_whole(f"The number of {swept}", record.cut[swept], 1)
                 found.setdefault(record.cut[swept], []).append(record)
         comparisons = {}
         for x, runs in found.items():

@@ -28,7 +28,7 @@ from lofit_lens.analysis.study.record import ZERO_SHOT, Record
 from lofit_lens.analysis.study.run import run_cells
 from lofit_lens.analysis.study.store import Store
 from lofit_lens.attention import heads_of
-from lofit_lens.errors import DataError, LofitLensError
+from lofit_lens.errors import DataError, LofitLensError, check_seed, check_whole
 from lofit_lens.heads import number_of_heads
 from lofit_lens.tasks.task import Task
 from lofit_lens.tokens import EncodedText
@@ -188,8 +188,8 @@ def with_examples(task: Task, n: int, *, seed: int) -> Task:
         DataError: The task has fewer.
         LofitLensError: `n` is below 1.
     """
-    if n < 1:
-        raise LofitLensError(f"The number of training examples must be 1 or more, got {n}.")
+    check_whole("The number of training examples", n, 1)
+    check_seed(seed)
     if n > len(task.train):
         raise DataError(
             f"{task.name} has {len(task.train)} training examples, got a request for {n}."

@@ -20,7 +20,7 @@ from lofit_lens.analysis.study.run import run_cells, run_steps
 from lofit_lens.analysis.study.score import Score, Scored
 from lofit_lens.analysis.study.store import Store
 from lofit_lens.attention import heads_of
-from lofit_lens.errors import LofitLensError
+from lofit_lens.errors import LofitLensError, check_whole
 from lofit_lens.fast.memory import BatchSize
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import number_of_heads
@@ -263,8 +263,7 @@ def _check_request(tasks: Sequence[Task], seeds: Sequence[int], draws: int, head
         raise LofitLensError(
             f'No task may be called "{RANDOM}" or "{ZERO_SHOT}"; got {", ".join(names)}.'
         )
-    if draws < 0:
-        raise LofitLensError(f"random_draws must be 0 or more, got {draws}.")
+    check_whole("random_draws", draws)
     check_chosen(heads)
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from lofit_lens.errors import LofitLensError, ScoringError
+from lofit_lens.errors import LofitLensError, ScoringError, check_seed, check_whole
 from lofit_lens.fast.in_force import edited
 from lofit_lens.positions import known_prompts
 from lofit_lens.scoring.generation import generate_greedily
@@ -69,8 +69,9 @@ def sample_texts(
         LofitLensError: The tokenizer has neither BOS nor EOS to start from, or a number is below 1.
         ScoringError: The model gave a logit that is not a number.
     """
-    if n < 1 or tokens < 1:
-        raise LofitLensError(f"n and tokens must be at least 1, got {n} and {tokens}.")
+    check_whole("n", n, 1)
+    check_whole("tokens", tokens, 1)
+    check_seed(seed)
     encoder = Encoder(model)
     if encoder.start is None:
         raise LofitLensError(
@@ -189,6 +190,7 @@ def reference_on(
 
 
 def _batches(encoder: Encoder, texts: Sequence[EncodedText], batch_size: int) -> Iterator[Batch]:
+    check_whole("batch_size", batch_size, 1)
     for indices in batches_by_length([len(text.ids) for text in texts], batch_size):
         yield encoder.batch([texts[i] for i in indices])
 

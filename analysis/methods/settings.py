@@ -11,7 +11,8 @@ from lofit_lens.analysis.baselines.validation import check_kl_budget
 from lofit_lens.analysis.study.fitted import Fitted
 from lofit_lens.attention import heads_of
 from lofit_lens.embedded.settings import SELECTION, TUNING
-from lofit_lens.errors import LofitLensError
+from lofit_lens.errors import LofitLensError, check_whole
+from lofit_lens.fast.memory import check_batch_size
 from lofit_lens.heads import number_of_heads
 from lofit_lens.positions import TokenScope, check_scope
 from lofit_lens.tasks.task import Task
@@ -65,8 +66,8 @@ class Settings:
         if self.k is not None and self.fraction is not None:
             raise LofitLensError(f"Give k or fraction, not both; got {self.k} and {self.fraction}.")
         check_kl_budget(self.kl_budget)
-        if self.random_draws < 1:
-            raise LofitLensError(f"random_draws must be 1 or more, got {self.random_draws}.")
+        check_whole("random_draws", self.random_draws, 1)
+        check_batch_size(self.batch_size)
 
     @classmethod
     def embedded(cls, *, k: int | None = None, fraction: float | None = None) -> Settings:

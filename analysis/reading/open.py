@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from lofit_lens.analysis.kinds.table import KINDS
 from lofit_lens.analysis.reading.packed import unpacked
 from lofit_lens.analysis.reading.row import Marker, Row
 from lofit_lens.analysis.reading.study import Study, joined
-from lofit_lens.analysis.study.store import RECORDS
+from lofit_lens.analysis.study.store import RECORDS, read_marker
 from lofit_lens.errors import LofitLensError
 
 
@@ -71,13 +70,17 @@ def _read(row: Row, folder: Path) -> Study:
     try:
         marker: Marker = {}
         if row.kind is not None and (folder / row.kind.marker).is_file():
-            marker = json.loads((folder / row.kind.marker).read_text(encoding="utf-8"))
+            marker = read_marker(folder, row.kind)
             if not row.has_results(folder, marker):
                 raise UnfinishedError(
                     f"The {row.kind.name} in {folder} did not finish. Run it again with --resume, or "
                     "with --overwrite if an earlier version made it."
                 )
         return row.read(folder, marker)
+    except LofitLensError as error:
+        if str(folder) in str(error):
+            raise
+        raise LofitLensError(f"The run in {folder} is damaged: {error}") from error
     except FileNotFoundError as error:
         raise LofitLensError(
             f"The run in {folder} lacks {error.filename}: it was made by an earlier version, or files "

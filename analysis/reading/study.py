@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from operator import attrgetter, methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -147,8 +148,8 @@ class Study:
         return f"Study({self.name}; {held})"
 
     def _repr_html_(self) -> str:
-        names = "".join(f"<li>{name}</li>" for name in self.figure_names)
-        return f"<p>{self!r}</p><p>Figures:</p><ul>{names}</ul>"
+        names = "".join(f"<li>{escape(name)}</li>" for name in self.figure_names)
+        return f"<p>{escape(repr(self))}</p><p>Figures:</p><ul>{names}</ul>"
 
 
 def joined(path: Path, parts: Sequence[Study]) -> Study:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
-from lofit_lens.analysis.study.record import ZERO_SHOT, Cost, Record
+from lofit_lens.analysis.study.record import ZERO_SHOT, Record
+from lofit_lens.documents import typed
 from lofit_lens.errors import LofitLensError
 from lofit_lens.files import marker_in
-from lofit_lens.heads import HeadSet
 from lofit_lens.scoring.evaluation import Evaluation
 
 ZERO_SHOT_FILES = "zero-shot-"
@@ -21,26 +21,25 @@ def earlier_record(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a record, from those of a run of a comparison or of a transfer.
 
     Raises:
-        ValueError: It is neither.
+        LofitLensError: It is neither.
     """
-    found: dict[str, Any] = dict(fields) | {
-        "evaluation": Evaluation.from_json(fields["evaluation"])
-    }
-    if "method" in found:
-        shape, heads = found.get("protocol", {}).get("shape"), found["heads"]
-        found["heads"] = None
-        if heads is not None and shape:
-            without = found["protocol"].get("without", ())
-            pairs = [(layer, head) for layer, head in heads]
-            found["heads"] = HeadSet(pairs, n_layers=shape[0], n_heads=shape[1], without=without)
-        return found | {"cost": Cost(**found["cost"])}
-    if "source" not in found:
-        raise ValueError("neither a run of a comparison nor one of a transfer")
-    return found | {
-        "method": f"heads of {found['source']}",
-        "fold": found["task"],
-        "heads": HeadSet.from_json(found["heads"]),
-    }
+    if "method" in fields:
+        shape, pairs = typed(fields.get("protocol", {}), _Shape), fields.get("heads")
+        if pairs is None or "shape" not in shape:
+            return dict(fields) | {"heads": None}
+        n_layers, n_heads = shape["shape"]
+        heads = {"heads": pairs, "n_layers": n_layers, "n_heads": n_heads}
+        return dict(fields) | {"heads": heads | {"without": shape.get("without", ())}}
+    if "source" not in fields:
+        raise LofitLensError("neither a run of a comparison nor one of a transfer")
+    return dict(fields) | {"method": f"heads of {fields['source']}", "fold": fields.get("task")}
+
+
+class _Shape(TypedDict):
+    """What the protocol of a run told of the heads of its model."""
+
+    shape: NotRequired[tuple[int, int]]
+    without: NotRequired[tuple[int, ...]]
 
 
 def earlier_comparison(folder: str | Path) -> tuple[dict[str, Any], list[Record]] | None:

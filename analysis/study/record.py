@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from lofit_lens.analysis.study.keys import as_json, key_of, plain
+from lofit_lens.documents import check_schema, typed
 from lofit_lens.edits.edit import Edit
+from lofit_lens.errors import check_seed, check_whole
 from lofit_lens.files import read_json_gz, write_json_gz
 from lofit_lens.heads import HeadSet
-from lofit_lens.scoring.evaluation import Evaluation
+from lofit_lens.scoring.evaluation import EVALUATION_SCHEMA, Evaluation
+from lofit_lens.training.rates import RateChoice
 
 RECORD_SCHEMA = 3
 """Schemas 1 and 2 are those of earlier versions; see `earlier`."""
@@ -42,6 +45,17 @@ class Cost:
     score_seconds: float = 0.0
     fit_tokens: int = 0
     score_tokens: int = 0
+
+
+class _Step(TypedDict):
+    """What a record tells of a step."""
+
+    step: str
+    key: str
+    seconds: float
+    tokens: int
+    warning: NotRequired[str]
+    rate_choice: NotRequired[RateChoice]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +104,12 @@ class Record:
     key: str = ""
     edit: Edit | None = field(default=None, repr=False)
 
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        check_whole("draw", self.draw)
+        typed(self.steps, Sequence[_Step])
+        typed(self.cut, Mapping[str, int | float | str])
+
     @property
     def fitted(self) -> bool:
         """Whether anything was fitted; if not, as zero-shot, the seed makes no difference."""
@@ -130,27 +150,23 @@ class Record:
         return read_json_gz(path, cls.from_json, what="a record of a run")
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Record:
+    def from_json(cls, content: Any) -> Record:
         """Read what `to_json` gave.
 
         Raises:
-            ValueError: The schema is another one.
+            LofitLensError: The schema is another one, or a field is missing, unknown or of another
+                type.
         """
         from lofit_lens.analysis.study.earlier import earlier_record
 
-        fields = dict(content)
-        found = fields.pop("schema", None)
-        if found in (1, 2):
-            return cls(**earlier_record(fields))
-        if found != RECORD_SCHEMA:
-            raise ValueError(f"schema {found!r}, expected 1 to {RECORD_SCHEMA}")
-        heads = fields["heads"]
-        fields |= {
-            "evaluation": Evaluation.from_json(fields["evaluation"]),
-            "cost": Cost(**fields["cost"]),
-            "heads": None if heads is None else HeadSet.from_json(heads),
-        }
-        return cls(**fields)
+        check_schema(content, 1, 2, RECORD_SCHEMA)
+        fields = {name: part for name, part in content.items() if name not in ("schema", "edit")}
+        evaluation: Any = fields.get("evaluation")
+        check_schema(evaluation, EVALUATION_SCHEMA)
+        fields["evaluation"] = {name: part for name, part in evaluation.items() if name != "schema"}
+        found = typed(fields if content["schema"] == RECORD_SCHEMA else earlier_record(fields), cls)
+        found.evaluation.check_items()
+        return found
 
     def __repr__(self) -> str:
         main = f"{self.evaluation.metric_names[0]} {self.evaluation.main}"

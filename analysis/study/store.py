@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 from uuid import uuid4
 
 from lofit_lens.analysis.study.claims import Claims
@@ -23,10 +23,11 @@ from lofit_lens.analysis.study.fitted import FITTED, Fitted
 from lofit_lens.analysis.study.keys import as_json, differences, key_of, plain
 from lofit_lens.analysis.study.record import Record
 from lofit_lens.analysis.study.step import Done, Step
+from lofit_lens.documents import typed
 from lofit_lens.edits.edit import Edit
 from lofit_lens.edits.files import load_edit, save_edit
 from lofit_lens.errors import LofitLensError
-from lofit_lens.files import marker_in, read_json, write_json, write_whole
+from lofit_lens.files import marker_in, read_json, read_json_gz, write_json, write_whole
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.progress import say
 from lofit_lens.training.rates import RateChoice
@@ -379,12 +380,38 @@ def read_records(folder: str | Path, kind: Kind) -> tuple[dict[str, Any], list[R
     """
     place = Path(folder)
     content = read_json(place / kind.marker, schema=STORE_SCHEMA, what=kind.name)
+    typed(content, _Marker)
     if "runs" not in content:
         raise LofitLensError(
             f"The {kind.name} in {folder} was not finished, so runs are missing. Run it again with "
             "--resume, or call it again with this folder."
         )
     return content, [Record.load(place / RECORDS / f"{n}.json.gz") for n in content["runs"]]
+
+
+class _Marker(TypedDict, total=False):
+    """What is read out of a marker, also of earlier versions."""
+
+    runs: list[str] | dict[str, list[str]]
+    base: str
+    swept: str
+    n_heads: int
+    table: list[dict[str, Any]]
+    command_line: str | None
+
+
+def read_marker(folder: Path, kind: Kind) -> dict[str, Any]:
+    """The marker of an experiment, of any schema.
+
+    Raises:
+        LofitLensError: It is damaged.
+    """
+
+    def checked(content: Any) -> dict[str, Any]:
+        typed(content, _Marker)
+        return content
+
+    return read_json_gz(folder / kind.marker, checked, what=f"a {kind.name}")
 
 
 def check_folder(folder: Path, kind: Kind, *, overwrite: bool, resume: bool = False) -> None:

@@ -16,6 +16,7 @@ _ESCAPES = str.maketrans(
         "<": r"\textless{}",
         ">": r"\textgreater{}",
         "|": r"\textbar{}",
+        "\n": " ",
         NOTHING: "--",
         WORSE: r"$\downarrow$",
     }

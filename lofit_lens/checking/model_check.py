@@ -12,7 +12,7 @@ import torch
 from lofit_lens.checking.blank import Shape, shape_of, shape_of_loaded
 from lofit_lens.checking.memory import MemoryNeed, memory_needed
 from lofit_lens.checking.servers import Reading, servers_of
-from lofit_lens.errors import LofitLensError, UnsupportedError
+from lofit_lens.errors import UnsupportedError, check_whole
 from lofit_lens.fast.memory import free_memory
 from lofit_lens.fast.trial import Trial, try_shortcuts
 from lofit_lens.loading.boot import told_in_a_line
@@ -162,11 +162,8 @@ def check_model(
             f"the family looks at numbers when it is built, and it was not loaded: {why_not}."
         )
     length = length or min(LENGTH, shape.n_ctx)
-    if batch_size < 1 or not 1 <= length <= shape.n_ctx:
-        raise LofitLensError(
-            f"batch_size must be at least 1 and length from 1 to {shape.n_ctx}, got {batch_size} "
-            f"and {length}."
-        )
+    check_whole("batch_size", batch_size, 1)
+    check_whole("length", length, 1, shape.n_ctx)
     trial = try_shortcuts(model) if model is not None else Trial()
     return ModelCheck(
         model=str(name_or_folder),

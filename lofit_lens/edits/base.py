@@ -7,13 +7,13 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from lofit_lens.documents import typed
 from lofit_lens.edits.edit import Edit
 from lofit_lens.edits.files import load_edit, save_edit
 from lofit_lens.errors import LofitLensError
-from lofit_lens.heads import HeadSet
 from lofit_lens.identity import check_same_model
 from lofit_lens.positions import TokenScope
-from lofit_lens.provenance import Provenance, unmeasured
+from lofit_lens.provenance import unmeasured
 
 if TYPE_CHECKING:
     from typing import Self
@@ -70,13 +70,13 @@ class BaseEdit:
         """The edit made of what `to_parts` gave, after it was written and read.
 
         Raises:
-            KeyError: A part is missing.
+            LofitLensError: A part is missing, or not what the edit is made of.
         """
-        values = {field.name: parts[field.name] for field in fields(cls)}
-        for name, read in (("heads", HeadSet.from_json), ("provenance", Provenance.from_json)):
-            if values.get(name) is not None:
-                values[name] = read(values[name])
-        return cls(**values)
+        names = [field.name for field in fields(cls)]
+        missing = [name for name in names if name not in parts]
+        if missing:
+            raise LofitLensError(f"Object missing required field `{missing[0]}`")
+        return typed({name: parts[name] for name in names}, cls)
 
     def save(self: Edit, folder: str | Path) -> Path:
         """Write the edit to a folder; see `save_edit`."""

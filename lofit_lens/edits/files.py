@@ -94,8 +94,9 @@ def load_edit(
     content.setdefault("kind", "adapter" if name == "adapter" else earlier)
     try:
         edit = _made_of(content, load_file(folder / f"{name}.safetensors"))
-    except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
-        raise LofitLensError(f"The {what} in {folder} is damaged: {error}.") from error
+    except (OSError, SafetensorError, LofitLensError) as error:
+        told = str(error).rstrip(".")
+        raise LofitLensError(f"The {what} in {folder} is damaged: {told}.") from error
     if model is not None and edit.provenance is not None:
         check_same_model(model, edit.provenance.fingerprint, f"The {what} in {folder}")
     return edit
@@ -151,8 +152,8 @@ def _made_of(content: Any, tensors: dict[str, Tensor]) -> Any:
         return tuple(_made_of(part, inside(i)) for i, part in enumerate(content))
     if not isinstance(content, dict) or "kind" not in content:
         return content
-    if content["kind"] not in KINDS:
-        raise ValueError(f"there is no kind {content['kind']!r}; known are {', '.join(KINDS)}")
+    if content["kind"] not in list(KINDS):
+        raise LofitLensError(f"there is no kind {content['kind']!r}; known are {', '.join(KINDS)}")
     parts = {name: _made_of(part, inside(name)) for name, part in content.items()}
     return resolve_name(f"lofit_lens.{KINDS[content['kind']]}").from_parts(parts | tensors)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -133,7 +134,9 @@ class HeadIntervention(LinearEdit):
     @classmethod
     def from_parts(cls, parts: Mapping[str, Any]) -> Self:
         """The edit made of what `to_parts` gave."""
-        return super().from_parts({"scale": None, "bias": None, **parts, "heads": parts})
+        names = [field.name for field in fields(HeadSet)]
+        heads = {name: parts[name] for name in names if name in parts}
+        return super().from_parts({"scale": None, "bias": None, **parts, "heads": heads})
 
     def __repr__(self) -> str:
         parts = [n for n, t in (("scale", self.scale), ("bias", self.bias)) if t is not None]
@@ -143,7 +146,7 @@ class HeadIntervention(LinearEdit):
         )
 
     def _repr_html_(self) -> str:
-        return f"<p>{self!r}</p>{self.frame().head(20).to_html(index=False)}"
+        return f"<p>{escape(repr(self))}</p>{self.frame().head(20).to_html(index=False)}"
 
     def _change(self, layer: int) -> Change:
         ranked = self.heads.in_layer(layer)

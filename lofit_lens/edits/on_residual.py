@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from html import escape
 from typing import TYPE_CHECKING
 
 from jaxtyping import Float
@@ -102,7 +103,7 @@ class ResidualIntervention(LinearEdit):
         )
 
     def _repr_html_(self) -> str:
-        return f"<p>{self!r}</p>{self.frame().to_html(index=False)}"
+        return f"<p>{escape(repr(self))}</p>{self.frame().to_html(index=False)}"
 
     def _change(self, row: int) -> Change:
         vector = self._on_device(lambda device: self.vectors[row].to(device))

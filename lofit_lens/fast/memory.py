@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 import psutil
 import torch
 
-from lofit_lens.errors import LofitLensError
+from lofit_lens.errors import check_whole
 
 T = TypeVar("T")
 
@@ -25,10 +25,8 @@ def check_batch_size(batch_size: object, name: str = "batch_size") -> None:
     Raises:
         LofitLensError: It is not.
     """
-    if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
-        raise LofitLensError(
-            f'{name} must be a whole number of at least 1, or "auto", got {batch_size!r}.'
-        )
+    if batch_size != "auto":
+        check_whole(name, batch_size, 1, beside=', or "auto"')
 
 
 def free_memory(device: torch.device) -> int:

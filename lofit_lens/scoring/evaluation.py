@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from lofit_lens.errors import LofitLensError
+from lofit_lens.documents import check_schema, typed
+from lofit_lens.errors import LofitLensError, ScoringError
 from lofit_lens.files import read_json_gz, write_json_gz
 from lofit_lens.statistics import Estimate, mean_interval
 
@@ -17,6 +20,13 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 EVALUATION_SCHEMA = 1
+
+
+class _Item(TypedDict):
+    """What every record of an item has beside its metrics."""
+
+    id: str
+    group: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +42,10 @@ class Evaluation:
             `finish_reason`: "stop", or "length" if it ran into `max_new_tokens`).
         floors: Scores reached without any ability, by name.
         compat: Name of the compat rule, if one was used.
+
+    Raises:
+        LofitLensError: There are no metrics.
+        ScoringError: A metric of a record is not a finite number.
     """
 
     task: str
@@ -40,6 +54,17 @@ class Evaluation:
     records: tuple[Mapping[str, Any], ...]
     floors: Mapping[str, float]
     compat: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.metric_names or len(set(self.metric_names)) < len(self.metric_names):
+            raise LofitLensError(
+                f"metric_names must be one or more different names, got {self.metric_names}."
+            )
+        for place, record in enumerate(self.records):
+            for name in self.metric_names:
+                value = record.get(name)
+                if not isinstance(value, int | float) or not math.isfinite(value):
+                    raise ScoringError(f"{name} of item {place} is not a finite number: {value!r}.")
 
     @cached_property
     def metrics(self) -> dict[str, Estimate]:
@@ -102,7 +127,7 @@ class Evaluation:
         """One row per item."""
         import pandas as pd
 
-        frame = pd.DataFrame(list(self.records))
+        frame = pd.DataFrame(list(self.records)).drop(columns="task", errors="ignore")
         frame.insert(0, "task", self.task)
         return frame
 
@@ -125,20 +150,25 @@ class Evaluation:
         }
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Evaluation:
+    def from_json(cls, content: Any) -> Evaluation:
         """Read what `to_json` gave.
 
         Raises:
-            ValueError: The schema is another one.
-            TypeError: A field is missing, or one too many.
+            LofitLensError: The schema is another one, or a field is missing, unknown or of another
+                type.
         """
-        fields = dict(content)
-        found = fields.pop("schema", None)
-        if found != EVALUATION_SCHEMA:
-            raise ValueError(f"schema {found!r}, expected {EVALUATION_SCHEMA}")
-        fields["metric_names"] = tuple(fields["metric_names"])
-        fields["records"] = tuple(fields["records"])
-        return cls(**fields)
+        check_schema(content, EVALUATION_SCHEMA)
+        found = typed({name: part for name, part in content.items() if name != "schema"}, cls)
+        found.check_items()
+        return found
+
+    def check_items(self) -> None:
+        """Refuse records of items that do not say which item they are of.
+
+        Raises:
+            LofitLensError: One has no text as `id` or `group`.
+        """
+        typed(self.records, tuple[_Item, ...])
 
     def save(self, path: str | Path) -> Path:
         """Write everything as one gzipped JSON file (`.json.gz`)."""
@@ -171,4 +201,4 @@ class Evaluation:
         table = pd.DataFrame(rows, columns=["metric", "value", "low", "high", "n"])
         floors = ", ".join(f"{name} {100 * value:.1f}" for name, value in self.floors.items())
         told = ". ".join(filter(None, [f"{self.task}, {self.split}; {floors}", self.warning()]))
-        return f"<p>{told}</p>{table.to_html(index=False)}"
+        return f"<p>{escape(told)}</p>{table.to_html(index=False)}"

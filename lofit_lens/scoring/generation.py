@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm.auto import tqdm
 
-from lofit_lens.errors import LofitLensError, ScoringError
+from lofit_lens.errors import ScoringError, check_whole
 from lofit_lens.fast.in_force import in_force
 from lofit_lens.fast.memory import BatchSize, check_batch_size, within_memory
 from lofit_lens.scoring.logprobs import batches_by_length
@@ -78,8 +78,7 @@ def greedy_generations(
     progress: bool = True,
 ) -> list[Generation]:
     """What `generate_greedily` gives, and whether each continuation ended by itself."""
-    if max_new_tokens < 1:
-        raise LofitLensError(f"max_new_tokens must be at least 1, got {max_new_tokens}.")
+    check_whole("max_new_tokens", max_new_tokens, 1)
     check_batch_size(batch_size)
     encoder = Encoder(model)
     encoded = [encoder.prompt(prompt) for prompt in prompts]

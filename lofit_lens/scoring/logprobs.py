@@ -66,7 +66,7 @@ def answer_logprobs(
     longest = max((len(text.ids) for text in texts), default=0)
 
     def scored(size: int) -> Float[Tensor, " text"]:
-        scores = torch.full((len(texts),), torch.nan)
+        scores = torch.full((len(texts),), torch.nan, dtype=torch.float32)
         with (
             torch.no_grad(),
             in_force(model, edit, longest=longest) as passes,

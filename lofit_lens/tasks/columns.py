@@ -9,6 +9,7 @@ import string
 from collections.abc import Mapping
 from typing import Any
 
+from lofit_lens.documents import check_content
 from lofit_lens.errors import LofitLensError
 
 _STEP = re.compile(r"[^.\[\]]+|\[-?\d+\]")
@@ -50,8 +51,10 @@ def literal(text: str) -> Any:
         return None
     for read in (json.loads, ast.literal_eval):
         try:
-            return read(text.strip())
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            found = read(text.strip())
+            check_content(found)
+            return found
+        except (ValueError, SyntaxError, RecursionError, MemoryError, LofitLensError):
             continue
     return None
 

@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, get_args
 
-from lofit_lens.errors import LofitLensError, check_one_of
+from lofit_lens.errors import LofitLensError, check_not_empty, check_one_of
 from lofit_lens.progress import say
 from lofit_lens.tasks import kinds
 from lofit_lens.tasks.building import examples_of
@@ -121,8 +121,8 @@ def from_file(
     if not data.rows:
         raise data.row_errors()
     check_one_of("answer_is", answer_is, get_args(AnswerIs))
-    if stop == "":
-        raise LofitLensError("stop must not be empty; for a whole line give a line break.")
+    check_not_empty("stop", stop)
+    check_not_empty("separator", separator)
     if choices and labels:
         raise LofitLensError("Give choices (columns) or labels (the candidates), not both.")
     if labels is not None and (isinstance(labels, str) or len(set(labels)) < max(2, len(labels))):

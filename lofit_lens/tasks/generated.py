@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from lofit_lens.errors import LofitLensError
+from lofit_lens.errors import check_not_empty, check_whole
 from lofit_lens.tasks.scoring import Record, Scoring
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Generated(Scoring):
         lead: What stands between prompt and answer, blanks around it left out.
 
     Raises:
-        LofitLensError: No token is to be generated.
+        LofitLensError: No token is to be generated, or `stop` is empty.
     """
 
     max_new_tokens: int = 16
@@ -41,8 +41,8 @@ class Generated(Scoring):
     generates: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise LofitLensError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}.")
+        check_whole("max_new_tokens", self.max_new_tokens, 1)
+        check_not_empty("stop", self.stop)
 
     @abstractmethod
     def prediction(self, prompt: str, generated: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, ClassVar
 
+from lofit_lens.errors import check_not_empty
 from lofit_lens.tasks.generated import Generated
 
 if TYPE_CHECKING:
@@ -34,6 +35,10 @@ class LabelF1(Generated):
     separator: str = ","
 
     several: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_not_empty("separator", self.separator)
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from lofit_lens.errors import ScoringError
+from lofit_lens.errors import ScoringError, check_one_of
 from lofit_lens.tasks.scoring import Record, Scoring
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ class MultipleChoice(Scoring):
         normalised: Divide by the number of characters of the candidate, blanks around it not
             counted, before candidates are compared (the acc_norm of lm-evaluation-harness).
         also_correct: Further correct answers by the id of their example, for this rule alone.
+
+    Raises:
+        LofitLensError: There are no metrics, or one is unknown.
     """
 
     metrics: tuple[str, ...] = ("accuracy",)  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -48,6 +51,10 @@ class MultipleChoice(Scoring):
 
     default_objective: ClassVar[Objective] = "choice"
     generates: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        for name in self.metrics or (None,):
+            check_one_of("metrics", name, METRICS)
 
     @property
     def needs_plain_prompt(self) -> bool:

@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lofit_lens.errors import DataError
+from lofit_lens.documents import TOO_DEEP, check_content, check_size
+from lofit_lens.errors import DataError, LofitLensError
+from lofit_lens.files import whole
 from lofit_lens.tasks.arguments import read_arguments
 from lofit_lens.tasks.data import SPLITS, find
 
@@ -68,8 +70,13 @@ def _task_file(path: Path) -> NamedFile:
     if not path.is_file():
         raise DataError(f"There is no task file {path}.")
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raw = whole(path)
+        check_size(raw)
+        content = tomllib.loads(raw.decode("utf-8-sig").replace("\r\n", "\n"))
+        check_content(content)
+    except RecursionError as error:
+        raise DataError(f"The task file {path} cannot be read: {TOO_DEEP}.") from error
+    except (OSError, ValueError, LofitLensError) as error:
         raise DataError(f"The task file {path} is not TOML: {error}.") from error
     files = {name: content.pop(name) for name in ("file", *SPLITS) if name in content}
     arguments = read_arguments(content, str(path), beside=("file", *SPLITS))

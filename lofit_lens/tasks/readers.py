@@ -11,7 +11,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from lofit_lens.errors import DataError
+from lofit_lens.documents import MOST_BYTES, MOST_VALUES, TOO_DEEP, check_content, decoded
+from lofit_lens.errors import DataError, LofitLensError
 
 GOOD, BAD = "sentence_good", "sentence_bad"
 """The columns of BLiMP, and what the lines of a text of pairs are called."""
@@ -94,9 +95,9 @@ def jsonl_rows(_path: Path, text: str) -> Iterator[Row | Problem]:
     for line, content in enumerate(text.split("\n"), start=1):
         if content.strip():
             try:
-                yield _object_row(line, json.loads(content))
-            except ValueError as error:
-                yield Problem(line, f": not JSON ({error}), expected one object")
+                yield _object_row(line, decoded(content.encode()))
+            except LofitLensError as error:
+                yield Problem(line, f": {error}, expected one object")
 
 
 def json_rows(path: Path, text: str) -> Iterator[Row | Problem]:
@@ -113,8 +114,13 @@ def json_rows(path: Path, text: str) -> Iterator[Row | Problem]:
         line = text.count("\n", 0, place) + 1
         try:
             value, place = decoder.raw_decode(text, place)
+            check_content(value)
         except json.JSONDecodeError as error:
             raise DataError(f"{path} line {error.lineno}: not JSON: {error.msg}.") from error
+        except RecursionError as error:
+            raise DataError(f"{path} line {line}: {TOO_DEEP}.") from error
+        except (ValueError, LofitLensError) as error:
+            raise DataError(f"{path} line {line}: {error}.") from error
         yield _object_row(line, value)
         place = _skip_space(text, place)
         if text[place : place + 1] == ",":
@@ -142,6 +148,12 @@ def parquet_rows(path: Path, content: bytes) -> Iterator[Row]:
     import pandas as pd
 
     try:
+        from pyarrow.parquet import read_metadata
+
+        told = read_metadata(io.BytesIO(content))
+        size = sum(told.row_group(i).total_byte_size for i in range(told.num_row_groups))
+        if size > MOST_BYTES or told.num_rows * told.num_columns > MOST_VALUES:
+            raise ValueError(f"{told.num_rows:,} rows of {size:,} bytes are too many")
         frame = pd.read_parquet(io.BytesIO(content), dtype_backend="numpy_nullable")
     except ImportError as error:
         raise DataError(

@@ -9,14 +9,15 @@ from __future__ import annotations
 import ast
 import csv
 import hashlib
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 import pooch
 
-from lofit_lens.errors import DataError
+from lofit_lens.documents import decoded, typed
+from lofit_lens.errors import DataError, LofitLensError
+from lofit_lens.files import whole
 
 LLM_ADAPTERS = (
     "https://raw.githubusercontent.com/AGI-Edgerunners/LLM-Adapters/"
@@ -103,10 +104,16 @@ def find_file(name: str, data_dir: str | Path | None = None) -> Path:
 
 def read_records(name: str, data_dir: str | Path | None = None) -> list[dict[str, Any]]:
     """The rows of a task file; arguments and errors are those of `find_file`."""
-    with find_file(name, data_dir).open(encoding="utf-8", newline="") as file:
-        if name.endswith(".csv"):
+    path = find_file(name, data_dir)
+    if name.endswith(".csv"):
+        with path.open(encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
-        return [json.loads(line) for line in file] if name.endswith(".jsonl") else json.load(file)
+    parts = path.read_bytes().splitlines() if name.endswith(".jsonl") else [path.read_bytes()]
+    try:
+        found = [decoded(part) for part in parts]
+        return typed(found if name.endswith(".jsonl") else found[0], list[dict[str, Any]])
+    except LofitLensError as error:
+        raise DataError(f"{path} is not the file that was asked for: {error}.") from error
 
 
 def find_prompts(data_dir: str | Path | None = None) -> dict[str, str]:
@@ -179,12 +186,9 @@ def _fetch(url: str, sha256: str | None, name: str, wanted: str) -> Path:
 
 def _read_object(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON: {error}.") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path} holds a {type(content).__name__}, expected one JSON object.")
-    return content
+        return typed(decoded(whole(path)), dict[str, Any])
+    except LofitLensError as error:
+        raise DataError(f"{path} is not the file that was asked for: {error}.") from error
 
 
 def _string_in_source(path: Path, beginning: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lofit_lens.errors import DataError, LofitLensError
+from lofit_lens.errors import DataError, LofitLensError, check_seed
 from lofit_lens.tasks.task import Example, Split
 
 Shares = tuple[float, float, float]
@@ -39,10 +39,9 @@ def into_splits(
         len(shares) != 3 or min(shares) <= 0 or sum(shares) > 1 + 1e-9
     ):
         raise LofitLensError(
-            f"split must be three positive shares that sum to at most 1, got {tuple(shares)}."
+            f"split must be three positive shares that sum to at most 1, got {tuple(shares)} for {name}."
         )
-    if seed < 0:
-        raise LofitLensError(f"split_seed must be 0 or greater, got {seed}.")
+    check_seed(seed, "split_seed")
     if None in ready and not isinstance(shares, str):
         return deal(ready[None], shares, seed, name), []
     missing = [split for split in ("train", "test") if split not in ready]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lofit_lens.errors import DataError
+from lofit_lens.documents import check_size
+from lofit_lens.errors import DataError, LofitLensError
+from lofit_lens.files import whole
 from lofit_lens.tasks import readers
 from lofit_lens.tasks.readers import Problem, Row
 
@@ -90,13 +90,12 @@ def _unzipped_name(path: Path) -> str:
 
 
 def _unzipped(path: Path) -> bytes:
-    content = path.read_bytes()
-    if _unzipped_name(path) == path.name:
-        return content
     try:
-        return gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is not a whole gzip file: {error}.") from error
+        content = whole(path)
+        check_size(content)
+    except (OSError, LofitLensError) as error:
+        raise DataError(f"{path} cannot be read: {str(error).rstrip('.')}.") from error
+    return content
 
 
 def _decoded(path: Path, content: bytes, ending: str) -> tuple[str, str]:

@@ -65,7 +65,8 @@ class Task:
         source: What `reload_task` needs to load this task again; empty if it was built by hand.
 
     Raises:
-        DataError: A split is empty, an id repeats, or the examples lack what the objective needs.
+        DataError: A split is empty, an id repeats, an example has no right answer, or the examples
+            lack what the objective needs.
     """
 
     name: str
@@ -86,6 +87,9 @@ class Task:
                 raise DataError(f"The {split} split of {self.name} is empty.")
             if len({example.id for example in examples}) < len(examples):
                 raise DataError(f"Ids repeat in the {split} split of {self.name}.")
+            bare = [example.id for example in examples if not example.correct]
+            if bare:
+                raise DataError(f"Example {bare[0]} of {self.name} ({split}) has no right answer.")
         self._check_examples(self.objective)
 
     def check_objective(self, objective: str) -> None:

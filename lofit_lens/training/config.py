@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from lofit_lens.errors import LofitLensError, check_one_of
+from lofit_lens.errors import LofitLensError, check_one_of, check_seed, check_whole
 from lofit_lens.fast.memory import BatchSize, check_batch_size
 from lofit_lens.positions import TOKEN_SCOPES, TokenScope
 from lofit_lens.tasks.task import OBJECTIVES, Objective
@@ -90,8 +90,11 @@ class TrainingConfig:
     """How "auto" chose the learning rate that stands above, as plain JSON values."""
 
     def __post_init__(self) -> None:
-        positive = ("learning_rate", "epochs", "batch_size", "max_gradient_norm", "beta")
-        at_least_zero = ("l1", "weight_decay", "init_std", "seed")
+        check_whole("epochs", self.epochs, 1)
+        check_whole("batch_size", self.batch_size, 1)
+        check_seed(self.seed)
+        positive = ("learning_rate", "max_gradient_norm", "beta")
+        at_least_zero = ("l1", "weight_decay", "init_std")
         for name in positive + at_least_zero:
             value = getattr(self, name)
             if name == "learning_rate" and isinstance(value, str):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from lofit_lens.errors import LofitLensError, check_whole
+
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
@@ -39,6 +41,15 @@ class History:
     val_step: list[int] = field(default_factory=list)
     peak_memory: int | None = None
     steps_per_epoch: int | None = None
+
+    def __post_init__(self) -> None:
+        steps, rising = len(self.loss), sorted(set(self.val_step))
+        alike = steps == len(self.gradient_norm) == len(self.learning_rate)
+        inside = not rising or 0 <= rising[0] <= rising[-1] <= steps
+        if not (alike and inside and rising == self.val_step and len(rising) == len(self.val_loss)):
+            raise LofitLensError("The lists of a training curve do not fit each other.")
+        if self.steps_per_epoch is not None:
+            check_whole("steps_per_epoch", self.steps_per_epoch, 1)
 
     @property
     def epoch_loss(self) -> list[float]:

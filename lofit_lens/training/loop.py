@@ -144,11 +144,16 @@ def fit(
 
 
 def check_ready(model: TransformerBridge) -> None:
-    """Refuse a model that is not frozen or not in eval mode.
+    """Refuse a model that is not frozen or not in eval mode, and a mode without gradients.
 
     Raises:
-        LofitLensError: One of the two.
+        LofitLensError: One of the three.
     """
+    if torch.is_inference_mode_enabled():
+        raise LofitLensError(
+            "Gradients are needed, and inside torch.inference_mode() there are none. Call this outside "
+            "of it."
+        )
     if any(parameter.requires_grad for parameter in model.parameters()):
         raise LofitLensError(
             "The model has trainable parameters, which would double the cost of every step. Load it "
@@ -178,7 +183,9 @@ def _new(model: TransformerBridge, heads: HeadSet, config: TrainingConfig) -> Tr
     """Fresh parameters for some heads, and the order of the examples, from the seed."""
     generator = torch.Generator().manual_seed(config.seed)
     real = real_columns(model, heads)
-    initial = config.init_std * torch.randn(real.shape, generator=generator) * real
+    initial = (
+        config.init_std * torch.randn(real.shape, generator=generator, dtype=torch.float32) * real
+    )
     device = device_of(model, heads.layers()[0])
     return Trainee([initial.to(device).requires_grad_(True)], generator, config)
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from lofit_lens.documents import typed
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError, ScoringError, TrainingStopped
 from lofit_lens.fast.memory import ran_out
-from lofit_lens.files import read_json, write_json
+from lofit_lens.files import read_as, write_json
 from lofit_lens.heads import HeadSet
 from lofit_lens.progress import say
 from lofit_lens.scoring.evaluate import evaluate
@@ -73,15 +74,22 @@ class RateChoice:
     before: float
     seconds: float
 
+    def __post_init__(self) -> None:
+        if self.learning_rate not in [trial.learning_rate for trial in self.trials]:
+            raise LofitLensError(f"learning_rate {self.learning_rate} is none of those tried.")
+
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
         return asdict(self) | {"trials": [asdict(trial) for trial in self.trials]}
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> RateChoice:
-        """Read what `to_json` gave."""
-        trials = tuple(RateTrial(**trial) for trial in content["trials"])
-        return cls(**{**content, "trials": trials})
+    def from_json(cls, content: Any) -> RateChoice:
+        """Read what `to_json` gave.
+
+        Raises:
+            LofitLensError: A field is missing, unknown or of another type.
+        """
+        return typed(content, cls)
 
     def save(self, path: Path) -> Path:
         """Write the choice as one JSON file."""
@@ -89,10 +97,12 @@ class RateChoice:
 
     @classmethod
     def load(cls, path: Path) -> RateChoice:
-        """Read what `save` wrote."""
-        content = read_json(path, schema=RATE_SCHEMA, what="learning rate")
-        del content["schema"]
-        return cls.from_json(content)
+        """Read what `save` wrote.
+
+        Raises:
+            LofitLensError: The file is missing or of another format.
+        """
+        return read_as(path, cls.from_json, schema=RATE_SCHEMA, what="learning rate")
 
     @property
     def best(self) -> RateTrial:

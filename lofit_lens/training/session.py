@@ -126,7 +126,10 @@ class Session:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         total = self.config.epochs * steps
-        with tqdm(total=total, desc=f"train {label}", disable=not progress) as bar:
+        with (
+            torch.enable_grad(),
+            tqdm(total=total, desc=f"train {label}", disable=not progress) as bar,
+        ):
             self._train(len(train), total, bar)
         if device.type == "cuda":
             peak = torch.cuda.max_memory_allocated(device)

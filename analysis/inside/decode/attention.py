@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,7 +84,7 @@ class AttentionPatterns:
     def _repr_html_(self) -> str:
         column = "before" if self.after is None else "change"
         largest = self.frame().sort_values(column, key=abs, ascending=False).head(12)
-        return f"<p>{self!r}</p>{largest.round(3).to_html(index=False)}"
+        return f"<p>{escape(repr(self))}</p>{largest.round(3).to_html(index=False)}"
 
     def _of_text(self, text: int) -> pd.DataFrame:
         tokens = np.array(self.tokens[text], dtype=object)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -106,7 +107,7 @@ class Attribution:
     def _repr_html_(self) -> str:
         column = list(self._columns())[-1]
         largest = self.frame().sort_values(column, key=abs, ascending=False).head(12)
-        return f"<p>{self!r}</p>{largest.round(3).to_html(index=False)}"
+        return f"<p>{escape(repr(self))}</p>{largest.round(3).to_html(index=False)}"
 
     def _columns(self) -> dict[str, np.ndarray]:
         """The terms by the name of their column, [example, component]."""

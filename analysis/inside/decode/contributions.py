@@ -14,7 +14,7 @@ from lofit_lens.analysis.inside.decode.lens import head_projections
 from lofit_lens.analysis.inside.decode.pairs import AnswerPair
 from lofit_lens.attention import heads_of, output_projection
 from lofit_lens.edits.on_heads import HeadIntervention
-from lofit_lens.errors import UnsupportedError
+from lofit_lens.errors import UnsupportedError, check_whole
 from lofit_lens.fast.in_force import edited
 from lofit_lens.grid import headless
 from lofit_lens.positions import known_prompts
@@ -73,7 +73,7 @@ def check_decomposable(model: TransformerBridge) -> None:
             f"({', '.join(norms)}) before the residual stream, so a head has no contribution of its "
             "own: it depends on all that its layer writes. Look at the attention and the logit lens."
         )
-    probe = torch.tensor([-64.0, 64.0])
+    probe = torch.tensor([-64.0, 64.0], dtype=torch.float32)
     if not torch.equal(model.adapter.apply_output_logits_transform(probe), probe):
         raise UnsupportedError(
             f"This family ({model.cfg.architecture}) caps or scales the logits behind the unembedding, "
@@ -101,7 +101,8 @@ def contributions(
         UnsupportedError: The terms do not sum to the model's own logit difference.
     """
     encoder, named = Encoder(model), components(model, edit)
-    found = torch.empty(len(pairs), len(named))
+    check_whole("batch_size", batch_size, 1)
+    found = torch.empty(len(pairs), len(named), dtype=torch.float32)
     for rows in batches_by_length([len(pair.text.ids) for pair in pairs], batch_size):
         batch = [pairs[row] for row in rows]
         seen, logits = _read(model, encoder.batch([pair.text for pair in batch]), edit)
@@ -172,7 +173,11 @@ def _stream(
     for layer in range(model.cfg.n_layers):
         bias = output_projection(model, layer).bias
         terms.append(_by_head(model, layer, range(model.cfg.n_heads), seen[f"z{layer}"], reading))
-        terms.append(torch.zeros(len(reading), 1) if bias is None else along(bias.float()))
+        terms.append(
+            torch.zeros(len(reading), 1, dtype=torch.float32)
+            if bias is None
+            else along(bias.float())
+        )
         terms.append(along(seen[f"mlp{layer}"]))
     return terms
 
@@ -186,7 +191,7 @@ def _edited(
     """The terms of the scales and of the offsets, in the order of the edit's heads."""
     if edit is None:
         return []
-    scales, offsets = torch.empty(2, len(reading), len(edit.heads))
+    scales, offsets = torch.empty(2, len(reading), len(edit.heads), dtype=torch.float32)
     for layer in edit.heads.layers():
         ranks, heads = map(list, zip(*edit.heads.in_layer(layer), strict=True))
         before = seen[f"z{layer}"][:, heads]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING
 
 import torch
@@ -85,7 +86,7 @@ class OffsetDirections:
         )
 
     def _repr_html_(self) -> str:
-        return f"<p>{self!r}</p>{self.frame().round(3).to_html(index=False)}"
+        return f"<p>{escape(repr(self))}</p>{self.frame().round(3).to_html(index=False)}"
 
 
 def compare_directions(

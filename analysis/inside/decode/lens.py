@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 from lofit_lens.analysis.inside.decode.token_text import token_texts
 from lofit_lens.attention import output_projection
 from lofit_lens.edits.on_heads import HeadIntervention
-from lofit_lens.errors import LofitLensError, UnsupportedError
+from lofit_lens.errors import LofitLensError, UnsupportedError, check_whole
 from lofit_lens.heads import Head, HeadSet
 
 if TYPE_CHECKING:
@@ -139,8 +139,7 @@ def logit_lens(model: TransformerBridge, edit: HeadIntervention, *, k: int = 10)
         ('·uncle', '·aunt', …)
     """
     d_vocab = model.cfg.d_vocab
-    if not 1 <= k <= d_vocab:
-        raise LofitLensError(f"k must be between 1 and {d_vocab}, the vocabulary, got {k}.")
+    check_whole("k", k, 1, d_vocab)
     vectors = written(model, edit)
     refuse_zero(edit.heads, vectors, "the final norm of a zero vector is undefined")
     logits = _read(model, vectors)
@@ -182,7 +181,7 @@ def written(model: TransformerBridge, edit: HeadIntervention) -> Float[Tensor, "
     """
     offsets = offsets_of(edit)
     edit.check_model(model)
-    found = torch.empty(len(edit.heads), model.cfg.d_model)
+    found = torch.empty(len(edit.heads), model.cfg.d_model, dtype=torch.float32)
     for layer in edit.heads.layers():
         ranks, heads = zip(*edit.heads.in_layer(layer), strict=True)
         weight = head_projections(model, layer, heads)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass
 from functools import cached_property
-from itertools import repeat
-from types import UnionType
-from typing import Any, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import Head
 
 Rows = tuple[tuple[float, ...], ...]
@@ -127,7 +125,7 @@ class HeadAttention:
     def __post_init__(self) -> None:
         for rows in (self.before, self.after):
             if [len(row) for row in rows] != list(range(1, len(self.tokens) + 1)):
-                raise ValueError("attention does not fit its tokens")
+                raise LofitLensError(f"The attention of {self.head} does not fit its tokens.")
 
 
 @dataclass(frozen=True)
@@ -157,31 +155,3 @@ class HeadCard:
         from lofit_lens.analysis.inside.explorer.card_html import CARD_CSS, card_html
 
         return f"<style>{CARD_CSS}</style>{card_html(self)}"
-
-
-def from_json(kind: Any, value: Any) -> Any:
-    """A value of a type, from what `asdict` and JSON made of it.
-
-    Args:
-        kind: A dataclass of such types, a tuple, a type or None, a head, a number or a text.
-        value: What was read.
-
-    Raises:
-        KeyError, TypeError, ValueError: It is not of that type.
-    """
-    kinds = get_args(kind)
-    if is_dataclass(kind):
-        parts, build = get_type_hints(kind).items(), cast("type", kind)
-        return build(**{name: from_json(part, value[name]) for name, part in parts})
-    if kind is Head:
-        return Head(*from_json(tuple[int, int], value))
-    if get_origin(kind) is UnionType:
-        return None if value is None else from_json(kinds[0], value)
-    if get_origin(kind) is tuple:
-        each = repeat(kinds[0], len(value)) if kinds[-1] is Ellipsis else kinds
-        return tuple(from_json(*both) for both in zip(each, value, strict=True))
-    if kind is float and isinstance(value, int):
-        return float(value)
-    if not isinstance(value, kind):
-        raise TypeError(f"{value!r} is not of the type {kind.__name__}")
-    return value

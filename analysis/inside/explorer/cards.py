@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -23,12 +23,12 @@ from lofit_lens.analysis.inside.explorer.card import (
     HeadEdit,
     HeadScore,
     TaskScores,
-    from_json,
 )
 from lofit_lens.analysis.inside.explorer.measure import measure_attention, measure_edit
 from lofit_lens.attention import heads_of
+from lofit_lens.documents import check_finite, typed
 from lofit_lens.errors import LofitLensError, ModelMismatchError
-from lofit_lens.files import read_json, write_json
+from lofit_lens.files import read_as, write_json
 from lofit_lens.grid import HeadGrid
 from lofit_lens.heads import Head, HeadSet
 from lofit_lens.identity import fingerprint
@@ -182,11 +182,12 @@ class HeadCards:
         Raises:
             LofitLensError: The file is missing, damaged or of another format.
         """
-        content = read_json(path, schema=CARDS_SCHEMA, what="head cards")
-        try:
-            return from_json(cls, {"without": ()} | content)
-        except (KeyError, TypeError, ValueError, LofitLensError) as error:
-            raise LofitLensError(f"The head cards in {path} are damaged: {error}.") from error
+        return read_as(path, cls._of_json, schema=CARDS_SCHEMA, what="head cards")
+
+    @classmethod
+    def _of_json(cls, content: Any) -> HeadCards:
+        check_finite(content)
+        return typed(content, cls)
 
     def __repr__(self) -> str:
         heads = self.edited()
