@@ -270,3 +270,21 @@ def test_workers_and_parsl_exclude_each_other() -> None:
     done = CliRunner().invoke(app, ["demo", "--quick", "--workers", "2", "--parsl", "a.py"])
     assert done.exit_code == 1
     assert "Give either --workers or --parsl" in done.output
+
+
+@pytest.mark.parametrize("damaged", ["*.json", "*.cost", "*/*.safetensors"])
+def test_what_waits_to_be_scored_and_is_damaged_is_fitted_again(
+    damaged: str, llama: TransformerBridge, tmp_path: Path, passes: list[int]
+) -> None:
+    def stop(record: Record) -> None:
+        if record.method == "lofit":
+            raise KeyboardInterrupt
+
+    how: dict[str, Any] = {"seeds": (42, 43), "out": tmp_path / "out"}
+    with pytest.raises(KeyboardInterrupt):
+        compared(llama, ["lofit"], on_run=stop, **how)
+    for file in (tmp_path / "out" / "fitted").glob(damaged):
+        file.write_bytes(b'{"seconds": "long"')
+    again = compared(llama, ["lofit"], **how)
+    assert len(again.runs) == 3
+    assert passes == ([2] if damaged == "*.cost" else [2, 1])

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from lofit_lens.analysis.study.keys import as_json
+from lofit_lens.documents import typed
 from lofit_lens.edits.edit import Edit
 from lofit_lens.edits.files import load_edit, save_edit
-from lofit_lens.files import read_json, write_json
+from lofit_lens.files import read_as, write_json
 from lofit_lens.heads import HeadSet
 
 FITTED = "fitted"
@@ -54,10 +55,18 @@ class Fitted:
             LofitLensError: The file is missing or damaged.
         """
         path = Path(path)
-        content = read_json(path, schema=FITTED_SCHEMA, what="fitted edit")
-        heads = content["heads"]
+        told = read_as(path, lambda c: typed(c, _Told), schema=FITTED_SCHEMA, what="fitted edit")
         return cls(
-            load_edit(path.with_suffix("")) if content["edit"] else None,
-            content["choices"],
-            None if heads is None else HeadSet.from_json(heads),
+            load_edit(path.with_suffix("")) if told.edit else None,
+            told.choices,
+            None if told.heads is None else HeadSet.from_json(told.heads),
         )
+
+
+@dataclass(frozen=True)
+class _Told:
+    """The JSON file of a fitted edit."""
+
+    choices: dict[str, Any]
+    heads: dict[str, Any] | None
+    edit: bool

@@ -257,8 +257,12 @@ class Store:
         file = self._file(step)
         if not file.is_file():
             return None
-        spent = marker_in(file.parent, file.with_suffix(".cost").name) or {}
-        found = Done(KEPT[step.folder](file), **spent)
+        try:
+            found = Done(KEPT[step.folder](file), **_cost(file.with_suffix(".cost")))
+        except LofitLensError:
+            if step.folder != FITTED:
+                raise
+            return None  # nobody has seen it yet: it is fitted again
         if step.folder != FITTED:
             self._products[key] = found
         return found
@@ -342,6 +346,19 @@ class Store:
         for file in sorted((path / RECORDS).glob("*.json.gz")):
             record = Record.load(file)
             self.take([record if record.key else replace(record, key=key_of(record.to_json()))])
+
+
+@dataclass(frozen=True)
+class _Cost:
+    seconds: float = 0.0
+    tokens: int = 0
+
+
+def _cost(file: Path) -> dict[str, Any]:
+    """What a step cost, from the file beside its product; nothing if that is damaged."""
+    with suppress(LofitLensError):
+        return {**vars(typed(marker_in(file.parent, file.name) or {}, _Cost))}
+    return {}
 
 
 def save_records(folder: str | Path, kind: Kind, records: Sequence[Record], **told: Any) -> Path:
