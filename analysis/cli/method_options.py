@@ -119,7 +119,7 @@ class MethodOptions:
                 sized,
                 scope=training.scope or "all",
                 selection=training.selection(task),
-                tuning=training.tuning(task, sized.n_heads(model) / total),
+                tuning=training.tuning(task, sized.n_heads(heads_of(model)) / total),
                 rates={**start.rates, **self.rates()},
                 kl_budget=self.kl_budget,
                 random_draws=self.random_draws,
