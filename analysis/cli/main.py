@@ -15,6 +15,7 @@ from lofit_lens.analysis.cli.evaluate import evaluate
 from lofit_lens.analysis.cli.figures import figures, report
 from lofit_lens.analysis.cli.heads import export, heads
 from lofit_lens.analysis.cli.stages import lofit, select, tune
+from lofit_lens.analysis.cli.study import plan, reproduce, run, status
 from lofit_lens.analysis.cli.sweep import sweep
 from lofit_lens.analysis.cli.task_options import joined_shares
 from lofit_lens.analysis.cli.transfer import transfer
@@ -43,8 +44,8 @@ app = typer.Typer(
 )
 
 for _command in (
-    demo, lofit, select, tune, evaluate, compare, transfer, sweep, causal, figures, report, heads,
-    export, check,
+    demo, lofit, select, tune, evaluate, compare, transfer, sweep, causal, plan, run, status,
+    reproduce, figures, report, heads, export, check,
 ):  # fmt: skip
     app.command()(_command)
 
