@@ -10,7 +10,12 @@ import msgspec
 import torch
 
 from lofit_lens.analysis.kinds.causal import causal_curves, causal_plan
-from lofit_lens.analysis.kinds.compare import check_tasks, compare, comparison_cells, recipes_by_task
+from lofit_lens.analysis.kinds.compare import (
+    check_tasks,
+    compare,
+    comparison_cells,
+    recipes_by_task,
+)
 from lofit_lens.analysis.kinds.comparison import KIND as COMPARISON
 from lofit_lens.analysis.kinds.curves import KIND as CURVES
 from lofit_lens.analysis.kinds.curves import Ablation
@@ -79,7 +84,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
         raise NotImplementedError
 
 
-class Compare(Experiment, kw_only=True, tag="compare"):
+class Compare(Experiment, frozen=True, kw_only=True, tag="compare"):
     """Methods under one protocol (Tables 1 to 3).
 
     Attributes:
@@ -111,7 +116,7 @@ class Compare(Experiment, kw_only=True, tag="compare"):
         write_tables(store, found, base=self.base, published=published)
 
 
-class Transfer(Experiment, kw_only=True, tag="transfer"):
+class Transfer(Experiment, frozen=True, kw_only=True, tag="transfer"):
     """Heads of every task tuned on every task (Figure 2).
 
     Attributes:
@@ -125,7 +130,7 @@ class Transfer(Experiment, kw_only=True, tag="transfer"):
     folder, folds = MATRIX, False
 
     def cells(self, part: Part, heads: HeadGrid, study: Path | None = None) -> list[Cell]:
-        settings = part.settings(heads)
+        settings = part.sized(heads)
         cells = transfer_cells(
             part.tasks, settings, seeds=part.seeds, draws=self.random_draws, heads=self.heads,
             does=self.does, batch_size=part.batch_size(heads),
@@ -134,9 +139,9 @@ class Transfer(Experiment, kw_only=True, tag="transfer"):
 
     def run(self, part: Part, model: TransformerBridge, store: Store, **how: Any) -> None:
         heads = heads_of(model)
-        settings = part.settings(heads)
+        settings = part.sized(heads)
         found = transfer_matrix(
-            model, part.tasks, seeds=part.seeds, k=next(iter(settings.values())).n_heads(heads),
+            model, part.tasks, seeds=part.seeds, k=next(iter(settings.values())).k,
             heads=self.heads, does=self.does, random_draws=self.random_draws,
             selection={name: own.selection for name, own in settings.items()},
             tuning={name: own.tuning for name, own in settings.items()},
@@ -145,7 +150,7 @@ class Transfer(Experiment, kw_only=True, tag="transfer"):
         write_results(store, found.frame(zero_shot=True), {"figure2.html": found.plot()})
 
 
-class SweepExamples(Experiment, kw_only=True, tag="sweep-examples"):
+class SweepExamples(Experiment, frozen=True, kw_only=True, tag="sweep-examples"):
     """Methods on fewer and more training examples (Figure 4).
 
     Attributes:
@@ -172,7 +177,7 @@ class SweepExamples(Experiment, kw_only=True, tag="sweep-examples"):
         write_results(store, found.frame(), {"sweep.html": found.plot()})
 
 
-class SweepHeads(Experiment, kw_only=True, tag="sweep-heads"):
+class SweepHeads(Experiment, frozen=True, kw_only=True, tag="sweep-heads"):
     """Methods on fewer and more heads (Figure 5).
 
     Attributes:
@@ -200,7 +205,7 @@ class SweepHeads(Experiment, kw_only=True, tag="sweep-heads"):
         write_results(store, found.frame(), {"sweep.html": found.plot()})
 
 
-class Lofit(Experiment, kw_only=True, tag="lofit"):
+class Lofit(Experiment, frozen=True, kw_only=True, tag="lofit"):
     """Both stages on each task, with the edit kept.
 
     Attributes:
@@ -212,11 +217,11 @@ class Lofit(Experiment, kw_only=True, tag="lofit"):
     folder, apart, texts = LOFIT, True, ()
 
     def cells(self, part: Part, heads: HeadGrid, study: Path | None = None) -> list[Cell]:
-        (task,), settings = part.tasks, part.sized(heads)
+        (task,), (settings,) = part.tasks, part.sized(heads).values()
         return lofit_cells(task, settings, self.heads, self.random_draws, settings.batch_size)
 
     def run(self, part: Part, model: TransformerBridge, store: Store, **how: Any) -> None:
-        (task,), settings = part.tasks, part.sized(heads_of(model))
+        (task,), (settings,) = part.tasks, part.sized(heads_of(model)).values()
         del how["on_run"]
         lofit(
             model, task, k=settings.k, heads=self.heads, selection=settings.selection,
@@ -225,7 +230,7 @@ class Lofit(Experiment, kw_only=True, tag="lofit"):
         )  # fmt: skip
 
 
-class Causal(Experiment, kw_only=True, tag="causal"):
+class Causal(Experiment, frozen=True, kw_only=True, tag="causal"):
     """Through which of the heads that a `lofit` experiment chose its edit works.
 
     Models, tasks and seeds are those of that experiment.
@@ -270,7 +275,8 @@ class Causal(Experiment, kw_only=True, tag="causal"):
 
 def _any_edit(part: Part, heads: HeadGrid) -> HeadIntervention:
     """An edit of as many heads, spread over the layers, where the real one is not there yet."""
-    k = part.sized(heads).n_heads(heads)
+    (settings,) = part.settings(heads).values()
+    k = settings.n_heads(heads)
     rows = range(heads.n_heads)
     spread = [Head(layer, row) for row in rows for layer in heads.layers]
     return HeadIntervention(HeadSet(spread[:k], **heads.shape), bias=torch.zeros(k, 1))

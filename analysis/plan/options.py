@@ -11,6 +11,7 @@ from lofit_lens.analysis.methods.presets import preset_heads, preset_settings
 from lofit_lens.analysis.methods.settings import PAPER_FRACTION, Settings
 from lofit_lens.errors import LofitLensError
 from lofit_lens.grid import HeadGrid
+from lofit_lens.positions import TokenScope
 
 Auto = Literal["auto"]
 
@@ -42,7 +43,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     k: int | None = None
     fraction: float | None = None
-    scope: str | None = None
+    scope: TokenScope | None = None
     objective: str | None = None
     epochs: int | None = None
     train_batch_size: int | None = None

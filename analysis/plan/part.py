@@ -55,10 +55,10 @@ class Part:
             found[name] = replace(own, random_draws=draws)
         return found
 
-    def sized(self, heads: HeadGrid) -> Settings:
-        """The settings of the only task, with the number of heads."""
-        (own,) = self.settings(heads).values()
-        return replace(own, k=own.n_heads(heads), fraction=None)
+    def sized(self, heads: HeadGrid) -> dict[str, Settings]:
+        """The same with the number of heads in place of a share."""
+        found = self.settings(heads)
+        return {n: replace(own, k=own.n_heads(heads), fraction=None) for n, own in found.items()}
 
     def batch_size(self, heads: HeadGrid) -> int:
         """Sequences of a forward pass in scoring: those of the first task."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -103,14 +104,12 @@ class _Wrong(Exception):
 
 def _plainly(error: msgspec.ValidationError) -> str:
     """What a conversion says, in the words of TOML."""
-    text = str(error).partition(" - at ")[0]
-    words = {"`object`": "a table", "`array`": "a list", "`str`": "text", "`int`": "a whole number"}
-    words |= {
-        "`float`": "a number",
-        "`bool`": "true or false",
-        " | `null`": "",
-        "`null`": "nothing",
-    }
-    for theirs, ours in words.items():
-        text = text.replace(theirs, ours)
+    words = {"object": "a table", "array": "a list", "str": "text", "int": "a whole number"}
+    words |= {"float": "a number", "bool": "true or false"}
+
+    def plainly(kinds: re.Match[str]) -> str:
+        names = [name for name in kinds[1].split(" | ") if name != "null"]
+        return " or ".join(words.get(name, name) for name in names)
+
+    text = re.sub(r"`([\w |]+)`", plainly, str(error).partition(" - at ")[0])
     return text[:1].lower() + text[1:]

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-3
 """How far numbers may differ where device or threads do, relative to those above 1."""
 
+COSTS = {"seconds", "fit_seconds", "score_seconds", "tokens", "fit_tokens", "score_tokens"}
+"""What is not compared: it depends on what was trained and scored beside a cell."""
+
 
 @dataclass(frozen=True)
 class Again:
@@ -86,7 +89,9 @@ class Reproduction:
             how = f" by {cell.difference:.2g} in {cell.where}, tolerance {cell.tolerance:g}"
             lines.append(f"{verdict:<8} {cell.part}: {cell.record}{how if cell.difference else ''}")
         n = sum(cell.holds for cell in self.cells)
-        lines.append(f"{n} of {len(self.cells)} records confirmed; seconds are not compared.")
+        lines.append(
+            f"{n} of {len(self.cells)} records confirmed; seconds and tokens are not compared."
+        )
         return "\n".join(lines)
 
 
@@ -95,7 +100,7 @@ def reproduce(
 ) -> Reproduction:
     """Run some cells of a study again, in a temporary folder, and compare their records with the old.
 
-    All but seconds has to be equal where device and threads are those of the run, else within
+    All but the costs has to be equal where device and threads are those of the run, else within
     `TOLERANCE`.
 
     Args:
@@ -164,16 +169,18 @@ def _again(
 
 
 def differences(one: Any, other: Any, where: str = "") -> Iterator[tuple[str, float]]:
-    """Where two JSON values differ, seconds left out, and by how much; infinity where not in a number."""
+    """Where two JSON values differ, costs left out, and by how much; infinity where not in a number."""
     if isinstance(one, dict) and isinstance(other, dict):
         for name in dict.fromkeys((*one, *other)):
-            if not name.endswith("seconds"):
+            if name not in COSTS:
                 yield from differences(
                     one.get(name), other.get(name), f"{where}.{name}".lstrip(".")
                 )
     elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
         for number, (mine, theirs) in enumerate(zip(one, other, strict=True)):
             yield from differences(mine, theirs, f"{where}[{number}]")
-    elif one != other and not (one != one and other != other):  # NaN is the same as NaN
-        numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (one, other))
-        yield where, abs(one - other) / max(1, abs(one)) if numbers else math.inf
+    elif isinstance(one, int | float) and isinstance(other, int | float):
+        if one != other and not (math.isnan(one) and math.isnan(other)):
+            yield where, abs(one - other) / max(1, abs(one))
+    elif one != other:
+        yield where, math.inf

@@ -147,8 +147,8 @@ def _run_part(
 ) -> None:
     """Run a part, or go on with it."""
     cells = part.cells(heads_of(model), folder.path)
-    told = {"model": part.model.name, "experiment": part.experiment.name}
-    told["cells"] = len({cell.place for cell in cells})
+    n = len({cell.place for cell in cells})
+    told = {"model": part.model.name, "experiment": part.experiment.name, "cells": n}
     folder.told.setdefault("parts", {})[part.folder] = told
     folder.save()
 
@@ -161,7 +161,7 @@ def _run_part(
         on_failure(error)
 
     if how["progress"]:
-        say(f"{part.folder}: {told['cells']} cells")
+        say(f"{part.folder}: {n} cells")
     store = Store(folder.path / part.folder, part.experiment.folder, resume=True)
     store.ask(study=folder.told["name"])
     part.experiment.run(part, model, store, on_run=stop, on_failure=fail, **how)

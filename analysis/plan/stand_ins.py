@@ -63,20 +63,24 @@ def _stand_in(base: str, source: dict[str, Any]) -> Task:
     known = KNOWN[base]
     (train, val, test), (short, long) = known.items, known.prompts
     beginning = "." * (long - short)  # all items of a test begin alike where it is longer
-    of = {"train": train, "val": val, "test": test}
     splits = {
-        split: tuple(
-            _item(f"{split} {i}", known, "" if split != "test" else beginning) for i in range(n)
+        name: tuple(_item(f"{name} {i}", known, begun) for i in range(n))
+        for name, n, begun in (
+            ("train", train, ""),
+            ("val", val, ""),
+            ("test", test, beginning),
+            ("val_as_test", val, beginning),
         )
-        for split, n in of.items()
     }
     return Task(
         name=f"{base}:{source['fold']}" if "fold" in source else base,
-        val_as_test=tuple(_item(f"val {i}", known, beginning) for i in range(val)),
+        train=splits["train"],
+        val=splits["val"],
+        test=splits["test"],
+        val_as_test=splits["val_as_test"],
         objective="dpo" if known.candidates else "sft",
         scoring=MultipleChoice(("MC1",)) if known.candidates else ExactMatch(),
         source={"name": base, **source},
-        **splits,
     )
 
 

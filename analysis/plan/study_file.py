@@ -208,9 +208,8 @@ def _check_experiment(study: StudyFile, one: Experiment, place: Place) -> None:
     with problems.at((*place, "settings")):
         options = combined(study.settings, one.settings)
         settings_of(options, None, "", ANY, seed=0).n_heads(ANY)
-    _check_names(
-        one, place, problems, Settings(scope=one.settings.scope or study.settings.scope or "all")
-    )  # pyright: ignore[reportArgumentType]
+    scope = one.settings.scope or study.settings.scope or "all"
+    _check_names(one, place, problems, Settings(scope=scope))
     if isinstance(one, Causal):
         of = [other.name for other in study.experiments if isinstance(other, Lofit)]
         if one.of not in of:
