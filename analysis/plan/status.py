@@ -110,4 +110,5 @@ def study_status(folder: str | Path) -> StudyStatus:
 def seconds_of(records: Sequence[Record]) -> float:
     """What some records took together, a step that several share counted once."""
     steps = {step["key"]: step["seconds"] for record in records for step in record.steps}
-    return sum(steps.values()) + sum(record.cost.score_seconds for record in records)
+    scoring = (record.cost.score_seconds for record in records)
+    return sum(steps.values(), 0.0) + sum(scoring, 0.0)
