@@ -18,6 +18,7 @@ from lofit_lens.analysis.reading.open import open_study
 from lofit_lens.analysis.study.record import Record
 from lofit_lens.errors import LofitLensError
 from lofit_lens.files import write_json_gz
+from tests.test_cli import fail, lofit_lens, succeed
 
 STUDY = """name = "tiny, every kind"
 [[models]]
@@ -101,7 +102,8 @@ def test_the_status_counts_what_is_done(done: StudyRun, tmp_path: Path) -> None:
     gone.unlink()
     (gone.parent.parent / "claims").mkdir()
     (gone.parent.parent / "claims" / "key.json").write_text("{}", encoding="utf-8")
-    part = study_status(tmp_path / "out").parts[0]
+    parts = {part.part: part for part in study_status(tmp_path / "out").parts}
+    part = parts[gone.parents[1].name]
     assert (part.cells - part.done, part.running) == (1, 1)
 
 
@@ -204,6 +206,21 @@ def test_on_another_machine_records_are_compared_within_a_tolerance(
     (cell,) = reproduce(tmp_path / "out", cells=1, progress=False).cells
     assert cell.tolerance > 0
     assert json.loads((tmp_path / "out" / MARKER).read_text(encoding="utf-8"))["schema"] == 1
+
+
+def test_the_command_line_says_the_same(done: StudyRun, file: Path, tmp_path: Path) -> None:
+    planned = succeed("plan", file, cwd=tmp_path)
+    status = succeed("status", done.folder, cwd=tmp_path)
+    cells = {part["part"]: part["done"] for part in status["parts"]}
+    assert sum(row["cells"] for row in planned["table"]) == sum(cells.values())
+    environment = {"OMP_NUM_THREADS": "1"}
+    again = lofit_lens(
+        "reproduce", done.folder, "--cells", 1, cwd=tmp_path, environment=environment
+    )
+    assert again.returncode == 0, again.stderr
+    assert "1 of 1 records confirmed" in again.stdout
+    assert "--resume" in fail("run", file, "--out", done.folder, cwd=tmp_path)
+    assert "No study" in fail("status", tmp_path, cwd=tmp_path)
 
 
 def test_differences_name_the_place_and_leave_out_the_costs() -> None:
