@@ -67,7 +67,7 @@ def file(tiny_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="module")
 def done(file: Path) -> StudyRun:
-    return run_study(file, file.parent / "out", progress=False)
+    return run_study(file, file.parent / "out", together=1, progress=False)
 
 
 def records(folder: Path) -> Sequence[Path]:

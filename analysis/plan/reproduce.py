@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 TOLERANCE = 1e-3
-"""How far numbers may differ where device or threads do, relative to those above 1."""
+"""How far numbers may differ where device or threads do, or trainings shared their forward passes, relative
+to those above 1."""
 
 COSTS = {"seconds", "fit_seconds", "score_seconds", "tokens", "fit_tokens", "score_tokens"}
 """What is not compared: it depends on what was trained and scored beside a cell."""
@@ -100,8 +101,8 @@ def reproduce(
 ) -> Reproduction:
     """Run some cells of a study again, in a temporary folder, and compare their records with the old.
 
-    All but the costs has to be equal where device and threads are those of the run, else within
-    `TOLERANCE`.
+    All but the costs has to be equal where device and threads are those of the run and nothing was
+    trained together, else within `TOLERANCE`.
 
     Args:
         folder: The `--out` of `run`.
@@ -130,7 +131,7 @@ def reproduce(
     chosen = [done[i] for i in sorted(drawn)]
     for entry, of_model in groupby(chosen, key=lambda one: one[0].model):
         model = entry.load()
-        ran = {"device": str(model.cfg.device), "threads": torch.get_num_threads()}
+        ran = {"device": str(model.cfg.device), "threads": torch.get_num_threads(), "together": 1}
         same = study.told.get("ran", {}).get(entry.name) == ran
         for part, of_part in groupby(of_model, key=lambda one: one[0]):
             records = [Record.load(path) for _, path in of_part]

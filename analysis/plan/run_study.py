@@ -124,15 +124,15 @@ def _run_model(
             folder.told["left_out"].append(part.folder)
             continue
         with _noted(folder, part, on_failure):
-            model = model or _loaded(folder, entry, how["workers"])
+            model = model or _loaded(folder, entry, how)
             _run_part(folder, part, model, end, on_failure, how)
     folder.save()
 
 
-def _loaded(folder: StudyFolder, entry: ModelEntry, workers: int) -> TransformerBridge:
+def _loaded(folder: StudyFolder, entry: ModelEntry, how: dict[str, Any]) -> TransformerBridge:
     model = entry.load()
-    threads = 1 if workers > 1 else torch.get_num_threads()
-    ran = {"device": str(model.cfg.device), "threads": threads}
+    threads = 1 if how["workers"] > 1 else torch.get_num_threads()
+    ran = {"device": str(model.cfg.device), "threads": threads, "together": how["together"]}
     folder.told.setdefault("ran", {})[entry.name] = ran
     return model
 
