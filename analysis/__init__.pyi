@@ -39,6 +39,14 @@ from .kinds.sweeps import head_sweep as head_sweep
 from .kinds.transfer import score_heads as score_heads
 from .kinds.transfer import transfer_matrix as transfer_matrix
 from .methods.settings import Settings as Settings
+from .plan.plan import Plan as Plan
+from .plan.plan import plan_study as plan_study
+from .plan.reproduce import Reproduction as Reproduction
+from .plan.reproduce import reproduce as reproduce
+from .plan.run_study import StudyRun as StudyRun
+from .plan.run_study import run_study as run_study
+from .plan.status import StudyStatus as StudyStatus
+from .plan.status import study_status as study_status
 from .reading.open import open_study as open_study
 from .reading.pack import pack as pack
 from .reading.study import Study as Study

@@ -17,6 +17,7 @@ from tests.helpers import N_HEADS, N_LAYERS
 
 COMMANDS = ("demo", "compare", "transfer", "sweep", "causal", "figures", "report")
 COMMANDS += ("select", "tune", "lofit", "evaluate", "export", "heads")
+COMMANDS += ("plan", "run", "status", "reproduce")
 
 
 def lofit_lens(

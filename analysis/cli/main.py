@@ -17,6 +17,7 @@ from lofit_lens.analysis.cli.heads import export, heads
 from lofit_lens.analysis.cli.lm_eval import lm_eval
 from lofit_lens.analysis.cli.pack import pack
 from lofit_lens.analysis.cli.stages import lofit, select, tune
+from lofit_lens.analysis.cli.study import plan, reproduce, run, status
 from lofit_lens.analysis.cli.sweep import sweep
 from lofit_lens.analysis.cli.task_options import joined_shares
 from lofit_lens.analysis.cli.transfer import transfer
@@ -46,8 +47,8 @@ app = typer.Typer(
 )
 
 for _command in (
-    demo, lofit, select, tune, evaluate, compare, transfer, sweep, causal, figures, report, pack,
-    heads, export, lm_eval, check, versions,
+    demo, lofit, select, tune, evaluate, compare, transfer, sweep, causal, plan, run, status,
+    reproduce, figures, report, pack, heads, export, lm_eval, check, versions,
 ):  # fmt: skip
     app.command()(_command)
 

@@ -99,28 +99,21 @@ class MethodOptions:
         report: Report,
     ) -> dict[str, Settings]:
         """What the options and presets say, by name of the task."""
-        from lofit_lens.analysis.baselines.paper_rates import paper_loreft, paper_rates
-        from lofit_lens.analysis.cli.options import paper_task
-        from lofit_lens.analysis.methods.settings import PAPER_FRACTION, Settings
+        from lofit_lens.analysis.methods.presets import preset_settings
+        from lofit_lens.analysis.methods.settings import PAPER_FRACTION
         from lofit_lens.attention import heads_of
-        from lofit_lens.identity import EMBEDDED
 
         total, preset = heads_of(model).total, training.preset
         heads = heads.under(preset, total, report, default=PAPER_FRACTION)
         found = {}
         for task in tasks:
-            start = Settings()
-            if preset == EMBEDDED:
-                start = Settings.embedded()
-            elif preset:
-                row = preset, paper_task(task)
-                start = Settings(rates=paper_rates(*row), loreft=paper_loreft(*row))
+            start = preset_settings(preset, task.name, share=0.1)  # the stages are set below
             sized = dataclasses.replace(start, k=heads.k, fraction=heads.fraction)
             found[task.name] = dataclasses.replace(
                 sized,
                 scope=training.scope or "all",
                 selection=training.selection(task),
-                tuning=training.tuning(task, sized.n_heads(model) / total),
+                tuning=training.tuning(task, sized.n_heads(heads_of(model)) / total),
                 rates={**start.rates, **self.rates()},
                 kl_budget=self.kl_budget,
                 random_draws=self.random_draws,

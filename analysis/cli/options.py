@@ -147,13 +147,12 @@ class HeadOptions:
             report: Where the number is named.
             default: The share where neither is given.
         """
-        from lofit_lens.training.config import PAPER_HEADS, paper_heads
+        from lofit_lens.analysis.methods.presets import preset_heads
 
         fraction = self.share(default)
-        theirs = PAPER_HEADS.get(preset or "")
-        if fraction not in (0.03, 0.1) or not theirs or theirs[0] != total:
+        k = None if fraction is None else preset_heads(preset, total, fraction)
+        if k is None:
             return self
-        k = paper_heads(str(preset), fraction=fraction)
         report.say(f"--preset {preset}: the paper's {fraction:.0%} of {total} heads are {k}")
         return HeadOptions(k=k)
 

@@ -64,7 +64,7 @@ def transfer(
     model = model_options.load()
     total = heads_of(model).total
     head_options = head_options.under(training.preset, total, report, default=PAPER_FRACTION)
-    k = Settings(k=head_options.k, fraction=head_options.fraction).n_heads(model)
+    k = Settings(k=head_options.k, fraction=head_options.fraction).n_heads(heads_of(model))
     selection = {task.name: training.selection(task) for task in tasks}
     tuning = {task.name: training.tuning(task, k / total) for task in tasks}
     does = training.component or "bias"

@@ -6,6 +6,7 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
@@ -32,6 +33,7 @@ from lofit_lens.edits.edit import Edit
 from lofit_lens.edits.files import hash_of
 from lofit_lens.errors import LofitLensError, check_seed, check_whole
 from lofit_lens.fast.memory import check_batch_size
+from lofit_lens.grid import Head, HeadGrid
 from lofit_lens.heads import HeadSet
 from lofit_lens.tasks.task import Task
 from lofit_lens.tokens import EncodedText
@@ -111,6 +113,84 @@ def causal_curves(
         UnsupportedError: The edit spares some token positions.
     """
     check_head_shape(model, heads)
+    plan = causal_plan(
+        task, heads, edit=edit, ks=ks, ablation=ablation, draws=draws, seed=seed, split=split,
+        compat=compat, batch_size=batch_size,
+    )  # fmt: skip
+    if edit is not None:
+        with PatchIntervention(heads, donor=edit).applied(model):
+            pass  # refuses what cannot be patched
+    store = Store.at(out, KIND)
+    records = run_cells(
+        Bench.of(model, texts, batch_size=batch_size), plan.cells, store,
+        workers=workers, on_failure=on_failure, keep_edits=keep_edits, what="causal", progress=progress,
+    )  # fmt: skip
+    found = {record.place: main_scores(record.evaluation) for record in records}
+    whole = {record.method: record.evaluation for record in records}
+    unedited, edited = whole[ZERO_SHOT], whole.get("edited")
+    scores: dict[Curve, np.ndarray] = {
+        curve: np.stack([found[cell.place] for cell in points]).reshape(1 + draws, len(plan.ks), -1)
+        for curve, points in plan.points.items()
+        if points[0].place in found
+    }
+    if not scores:
+        raise LofitLensError(f"Both curves on {task.name} failed, so there is nothing to show.")
+    curves = CausalCurves(
+        task=task.name,
+        split=split,
+        metric=unedited.metric_names[0],
+        heads=heads,
+        ks=plan.ks,
+        ablation=plan.ablation,
+        scores=scores,
+        unedited=main_scores(unedited),
+        edited=None if edited is None else main_scores(edited),
+        groups=tuple(item_groups(unedited)),
+    )
+    if store.path is not None:
+        curves.save(store.path / f"causal-{plain(task.name)}.json.gz")
+    store.finish(records)
+    return curves
+
+
+@dataclass(frozen=True, eq=False)
+class CausalPlan:
+    """The cells of causal curves.
+
+    Attributes:
+        ks: Numbers of heads.
+        ablation: What ablated heads give.
+        points: By curve the cell of each ranking, the chosen heads first, and number of heads; no head
+            and all heads of a layer are the same in every ranking, and one cell.
+        models: The model as it is, and under the edit if there is one.
+    """
+
+    ks: tuple[int, ...]
+    ablation: Ablation
+    points: Mapping[Curve, Sequence[Cell]]
+    models: Sequence[Cell]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Every cell once."""
+        every = (cell for points in self.points.values() for cell in points)
+        return [*{id(cell): cell for cell in every}.values(), *self.models]
+
+
+def causal_plan(
+    task: Task,
+    heads: HeadSet,
+    *,
+    edit: Edit | None,
+    ks: Sequence[SupportsIndex] | None,
+    ablation: Ablation | None,
+    draws: int,
+    seed: int,
+    split: Literal["test", "val"],
+    compat: str | None,
+    batch_size: int,
+) -> CausalPlan:
+    """What `causal_curves` runs; arguments and errors are its own."""
     numbers = _checked_ks(ks, len(heads))
     check_whole("draws", draws, 1)
     check_seed(seed)
@@ -121,61 +201,23 @@ def causal_curves(
             f"ablation must be one of {', '.join(ABLATIONS)}, the last only with an edit; got "
             f"{ablation!r} {'without' if edit is None else 'with'} an edit."
         )
-    if edit is not None:
-        with PatchIntervention(heads, donor=edit).applied(model):
-            pass  # refuses what cannot be patched
-    rankings = [heads, *(others_like(heads, seed=seed, draw=draw) for draw in range(draws))]
-    plan: list[tuple[Curve, int, int, HeadSet]] = [
-        (curve, draw, k, ranking.first(k) if k else ranking - ranking)
-        for curve in CURVES
-        for draw, ranking in enumerate(rankings)
-        for k in numbers
-    ]
-    cells = {}
     shared: dict[str, Any] = {"split": split, "compat": compat, "must_act": False}
     shared["batch_size"] = batch_size
-    for curve, draw, k, some in plan:  # no head and all heads of a layer are the same in every draw
-        recipe = Ablated(curve, some, ablation, edit, batch_size)
-        cell = Cell(curve, task, recipe, seed, draw, cut={"k": k}, **shared)
-        cells.setdefault((curve, frozenset(some)), cell)
+    rankings = [heads, *(others_like(heads, seed=seed, draw=draw) for draw in range(draws))]
+    cells: dict[tuple[Curve, frozenset[Head]], Cell] = {}
+    points: dict[Curve, list[Cell]] = {curve: [] for curve in CURVES}
+    for curve in CURVES:
+        for (draw, ranking), k in product(enumerate(rankings), numbers):
+            some = ranking.first(k) if k else ranking - ranking
+            recipe = Ablated(curve, some, ablation, edit, batch_size)
+            cell = Cell(curve, task, recipe, seed, draw, cut={"k": k}, **shared)
+            points[curve].append(cells.setdefault((curve, frozenset(some)), cell))
     models = [Cell(ZERO_SHOT, task, None, seed, **shared)]
     if edit is not None:
-        whole_edit = Ablated(None, heads, ablation, edit, batch_size)
-        models.append(Cell("edited", task, whole_edit, seed, **shared))
-    store = Store.at(out, KIND)
-    records = run_cells(
-        Bench.of(model, texts, batch_size=batch_size), [*cells.values(), *models], store,
-        workers=workers, on_failure=on_failure, keep_edits=keep_edits, what="causal", progress=progress,
-    )  # fmt: skip
-    by_place = {record.place: main_scores(record.evaluation) for record in records}
-    found = {key: by_place[c.place] for key, c in cells.items() if c.place in by_place}
-    whole = {record.method: record.evaluation for record in records}
-    unedited, edited = whole[ZERO_SHOT], whole.get("edited")
-    scores: dict[Curve, np.ndarray] = {
-        curve: np.stack(
-            [found[c, frozenset(some)] for c, _, _, some in plan if c == curve]
-        ).reshape(len(rankings), len(numbers), -1)
-        for curve in CURVES
-        if any(c == curve for c, _ in found)
-    }
-    if not scores:
-        raise LofitLensError(f"Both curves on {task.name} failed, so there is nothing to show.")
-    curves = CausalCurves(
-        task=task.name,
-        split=split,
-        metric=unedited.metric_names[0],
-        heads=heads,
-        ks=numbers,
-        ablation=ablation,
-        scores=scores,
-        unedited=main_scores(unedited),
-        edited=None if edited is None else main_scores(edited),
-        groups=tuple(item_groups(unedited)),
-    )
-    if store.path is not None:
-        curves.save(store.path / f"causal-{plain(task.name)}.json.gz")
-    store.finish(records)
-    return curves
+        models.append(
+            Cell("edited", task, Ablated(None, heads, ablation, edit, batch_size), seed, **shared)
+        )
+    return CausalPlan(numbers, ablation, points, models)
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,7 +248,7 @@ class Ablated:
 
     depends = told
 
-    def step(self, bench: Bench, task: Task, seed: int, draw: int) -> Step[Fitted]:  # noqa: ARG002
+    def step(self, heads: HeadGrid, task: Task, seed: int, draw: int) -> Step[Fitted]:  # noqa: ARG002
         """Making the edit, from the means of the heads if they give those."""
         means = self.ablation == "mean" and self.curve is not None
         return Fit(task, self, 0, also=(Means(task, self.batch_size),) if means else ())

@@ -17,7 +17,9 @@ from lofit_lens.analysis.study.cell import Cell
 from lofit_lens.analysis.study.record import ZERO_SHOT, Record
 from lofit_lens.analysis.study.run import run_cells
 from lofit_lens.analysis.study.store import Store
+from lofit_lens.attention import heads_of
 from lofit_lens.errors import LofitLensError, check_seed
+from lofit_lens.grid import HeadGrid
 from lofit_lens.tasks.task import Task
 from lofit_lens.tokens import EncodedText
 
@@ -85,7 +87,7 @@ def compare(
     """
     check_tasks(tasks)
     check_seeds(seeds)
-    own = settings_by_task(model, tasks, settings)
+    own = settings_by_task(heads_of(model), tasks, settings)
     recipes = recipes_by_task(tasks, methods, own)
     batch_size = own[tasks[0].name].batch_size
     bench = Bench.of(model, texts, n_answers=n_answers, batch_size=batch_size)
@@ -158,7 +160,7 @@ def check_seeds(seeds: Sequence[int]) -> None:
 
 
 def settings_by_task(
-    model: TransformerBridge,
+    heads: HeadGrid,
     tasks: Sequence[Task],
     settings: Settings | Mapping[str, Settings] | None,
 ) -> dict[str, Settings]:
@@ -170,7 +172,7 @@ def settings_by_task(
     """
     found = by_task(settings or Settings(), tasks, "settings")
     for own in found.values():
-        own.n_heads(model)
+        own.n_heads(heads)
     return found
 
 

@@ -194,7 +194,7 @@ def lofit(
     store = Store.at(out, KIND)
     bench = Bench.of(model, texts, progress=progress)
     cells = lofit_cells(task, settings, heads, random_draws, batch_size)
-    tuned = cells[1].score(bench).fit
+    tuned = cells[1].score(bench.heads).fit
     assert isinstance(tuned, Tune) and tuned.heads.of is not None
     records = run_cells(
         bench, cells, store, together=together, workers=workers, keep_edits=True, what="lofit",
@@ -230,7 +230,7 @@ def score_heads_by(
     progress: bool = True,
 ) -> HeadScores:  # fmt: skip
     """The score of every head by a selector, such as stage 1, with the settings of what it trains."""
-    k = settings.n_heads(model)
+    k = settings.n_heads(heads_of(model))
     step = Select(task, heads, settings, seed, Auto(task, seed), k)
     return run_steps(Bench(model, (), progress=progress), [step], Store(), progress=False)[0]
 

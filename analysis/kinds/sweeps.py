@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +29,7 @@ from lofit_lens.analysis.study.run import run_cells
 from lofit_lens.analysis.study.store import Store
 from lofit_lens.attention import heads_of
 from lofit_lens.errors import DataError, LofitLensError, check_seed, check_whole
+from lofit_lens.grid import HeadGrid
 from lofit_lens.heads import number_of_heads
 from lofit_lens.tasks.task import Task
 from lofit_lens.tokens import EncodedText
@@ -76,31 +77,39 @@ def example_sweep(
             something else; as `compare`.
         TrainingStopped: Training became unstable.
     """
-    check_tasks(tasks)
-    check_seeds(seeds)
-    numbers = {task.name: _numbers_of_examples(examples, task) for task in tasks}
-    by_task = settings_by_task(model, tasks, settings)
-    recipes = recipes_by_task(tasks, methods, by_task)
-
-    def cells() -> Iterator[Cell]:
-        points = [(n, task) for task in tasks for n in numbers[task.name]]
-        for n, task in sorted(points, key=lambda point: point[0]):
-            first = with_examples(task, n, seed=seeds[0])
-            own = {
-                name: recipe.with_auto(first, seeds[0])
-                for name, recipe in recipes[task.name].items()
-            }
-            for seed in seeds:
-                cut = with_examples(task, n, seed=seed)
-                yield from comparison_cells(
-                    [cut], {cut.name: own}, (seed,), by_task, {"examples": n}
-                )
-
+    by_task = settings_by_task(heads_of(model), tasks, settings)
+    cells = example_cells(tasks, examples, methods=methods, seeds=seeds, settings=by_task)
     return _swept(
-        "examples", model, texts, by_task[tasks[0].name], out, cells(), on_record=on_run,
+        "examples", model, texts, by_task[tasks[0].name], out, cells, on_record=on_run,
         on_failure=on_failure, together=together, workers=workers, keep_edits=keep_edits,
         progress=progress,
     )  # fmt: skip
+
+
+def example_cells(
+    tasks: Sequence[Task],
+    examples: Sequence[int] | Mapping[str, Sequence[int]],
+    *,
+    methods: Methods,
+    seeds: Sequence[int],
+    settings: Mapping[str, Settings],
+) -> list[Cell]:
+    """`comparison_cells` at each number of examples; arguments and errors are those of `example_sweep`."""
+    check_tasks(tasks)
+    check_seeds(seeds)
+    points = [(n, task) for task in tasks for n in _numbers_of_examples(examples, task)]
+    recipes = recipes_by_task(tasks, methods, settings)
+    cells: list[Cell] = []
+    for n, task in sorted(points, key=lambda point: point[0]):
+        first = with_examples(task, n, seed=seeds[0])
+        own = {
+            name: recipe.with_auto(first, seeds[0]) for name, recipe in recipes[task.name].items()
+        }
+        for seed in seeds:
+            cut = with_examples(task, n, seed=seed)
+            at = {"examples": n}
+            cells += comparison_cells([cut], {cut.name: own}, (seed,), settings, at)
+    return cells
 
 
 def head_sweep(
@@ -143,34 +152,47 @@ def head_sweep(
             holds something else; as `compare`.
         TrainingStopped: Training became unstable.
     """
+    heads = heads_of(model)
+    cells = head_cells(heads, tasks, fractions, methods=methods, seeds=seeds, settings=settings)
+    largest = settings(max(fractions)) if callable(settings) else settings
+    first = settings_by_task(heads, tasks, largest)[tasks[0].name]
+    return _swept(
+        "heads", model, texts, first, out, cells, on_record=on_run, on_failure=on_failure,
+        together=together, workers=workers, keep_edits=keep_edits, progress=progress,
+    )  # fmt: skip
+
+
+def head_cells(
+    heads: HeadGrid,
+    tasks: Sequence[Task],
+    fractions: Sequence[float],
+    *,
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    settings: ByTask | Callable[[float], ByTask] | None,
+) -> list[Cell]:
+    """`comparison_cells` at each share of the heads; arguments and errors are those of `head_sweep`."""
     check_tasks(tasks)
     check_seeds(seeds)
     names = [name for name in methods if name != ZERO_SHOT]
     _check_methods(names)
-    numbers = _numbers_of_heads(fractions, heads_of(model).total)
+    numbers = _numbers_of_heads(fractions, heads.total)
     most = next(iter(numbers))
     given = {k: settings(f) if callable(settings) else settings for k, f in numbers.items()}
-    own = {k: settings_by_task(model, tasks, _with_k(given[k], k)) for k in numbers}
-
-    def cells() -> Iterator[Cell]:
-        for k in numbers:
-            for task in tasks:
-                ranked = named_methods(names, own[most][task.name])
-                here = named_methods(names, own[k][task.name])
-                for name in names:
-                    recipe, cut = here[name], {"heads": k}
-                    if k != most and isinstance(recipe, OnHeads) and recipe.learned:
-                        recipe = _ranked_by(ranked[name], recipe)
-                        cut["ranked_with"] = most
-                    yield from comparison_cells(
-                        [task], {task.name: {name: recipe}}, seeds, own[k], cut
-                    )
-
-    return _swept(
-        "heads", model, texts, own[most][tasks[0].name], out, cells(), on_record=on_run,
-        on_failure=on_failure, together=together, workers=workers, keep_edits=keep_edits,
-        progress=progress,
-    )  # fmt: skip
+    own = {k: settings_by_task(heads, tasks, _with_k(given[k], k)) for k in numbers}
+    cells: list[Cell] = []
+    for k in numbers:
+        for task in tasks:
+            ranked = named_methods(names, own[most][task.name])
+            here = named_methods(names, own[k][task.name])
+            for name in names:
+                recipe, cut = here[name], {"heads": k}
+                if k != most and isinstance(recipe, OnHeads) and recipe.learned:
+                    recipe = _ranked_by(ranked[name], recipe)
+                    cut["ranked_with"] = most
+                recipes = {task.name: {name: recipe}}
+                cells += comparison_cells([task], recipes, seeds, own[k], cut)
+    return cells
 
 
 def with_examples(task: Task, n: int, *, seed: int) -> Task:
@@ -204,7 +226,7 @@ def _swept(
     texts: Sequence[EncodedText] | None,
     settings: Settings,
     out: str | Path | Store | None,
-    cells: Iterator[Cell],
+    cells: Sequence[Cell],
     **how: Any,
 ) -> Sweep:
     """Run the cells of a sweep."""

@@ -15,7 +15,7 @@ from lofit_lens.analysis.methods.whole import WHOLE, steer_heads
 from lofit_lens.analysis.study.bench import Bench
 from lofit_lens.analysis.study.fitted import Fitted
 from lofit_lens.analysis.study.step import Step, product_of
-from lofit_lens.attention import heads_of
+from lofit_lens.grid import HeadGrid
 from lofit_lens.heads import HeadSet
 from lofit_lens.tasks.task import Task
 
@@ -62,7 +62,7 @@ class Named(ABC):
     def depends(self) -> dict[str, Any]:
         """All that its edit depends on beside task, seed and heads."""
 
-    def step(self, bench: Bench, task: Task, seed: int, draw: int = 0) -> Step[Fitted]:  # noqa: ARG002
+    def step(self, heads: HeadGrid, task: Task, seed: int, draw: int = 0) -> Step[Fitted]:  # noqa: ARG002
         """The last step of making its edit."""
         return Fit(task, self, seed)
 
@@ -74,7 +74,7 @@ class Named(ABC):
         """Fit it now, with all it needs."""
         texts = None if self.settings.kl_budget is not None else ()
         bench = Bench.of(model, texts, batch_size=self.settings.batch_size)
-        return product_of(bench, self.step(bench, task, seed, draw))
+        return product_of(bench, self.step(bench.heads, task, seed, draw))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,9 +115,9 @@ class OnHeads(Named):
             return {"does": self.does, "tuning": replace(self.settings.tuning, seed=0)}
         return {"does": self.does, "iti": self._iti, "k": self.settings.k}
 
-    def step(self, bench: Bench, task: Task, seed: int, draw: int = 0) -> Step[Fitted]:
+    def step(self, heads: HeadGrid, task: Task, seed: int, draw: int = 0) -> Step[Fitted]:
         """Tuning, or ITI, on heads that another step chooses."""
-        chosen = self._chosen(bench, task, seed, draw)
+        chosen = self._chosen(heads, task, seed, draw)
         if self._iti is not None:
             own = self.heads == "probes" and self.source is None  # then ITI ranks them itself
             alone = replace(self, settings=replace(self.settings, k=chosen.k, fraction=None))
@@ -130,7 +130,7 @@ class OnHeads(Named):
         """Look for directions and a strength, as ITI does."""
         assert self._iti is not None
         heads: HeadSet | None = given[0] if given else None
-        ks = (self.settings.n_heads(bench.model) if heads is None else len(heads),)
+        ks = (self.settings.n_heads(bench.heads) if heads is None else len(heads),)
         return steer_heads(self.settings, bench, task, seed, replace(self._iti, ks=ks), heads)
 
     @property
@@ -152,18 +152,18 @@ class OnHeads(Named):
         direction: Any = self.does
         return ITIConfig(direction=direction, scope=scope, kl_budget=budget)
 
-    def _chosen(self, bench: Bench, task: Task, seed: int, draw: int) -> Chosen:
+    def _chosen(self, heads: HeadGrid, task: Task, seed: int, draw: int) -> Chosen:
         """The heads, as many as the settings say, or all those of a file."""
         if self.given is not None:
             return Chosen(None, len(self.given), self.given)
         if self.heads not in SELECTORS:
-            given = HeadSet.load(self.heads, **heads_of(bench.model).shape)
+            given = HeadSet.load(self.heads, **heads.shape)
             return Chosen(None, len(given), given)
-        of, k = self.source or task, self.settings.n_heads(bench.model)
+        of, k = self.source or task, self.settings.n_heads(heads)
         auto = self.auto or Auto(task, seed)
         auto = auto if of.name == auto.task.name else replace(auto, task=of)
         ranked = self.ranked or self.settings
-        n = ranked.n_heads(bench.model)
+        n = ranked.n_heads(heads)
         seed = seed if self.ranked_seed is None else self.ranked_seed
         return Chosen(Select(of, self.heads, ranked, seed, auto, n, draw), k)
 
@@ -231,7 +231,7 @@ class Own:
         """Its name, and which draw."""
         return {"own": self.name, "draw": self.draw}
 
-    def step(self, bench: Bench, task: Task, seed: int, draw: int = 0) -> Step[Fitted]:  # noqa: ARG002
+    def step(self, heads: HeadGrid, task: Task, seed: int, draw: int = 0) -> Step[Fitted]:  # noqa: ARG002
         """Calling it."""
         return Fit(task, replace(self, draw=draw), seed, kept=False)
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from lofit_lens.analysis.baselines.gates import GateConfig
 from lofit_lens.analysis.baselines.validation import check_kl_budget
 from lofit_lens.analysis.study.fitted import Fitted
-from lofit_lens.attention import heads_of
 from lofit_lens.embedded.settings import SELECTION, TUNING
 from lofit_lens.errors import LofitLensError, check_whole
 from lofit_lens.fast.memory import check_batch_size
+from lofit_lens.grid import HeadGrid
 from lofit_lens.heads import number_of_heads
 from lofit_lens.positions import TokenScope, check_scope
 from lofit_lens.tasks.task import Task
@@ -84,10 +84,10 @@ class Settings:
             batch_size=256,
         )
 
-    def n_heads(self, model: TransformerBridge) -> int:
-        """The number of heads on a model."""
+    def n_heads(self, heads: HeadGrid) -> int:
+        """How many of a model's heads."""
         fraction = PAPER_FRACTION if self.k is None and self.fraction is None else self.fraction
-        return number_of_heads(heads_of(model).total, k=self.k, fraction=fraction)
+        return number_of_heads(heads.total, k=self.k, fraction=fraction)
 
     @property
     def gates(self) -> GateConfig:

@@ -70,7 +70,7 @@ def steer_heads(
 def _iti_legacy(settings: Settings, bench: Bench, task: Task, seed: int) -> Fitted:
     """ITI at alpha 15 with the leak of its released code: sigma from the test's questions too."""
     return steer_heads(
-        settings, bench, task, seed, ITIConfig.legacy(k=settings.n_heads(bench.model))
+        settings, bench, task, seed, ITIConfig.legacy(k=settings.n_heads(bench.heads))
     )
 
 

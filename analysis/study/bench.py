@@ -21,6 +21,7 @@ from lofit_lens.edits.edit import Edit
 from lofit_lens.errors import LofitLensError
 from lofit_lens.fast.trial import try_shortcuts
 from lofit_lens.fast.wrappers import only_counts
+from lofit_lens.grid import HeadGrid
 from lofit_lens.identity import fingerprint, source_of, tokenizer_of
 from lofit_lens.loading.quantized import quantization_of
 from lofit_lens.provenance import library_versions
@@ -65,10 +66,15 @@ class Bench:
         """The bench of a model; without texts, 64 are sampled from it with a fixed seed."""
         return cls(model, sample_texts(model) if texts is None else tuple(texts), **options)
 
+    @property
+    def heads(self) -> HeadGrid:
+        """The heads of the model."""
+        return heads_of(self.model)
+
     @cached_property
     def identity(self) -> dict[str, Any]:
         """All that results depend on beside the steps, as plain JSON values."""
-        grid = heads_of(self.model)
+        grid = self.heads
         return {
             "model": fingerprint(self.model).weights,
             **_types(self.model),

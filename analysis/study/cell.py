@@ -13,6 +13,7 @@ from lofit_lens.analysis.study.keys import as_json, key_of
 from lofit_lens.analysis.study.record import ZERO_SHOT, Cost, Record, place_of
 from lofit_lens.analysis.study.score import Score, Scored
 from lofit_lens.fast.memory import BatchSize
+from lofit_lens.grid import HeadGrid
 from lofit_lens.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ class Recipe(Protocol):
         """All that `fit` depends on beside task, seed and heads."""
         ...
 
-    def step(self, bench: Bench, task: Task, seed: int, draw: int) -> Step[Fitted]:
-        """The last step of making the edit, which names those it needs."""
+    def step(self, heads: HeadGrid, task: Task, seed: int, draw: int) -> Step[Fitted]:
+        """The last step of making the edit, which names those it needs; of a model only its heads."""
         ...
 
     def fit(self, bench: Bench, task: Task, seed: int, *given: Any) -> Fitted:
@@ -86,12 +87,12 @@ class Cell:
         """Which cell it is, whatever it is made with."""
         return place_of(self.method, self.task.name, self.seed, self.draw, self.cut)
 
-    def score(self, bench: Bench) -> Score:
-        """Its last step."""
+    def score(self, heads: HeadGrid) -> Score:
+        """Its last step, on a model with such heads."""
         zero_shot = self._zero_shot
         if self.recipe is None:
             return zero_shot
-        fit = self.recipe.step(bench, self.task, self.seed, self.draw)
+        fit = self.recipe.step(heads, self.task, self.seed, self.draw)
         return replace(zero_shot, fit=fit, zero_shot=zero_shot if self.must_act else None)
 
     def protocol(self, bench: Bench) -> dict[str, Any]:

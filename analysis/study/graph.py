@@ -32,7 +32,7 @@ class Planned:
     @classmethod
     def of(cls, cell: Cell, bench: Bench) -> Planned:
         """What a cell needs on a bench."""
-        score = cell.score(bench)
+        score = cell.score(bench.heads)
         return cls(cell, score, cell.key(bench, score))
 
     @property

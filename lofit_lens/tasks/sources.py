@@ -10,6 +10,9 @@ import ast
 import csv
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +78,8 @@ PROMPT_PARTS = {
     ),
 }
 """For each prompt: the file of the repository that holds it, how it begins, its SHA-256."""
+
+_FETCHES: ContextVar[bool] = ContextVar("fetches", default=True)
 
 
 def find_file(name: str, data_dir: str | Path | None = None) -> Path:
@@ -144,6 +149,16 @@ def find_prompts(data_dir: str | Path | None = None) -> dict[str, str]:
     return {part: found[part] for part in PROMPT_PARTS}
 
 
+@contextmanager
+def nothing_fetched() -> Iterator[None]:
+    """Refuse tasks whose files are not on this machine, instead of fetching them."""
+    token = _FETCHES.set(False)
+    try:
+        yield
+    finally:
+        _FETCHES.reset(token)
+
+
 def data_folder() -> Path | None:
     """The folder named by `$LOFIT_LENS_DATA`, if it is set."""
     folder = os.environ.get("LOFIT_LENS_DATA")
@@ -174,6 +189,8 @@ def _address(name: str) -> str:
 
 def _fetch(url: str, sha256: str | None, name: str, wanted: str) -> Path:
     folder = pooch.os_cache("lofit-lens")
+    if not _FETCHES.get() and not (Path(folder) / pooch.utils.unique_file_name(url)).is_file():
+        raise DataError(f"{name} is not on this machine, and nothing is fetched now.")
     try:
         path = pooch.retrieve(url, sha256, path=folder, progressbar=True)
     except Exception as error:  # the network fails in many ways; the remedy is one

@@ -25,6 +25,7 @@ from lofit_lens.analysis.study.step import Step
 from lofit_lens.analysis.study.store import Kind, Store, read_records
 from lofit_lens.edits.files import hash_of
 from lofit_lens.edits.hooked import LinearEdit
+from lofit_lens.grid import HeadGrid
 from lofit_lens.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Dose:
         """The same."""
         return self.told()
 
-    def step(self, bench: Bench, task: Task, seed: int, draw: int) -> Step[Fitted]:  # noqa: ARG002
+    def step(self, heads: HeadGrid, task: Task, seed: int, draw: int) -> Step[Fitted]:  # noqa: ARG002
         """Multiplying it."""
         return Fit(task, self, seed)
 

@@ -1,0 +1,1 @@
+"""Studies: many experiments described in one file, planned, run, watched and done again."""

@@ -1,0 +1,192 @@
+"""Running a study: every model loaded once, every part in its own folder, one report in the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lofit_lens.analysis.plan.entries import ModelEntry, TaskEntry
+from lofit_lens.analysis.plan.folder import StudyFolder
+from lofit_lens.analysis.plan.part import Part
+from lofit_lens.analysis.plan.parts import parts_of
+from lofit_lens.analysis.plan.plan import check_parts, in_words
+from lofit_lens.analysis.plan.shapes import shape_here
+from lofit_lens.analysis.plan.study_file import read_study
+from lofit_lens.analysis.reporting.page import report
+from lofit_lens.analysis.study.record import Record
+from lofit_lens.analysis.study.store import Store
+from lofit_lens.attention import heads_of
+from lofit_lens.errors import LofitLensError
+from lofit_lens.model import read_tokenizer
+from lofit_lens.progress import say
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """How the run of a study ended.
+
+    Attributes:
+        folder: The folder.
+        report: The page; None if no part was finished.
+        failed: What went wrong, by name of the part.
+        left_out: Parts that were not begun or not finished because the budget was spent.
+    """
+
+    folder: Path
+    report: Path | None
+    failed: dict[str, list[str]]
+    left_out: list[str]
+
+
+class _Spent(LofitLensError):
+    """The budget of a study is spent."""
+
+
+def run_study(
+    file: str | Path,
+    out: str | Path,
+    *,
+    workers: int = 1,
+    together: int = 8,
+    resume: bool = False,
+    on_failure: Callable[[LofitLensError], object] | None = None,
+    progress: bool = True,
+) -> StudyRun:
+    """Run a study.
+
+    Each model is loaded once; each experiment on it fills a folder MODEL-EXPERIMENT in `out`, as the
+    function of its kind does, and what fails there does not keep the others from being run. The page
+    of all of it is `report.html` in `out`.
+
+    Args:
+        file: The study file.
+        out: The folder; it gets a copy of the file.
+        workers: How many processes share the work of an experiment.
+        together: As in `compare`.
+        resume: Whether to go on with what is in the folder; what is finished is not run again.
+        on_failure: Called with each error that was gone on after.
+        progress: Whether to show bars and say what is begun.
+
+    Raises:
+        StudyFileError: The file has mistakes, or asks for what cannot be done.
+        LofitLensError: The folder holds something else, or this study and `resume` is off.
+    """
+    study = read_study(file)
+    folder = StudyFolder.begun(out, study, file, resume=resume)
+    parts = parts_of(study, TaskEntry.load, _tokenizer)
+    shapes = {model.name: shape_here(model) for model in study.models}
+    check_parts(study, parts, shapes)
+    folder.copy(file)
+    end = None if study.budget_hours is None else time.monotonic() + 3600 * study.budget_hours
+    how = {"workers": workers, "together": together, "progress": progress}
+    for entry, of_model in groupby(parts, key=lambda part: part.model):
+        _run_model(folder, entry, list(of_model), end, on_failure or (lambda _: None), how)
+    left_out = folder.told["left_out"]
+    if left_out:
+        assert study.budget_hours is not None
+        say(
+            f"The budget of {in_words(study.budget_hours)} is spent; not finished: {', '.join(left_out)}. "
+            "Run it again with --resume to go on."
+        )
+    finished = any(folder.is_finished(part) for part in parts)
+    page = report(out, title=study.name) if finished else None
+    return StudyRun(Path(out), page, folder.told["failed"], left_out)
+
+
+def _tokenizer(entry: ModelEntry) -> Any:
+    return read_tokenizer(entry.model, revision=entry.revision)
+
+
+def _run_model(
+    folder: StudyFolder,
+    entry: ModelEntry,
+    parts: list[Part],
+    end: float | None,
+    on_failure: Callable[[LofitLensError], object],
+    how: dict[str, Any],
+) -> None:
+    """Run the parts of a model that are not finished."""
+    model = None
+    for part in parts:
+        if folder.is_finished(part):
+            continue
+        if end is not None and time.monotonic() > end:
+            folder.told["left_out"].append(part.folder)
+            continue
+        with _noted(folder, part, on_failure):
+            model = model or _loaded(folder, entry, how)
+            _run_part(folder, part, model, end, on_failure, how)
+    folder.save()
+
+
+def _loaded(folder: StudyFolder, entry: ModelEntry, how: dict[str, Any]) -> TransformerBridge:
+    model = entry.load()
+    threads = 1 if how["workers"] > 1 else torch.get_num_threads()
+    ran = {"device": str(model.cfg.device), "threads": threads, "together": how["together"]}
+    folder.told.setdefault("ran", {})[entry.name] = ran
+    return model
+
+
+def _run_part(
+    folder: StudyFolder,
+    part: Part,
+    model: TransformerBridge,
+    end: float | None,
+    on_failure: Callable[[LofitLensError], object],
+    how: dict[str, Any],
+) -> None:
+    """Run a part, or go on with it."""
+    cells = part.cells(heads_of(model), folder.path)
+    n = len({cell.place for cell in cells})
+    told = {"model": part.model.name, "experiment": part.experiment.name, "cells": n}
+    folder.told.setdefault("parts", {})[part.folder] = told
+    folder.save()
+
+    def stop(_: Record) -> None:
+        if end is not None and time.monotonic() > end:
+            raise _Spent
+
+    def fail(error: LofitLensError) -> None:
+        _note(folder, part, error)
+        on_failure(error)
+
+    if how["progress"]:
+        say(f"{part.folder}: {n} cells")
+    store = Store(folder.path / part.folder, part.experiment.folder, resume=True)
+    store.ask(study=folder.told["name"])
+    part.experiment.run(part, model, store, on_run=stop, on_failure=fail, **how)
+
+
+@contextmanager
+def _noted(
+    folder: StudyFolder, part: Part, on_failure: Callable[[LofitLensError], object]
+) -> Iterator[None]:
+    """Note what keeps a part from its end, and go on."""
+    try:
+        yield
+    except _Spent:
+        folder.told["left_out"].append(part.folder)
+    except (LofitLensError, OSError) as error:
+        _note(folder, part, error)
+        on_failure(LofitLensError(f"{part.folder}: {error}"))
+    except RuntimeError as error:
+        if "out of memory" not in str(error):
+            raise
+        _note(folder, part, error)
+        on_failure(LofitLensError(f"{part.folder}: {error}. Set a smaller batch_size."))
+    finally:
+        folder.save()
+
+
+def _note(folder: StudyFolder, part: Part, error: Exception) -> None:
+    folder.told["failed"].setdefault(part.folder, []).append(str(error))
