@@ -46,7 +46,11 @@ def run(
     *,
     report: Report,
     out: Out,
-    workers: Annotated[int, option("Processes that share the work.", min=1)] = 1,
+    workers: Annotated[int | None, option("Processes that share the work.", min=1)] = None,
+    parsl: Annotated[
+        Path | None,
+        option("A Python file with a Parsl `config`, whose workers do the work (extra cluster)."),
+    ] = None,
     together: Annotated[
         int, option("Runs trained in one forward pass; fewer need less memory.", min=1)
     ] = 8,
@@ -56,11 +60,13 @@ def run(
 
     An experiment that fails is told, and the others go on.
     """
+    from lofit_lens.analysis.cli.running import RunningOptions
     from lofit_lens.analysis.plan.run_study import run_study
     from lofit_lens.analysis.plan.status import study_status
 
+    engine = RunningOptions(workers, parsl).engine()
     found = run_study(
-        study, out, workers=workers, together=together, resume=resume, on_failure=report.fail,
+        study, out, workers=engine, together=together, resume=resume, on_failure=report.fail,
         progress=not report.quiet,
     )  # fmt: skip
     page = None if found.report is None else str(found.report)

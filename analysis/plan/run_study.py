@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -56,7 +57,7 @@ def run_study(
     file: str | Path,
     out: str | Path,
     *,
-    workers: int = 1,
+    workers: Executor | int = 1,
     together: int = 8,
     resume: bool = False,
     on_failure: Callable[[LofitLensError], object] | None = None,
@@ -71,7 +72,7 @@ def run_study(
     Args:
         file: The study file.
         out: The folder; it gets a copy of the file.
-        workers: How many processes share the work of an experiment.
+        workers: How many processes share the work of an experiment, or an executor.
         together: As in `compare`.
         resume: Whether to go on with what is in the folder; what is finished is not run again.
         on_failure: Called with each error that was gone on after.
@@ -131,7 +132,7 @@ def _run_model(
 
 def _loaded(folder: StudyFolder, entry: ModelEntry, how: dict[str, Any]) -> TransformerBridge:
     model = entry.load()
-    threads = 1 if how["workers"] > 1 else torch.get_num_threads()
+    threads = torch.get_num_threads() if how["workers"] == 1 else 1
     ran = {"device": str(model.cfg.device), "threads": threads, "together": how["together"]}
     folder.told.setdefault("ran", {})[entry.name] = ran
     return model

@@ -23,7 +23,7 @@ from lofit_lens.analysis.plan.options import Options, combined, settings_of
 from lofit_lens.analysis.plan.problems import Problems, StudyFileError
 from lofit_lens.analysis.study.keys import key_of
 from lofit_lens.analysis.study.record import ZERO_SHOT
-from lofit_lens.grid import HeadGrid
+from lofit_lens.grid import MOST, HeadGrid
 from lofit_lens.tasks.load import FIXED
 from lofit_lens.tasks.named_files import named_file
 
@@ -33,7 +33,7 @@ METHODS = (
 )  # fmt: skip
 """Names of methods, for hints."""
 
-ANY = HeadGrid(1, 10**6)
+ANY = HeadGrid(MOST, MOST)
 """Heads of a model that is not known yet."""
 
 
