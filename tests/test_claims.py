@@ -152,6 +152,15 @@ def test_who_comes_second_into_an_empty_folder_is_told(tmp_path: Path) -> None:
         second.tell(second=True)
 
 
+def test_a_folder_that_cannot_be_written_to_is_told_before_any_work(
+    llama: TransformerBridge, tmp_path: Path, scored: list[Any]
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(LofitLensError, match=r"file/out cannot be written to: .*Not a directory"):
+        compared(llama, ["bitfit"], out=tmp_path / "file" / "out")
+    assert not scored
+
+
 def test_a_claim_is_anothers_until_it_is_given_back(tmp_path: Path) -> None:
     one, other = Claims(tmp_path / "claims"), Claims(tmp_path / "claims")
     assert one.take("work")

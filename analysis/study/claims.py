@@ -43,9 +43,18 @@ class Claims:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Be known as one that fills the folder; all that is claimed inside is given back."""
+        """Be known as one that fills the folder; all that is claimed inside is given back.
+
+        Raises:
+            LofitLensError: The folder cannot be written to.
+        """
         there = self.folder.parent.is_dir()
-        self.take(HOLDER + uuid4().hex)
+        try:
+            self.take(HOLDER + uuid4().hex)
+        except OSError as error:
+            raise LofitLensError(
+                f"{self.folder.parent} cannot be written to: {error}. Name another folder with --out."
+            ) from error
         stop = Event()
         beating = Thread(target=self._beat, args=[stop], daemon=True)
         beating.start()
