@@ -52,7 +52,7 @@ format: $(VENV)/.check
 	$(BIN)/ruff check --fix .
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 docs: $(VENV)/.docs notebooks
 	$(BIN)/python notebooks/as_pages.py $(RAN) docs/tutorials

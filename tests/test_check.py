@@ -247,7 +247,7 @@ def test_the_command_prints_a_table_or_json(tiny_folder: Folder) -> None:
 
 
 def test_a_length_beyond_the_context_is_refused(tiny_folder: Folder) -> None:
-    with pytest.raises(LofitLensError, match="length from 1 to 128"):
+    with pytest.raises(LofitLensError, match="length must be a whole number from 1 to 128"):
         check_model(tiny_folder("llama"), device="cpu", length=200)
 
 

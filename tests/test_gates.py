@@ -287,7 +287,7 @@ def test_scope_micro_batches_and_hooks(llama: TransformerBridge) -> None:
         ({"gate_penalty": -1.0}, "gate_penalty must be 0 or greater, got -1"),
         ({"gate_penalty": math.nan}, "gate_penalty must be 0 or greater, got nan"),
         ({"l1": 0.1}, "l1 must be 0, got 0.1"),
-        ({"epochs": 0}, "epochs must be greater than 0"),
+        ({"epochs": 0}, "epochs must be a whole number of at least 1"),
     ],
 )
 def test_a_wrong_configuration_is_refused(wrong: dict[str, Any], said: str) -> None:

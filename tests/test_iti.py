@@ -282,7 +282,7 @@ def test_k_and_heads_together_are_refused(llama: Any) -> None:
     iti: ITI = fit_iti(llama, toy(8), ONE, seed=0)
     with pytest.raises(LofitLensError, match="not both"):
         iti.edit(k=2, heads=iti.ranking)
-    with pytest.raises(LofitLensError, match="between 1 and 12"):
+    with pytest.raises(LofitLensError, match="from 1 to 12"):
         fit_iti(llama, toy(8), ITIConfig(ks=(13,)), seed=0)
     with pytest.raises(LofitLensError, match="layers"):
         fit_iti(llama, toy(8), ONE, seed=0, heads=HeadSet([(0, 0)], n_layers=9, n_heads=4))

@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from lofit_lens.analysis.cli.main import app
 from lofit_lens.analysis.plan.folder import MARKER, StudyFolder
 from lofit_lens.analysis.plan.plan import plan_study
 from lofit_lens.analysis.plan.reproduce import differences, reproduce
@@ -18,7 +20,6 @@ from lofit_lens.analysis.reading.open import open_study
 from lofit_lens.analysis.study.record import Record
 from lofit_lens.errors import LofitLensError
 from lofit_lens.files import write_json_gz
-from tests.test_cli import fail, lofit_lens, succeed
 
 STUDY = """name = "tiny, every kind"
 [[models]]
@@ -209,18 +210,21 @@ def test_on_another_machine_records_are_compared_within_a_tolerance(
 
 
 def test_the_command_line_says_the_same(done: StudyRun, file: Path, tmp_path: Path) -> None:
-    planned = succeed("plan", file, cwd=tmp_path)
-    status = succeed("status", done.folder, cwd=tmp_path)
+    def said(*words: object) -> tuple[int, str]:
+        found = CliRunner().invoke(app, [*map(str, words)])
+        return found.exit_code, found.stdout if found.exit_code == 0 else found.output
+
+    planned, status = (
+        json.loads(said(*words, "--json")[1]) for words in (("plan", file), ("status", done.folder))
+    )
     cells = {part["part"]: part["done"] for part in status["parts"]}
     assert sum(row["cells"] for row in planned["table"]) == sum(cells.values())
-    environment = {"OMP_NUM_THREADS": "1"}
-    again = lofit_lens(
-        "reproduce", done.folder, "--cells", 1, cwd=tmp_path, environment=environment
-    )
-    assert again.returncode == 0, again.stderr
-    assert "1 of 1 records confirmed" in again.stdout
-    assert "--resume" in fail("run", file, "--out", done.folder, cwd=tmp_path)
-    assert "No study" in fail("status", tmp_path, cwd=tmp_path)
+    code, text = said("reproduce", done.folder, "--cells", 1, "--quiet")
+    assert code == 0 and "1 of 1 records confirmed" in text
+    code, text = said("run", file, "--out", done.folder)
+    assert code == 1 and "--resume" in text
+    code, text = said("status", tmp_path)
+    assert code == 1 and "No study" in text
 
 
 def test_differences_name_the_place_and_leave_out_the_costs() -> None:
