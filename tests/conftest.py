@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -100,3 +100,18 @@ def real_model() -> Callable[[str], Path]:
 def smollm2(real_model: Callable[[str], Path]) -> Path:
     """The folder of SmolLM2, a chat model."""
     return real_model("SmolLM2-135M-Instruct")
+
+
+@pytest.fixture
+def scored(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The edits under which experiments score the model."""
+    from lofit_lens.scoring.evaluate import evaluate
+
+    edits: list[Any] = []
+
+    def counted(model: Any, task: Any, edit: Any = None, **options: Any) -> Any:
+        edits.append(edit)
+        return evaluate(model, task, edit, **options)
+
+    monkeypatch.setattr("lofit_lens.analysis.study.score.evaluate", counted)
+    return edits

@@ -25,7 +25,6 @@ from lofit_lens.analysis.study.engines import Renewed, take_own_gpu
 from lofit_lens.analysis.study.record import Record
 from lofit_lens.analysis.study.store import Store
 from lofit_lens.errors import LofitLensError
-from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.stages import tune_together
 from tests.in_workers import dies_once
 from tests.test_spine import compared, results
@@ -34,19 +33,6 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 METHODS = ("lofit", "random-heads", "bitfit")
-
-
-@pytest.fixture
-def scored(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The edits that were scored."""
-    edits: list[Any] = []
-
-    def counted(model: Any, task: Any, edit: Any = None, **options: Any) -> Any:
-        edits.append(edit)
-        return evaluate(model, task, edit, **options)
-
-    monkeypatch.setattr("lofit_lens.analysis.study.score.evaluate", counted)
-    return edits
 
 
 @pytest.fixture

@@ -67,19 +67,6 @@ def lofit_run(
 
 
 @pytest.fixture
-def scored(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The edits under which a command scores the model."""
-    edits = []
-
-    def counted(model: Any, task: Any, edit: Any = None, **options: Any) -> Any:
-        edits.append(edit)
-        return evaluate(model, task, edit, **options)
-
-    monkeypatch.setattr("lofit_lens.analysis.study.score.evaluate", counted)
-    return edits
-
-
-@pytest.fixture
 def sweep_of(request_of: tuple[object, ...], tmp_path: Path) -> tuple[object, ...]:
     text = tmp_path / "text.txt"
     text.write_text("The cat is grey.\nWho lives in the old house?\n", encoding="utf-8")

@@ -47,10 +47,8 @@ def demo(
     store.ask(**settings_of(size))
     torch.set_num_threads(1)  # matrices this small are slower with more threads or on a GPU
     model = load_model(EMBEDDED, device="cpu", dtype="float32")
-    how = running.how(report)
-    if how["workers"] == 1 != running.workers and not quick:  # a quick one needs no workers
-        how["workers"] = usable_workers()
-    found = run_demo(model, size, store, **how)
+    workers = 1 if quick else usable_workers()  # a quick one is over before they pay off
+    found = run_demo(model, size, store, **running.how(report, workers))
     seconds = time.perf_counter() - started
     paths = [*write_report(found, store, seconds), report_page(out)]
     report.add(as_text(found), **demo_json(found))

@@ -60,10 +60,13 @@ class RunningOptions:
 
         return Store(out, kind, resume=self.resume, overwrite=self.overwrite)
 
-    def how(self, report: Report) -> dict[str, Any]:
-        """The arguments of what runs an experiment; of failures and progress the report tells."""
+    def how(self, report: Report, workers: int = 1) -> dict[str, Any]:
+        """The arguments of what runs an experiment; of failures and progress the report tells.
+
+        `workers` are those of a command that names none.
+        """
         told = {"on_failure": report.fail, "progress": not report.quiet}
-        return {"workers": self.engine(), "together": self.together, **told}
+        return {"workers": self.engine(workers), "together": self.together, **told}
 
     def engine(self, default: int = 1) -> Executor | int:
         """What does the work; an executor is shut down when the command ends.

@@ -48,6 +48,16 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
             preset=read.preset or EMBEDDED,
         )  # fmt: skip
 
+    def tokenizer(self) -> Any:
+        """Its tokenizer alone.
+
+        Raises:
+            LofitLensError: It cannot be found or read.
+        """
+        from lofit_lens.model import read_tokenizer
+
+        return read_tokenizer(self.model, revision=self.revision)
+
     def load(self) -> TransformerBridge:
         """Load it.
 

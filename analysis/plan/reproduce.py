@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lofit_lens.analysis.plan.entries import TaskEntry
+from lofit_lens.analysis.plan.entries import ModelEntry, TaskEntry
 from lofit_lens.analysis.plan.folder import StudyFolder
 from lofit_lens.analysis.plan.part import Part
 from lofit_lens.analysis.plan.parts import parts_of
@@ -23,7 +23,6 @@ from lofit_lens.analysis.study.record import Record
 from lofit_lens.analysis.study.run import run_cells
 from lofit_lens.analysis.study.store import Store
 from lofit_lens.errors import LofitLensError
-from lofit_lens.model import read_tokenizer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,11 +115,7 @@ def reproduce(
     if cells < 1:
         raise LofitLensError(f"cells must be 1 or more, got {cells}.")
     study = StudyFolder.opened(folder)
-
-    def tokenizer(model: Any) -> Any:
-        return read_tokenizer(model.model, revision=model.revision)
-
-    parts = parts_of(study.study(), TaskEntry.load, tokenizer)
+    parts = parts_of(study.study(), TaskEntry.load, ModelEntry.tokenizer)
     done = [(part, path) for part in parts for path in study.records(part.folder)]
     if not done:
         raise LofitLensError(

@@ -25,7 +25,6 @@ from lofit_lens.analysis.study.record import Record
 from lofit_lens.analysis.study.store import Store
 from lofit_lens.attention import heads_of
 from lofit_lens.errors import LofitLensError
-from lofit_lens.model import read_tokenizer
 from lofit_lens.progress import say
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ def run_study(
     """
     study = read_study(file)
     folder = StudyFolder.begun(out, study, file, resume=resume)
-    parts = parts_of(study, TaskEntry.load, _tokenizer)
+    parts = parts_of(study, TaskEntry.load, ModelEntry.tokenizer)
     shapes = {model.name: shape_here(model) for model in study.models}
     check_parts(study, parts, shapes)
     folder.copy(file)
@@ -102,10 +101,6 @@ def run_study(
     finished = any(folder.is_finished(part) for part in parts)
     page = report(out, title=study.name) if finished else None
     return StudyRun(Path(out), page, folder.told["failed"], left_out)
-
-
-def _tokenizer(entry: ModelEntry) -> Any:
-    return read_tokenizer(entry.model, revision=entry.revision)
 
 
 def _run_model(

@@ -68,9 +68,8 @@ def run_cells(
             store.give(bench, one.score, _scored(store.records[one.key]))
 
     def look(step: Step[Any]) -> Done[Any] | None:
-        there = store.product(step)
-        if there is not None or not isinstance(step, Score):
-            return there
+        if not isinstance(step, Score):
+            return store.product(step)
         found = [store.record(one.key, one.name) for one in by_score.get(step.key, ())]
         records = [record for record in found if record is not None]
         return Done(_scored(records[0])) if found and len(records) == len(found) else None
