@@ -129,7 +129,7 @@ def plain_scores(folder: Path, task: str, manager: TaskManager) -> list[Any]:
 
 def assert_same_items(found: SuiteScores, theirs: Sequence[Any]) -> None:
     ours = found.samples["arc_challenge"]
-    assert len(ours) == 20
+    assert len(ours) == len(theirs) > 0
     torch.testing.assert_close(logprobs(ours), logprobs(theirs), atol=1e-4, rtol=0)
     for mine, other in zip(ours, theirs, strict=True):
         assert (mine["acc"], mine["acc_norm"]) == (other["acc"], other["acc_norm"])
