@@ -47,9 +47,7 @@ def test_a_generation_ended_if_the_model_wrote_a_token_that_ends_it(
 ) -> None:
     tokenizer: Any = llama.tokenizer
     ids = plain_ids(tiny_folder("llama"), PROMPTS, tokenizer)
-    assert not any(
-        found.ended for found in generations(llama, PROMPTS, max_new_tokens=N_NEW)
-    )
+    assert not any(found.ended for found in generations(llama, PROMPTS, max_new_tokens=N_NEW))
     end = ids[1][2]
     hf_model: Any = llama.original_model
     hf_model.generation_config.eos_token_id = [1, end]
