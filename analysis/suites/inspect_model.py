@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lofit_lens.errors import LofitLensError
 
@@ -41,5 +41,6 @@ def inspect_model(
         ) from error
     from lofit_lens.analysis.suites.registered import provider
 
-    api = provider(model_name=name, edit=edit, loaded=model)
+    made: Any = provider
+    api = made(model_name=name, edit=edit, loaded=model)
     return Model(api, GenerateConfig(), {"edit": repr(edit)})  # for the log
