@@ -46,9 +46,9 @@ def ask(tmp_path: Path) -> Callable[..., Any]:
         with warnings.catch_warnings():  # Inspect's own: streams left open, an old word of tenacity
             warnings.simplefilter("ignore", ResourceWarning)
             warnings.filterwarnings("ignore", "The 'initial' parameter", DeprecationWarning)
-            (log,) = inspect_ai.eval(task, model=model, **how)
+            logs = inspect_ai.eval(task, model=model, **how)
             gc.collect()
-        return log
+        return logs if isinstance(model, list) else logs[0]
 
     return asked
 
@@ -85,6 +85,16 @@ def test_answers_under_an_edit_are_those_of_our_own_generation(
         assert log.eval.model_args == {"edit": repr(edit)}
         told.add(tuple(answers(log)))
     assert len(told) == 3 and count_hooks(model) == hooks
+
+
+def test_edits_of_one_model_that_are_asked_at_once_do_not_meet(
+    chat_model: Callable[[str], Any], ask: Callable[..., Any]
+) -> None:
+    model = chat_model("system")
+    edits = [None, *(draw_edit(model, seed=seed) for seed in range(2))]
+    asked = [inspect_model(model, edit, name=f"edit {i}") for i, edit in enumerate(edits)]
+    alone = [answers(ask(one)) for one in asked]
+    assert [answers(log) for log in ask(asked, max_connections=1)] == alone
 
 
 def test_a_saved_edit_is_applied_to_a_model_by_name_and_equals_the_exported_checkpoint(

@@ -7,6 +7,7 @@ import secrets
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import anyio
 from inspect_ai.model import (
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
     from lofit_lens.edits.edit import Edit
+    from lofit_lens.loading.quantized import Quantization
+    from lofit_lens.model import DtypeName
 
 HONOURED = ("max_tokens", "temperature", "top_k", "top_p", "seed", "stop_seqs")
 INSPECTS_OWN = (
@@ -46,6 +49,9 @@ INSPECTS_OWN = (
 
 MAX_TOKENS, BATCH_SIZE = 2048, 32
 """Defaults, those of Inspect's `hf`."""
+
+_TURNS: WeakKeyDictionary[Any, anyio.Lock] = WeakKeyDictionary()
+"""Who asks a bridge: Inspect runs several models at once, and two edits of one must not meet."""
 
 PAUSE = 0.1
 """Seconds that a request waits for others to share its batch."""
@@ -110,8 +116,8 @@ class EditedAPI(ModelAPI):
         *,
         edit: str | Edit | None = None,
         device: str | None = None,
-        dtype: Any = None,
-        quantization: Any = None,
+        dtype: DtypeName | None = None,
+        quantization: Quantization | None = None,
         revision: str | None = None,
         loaded: TransformerBridge | None = None,
     ) -> None:
@@ -124,16 +130,15 @@ class EditedAPI(ModelAPI):
         self._model = loaded or load_model(
             model_name, device=device, dtype=dtype, quantization=quantization, revision=revision
         )
-        context = ModelInfo(context_length=self._model.cfg.n_ctx)
-        set_model_info(
-            f"lofit-lens/{model_name}", context
-        )  # else Inspect loads a second one for it
+        # without it Inspect makes a second model to ask for its context
+        info = ModelInfo(context_length=self._model.cfg.n_ctx)
+        set_model_info(f"lofit-lens/{model_name}", info)
         with edited(self._model, self._edit):
             self._encoder = Encoder(self._model)
         tokenizer: Any = self._model.tokenizer
         self._template = ChatTemplate.of(tokenizer) if tokenizer.chat_template else None
         self._waiting: list[Request] = []
-        self._turn = anyio.Lock()
+        self._turn = _TURNS.setdefault(self._model, anyio.Lock())
         self._asked: Counter[str] = Counter()
         self._own_seed = secrets.randbits(32)
 
@@ -166,12 +171,10 @@ class EditedAPI(ModelAPI):
             await anyio.sleep(PAUSE)
             async with self._turn:
                 if request.found is None:
-                    size = config.max_connections or BATCH_SIZE
-                    batch = [one for one in self._waiting if one.alike == request.alike][:size]
+                    batch = self._batch(request, config.max_connections or BATCH_SIZE)
                     await anyio.to_thread.run_sync(self._answer, batch)
         finally:
-            if request in self._waiting:
-                self._waiting.remove(request)
+            self._waiting.remove(request)
         return self._output(request, config)
 
     def _prompt(self, messages: list[ChatMessage]) -> str:
@@ -202,6 +205,10 @@ class EditedAPI(ModelAPI):
             int.from_bytes(hashlib.sha256(text.encode()).digest()[:7]),
         )
 
+    def _batch(self, first: Request, size: int) -> list[Request]:
+        others = (one for one in self._waiting if one is not first and one.found is None)
+        return [first, *(one for one in others if one.alike == first.alike)][:size]
+
     def _answer(self, batch: list[Request]) -> None:
         first, sampling = batch[0], None
         if first.drawn is not None:
@@ -218,7 +225,6 @@ class EditedAPI(ModelAPI):
         )
         for request, answer in zip(batch, found, strict=True):
             request.found = answer
-            self._waiting.remove(request)
 
     def _output(self, request: Request, config: GenerateConfig) -> ModelOutput:
         found = request.found
