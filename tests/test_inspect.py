@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tests.helpers import CONTEXT, count_hooks, draw_edit
 
 inspect_ai = pytest.importorskip("inspect_ai")
 
+import anyio  # noqa: E402
 from inspect_ai.dataset import Sample  # noqa: E402
 from inspect_ai.model import (  # noqa: E402
     ChatMessageAssistant,
@@ -35,6 +37,16 @@ QUESTIONS = ("Who lives in the old house?", "What is grey?", "Who is the daughte
 N_NEW = 8
 
 
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without warnings of Inspect's own: streams that it leaves open, an old word of tenacity."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        warnings.filterwarnings("ignore", "The 'initial' parameter", DeprecationWarning)
+        yield
+        gc.collect()
+
+
 @pytest.fixture
 def ask(tmp_path: Path) -> Callable[..., Any]:
     """Runs Inspect on questions, and gives its log."""
@@ -43,11 +55,8 @@ def ask(tmp_path: Path) -> Callable[..., Any]:
         samples = [Sample(input=question, target="a") for question in questions]
         task = inspect_ai.Task(dataset=samples, scorer=includes())
         how = {"max_tokens": N_NEW, "display": "none", "log_dir": str(tmp_path / "logs"), **how}
-        with warnings.catch_warnings():  # Inspect's own: streams left open, an old word of tenacity
-            warnings.simplefilter("ignore", ResourceWarning)
-            warnings.filterwarnings("ignore", "The 'initial' parameter", DeprecationWarning)
+        with quietly():
             logs = inspect_ai.eval(task, model=model, **how)
-            gc.collect()
         return logs if isinstance(model, list) else logs[0]
 
     return asked
@@ -88,13 +97,31 @@ def test_answers_under_an_edit_are_those_of_our_own_generation(
 
 
 def test_edits_of_one_model_that_are_asked_at_once_do_not_meet(
-    chat_model: Callable[[str], Any], ask: Callable[..., Any]
+    chat_model: Callable[[str], Any],
 ) -> None:
     model = chat_model("system")
     edits = [None, *(draw_edit(model, seed=seed) for seed in range(2))]
-    asked = [inspect_model(model, edit, name=f"edit {i}") for i, edit in enumerate(edits)]
-    alone = [answers(ask(one)) for one in asked]
-    assert [answers(log) for log in ask(asked, max_connections=1)] == alone
+    prompt = ChatTemplate.of(model.tokenizer).prompt([("user", QUESTIONS[0])])
+    alone = [
+        generations(model, [prompt], edit, max_new_tokens=60, progress=False)[0].text
+        for edit in edits
+    ]
+    found = [""] * len(edits)
+
+    async def ask_one(i: int) -> None:
+        asked = inspect_model(model, edits[i])
+        found[i] = (
+            await asked.generate(QUESTIONS[0], config=GenerateConfig(max_tokens=60))
+        ).completion
+
+    async def ask_all() -> None:
+        async with anyio.create_task_group() as tasks:
+            for i in range(len(edits)):
+                tasks.start_soon(ask_one, i)
+
+    with quietly():
+        anyio.run(ask_all)
+    assert found == alone
 
 
 def test_a_saved_edit_is_applied_to_a_model_by_name_and_equals_the_exported_checkpoint(
