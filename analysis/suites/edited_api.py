@@ -5,15 +5,12 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import anyio
 from inspect_ai.model import (
     ChatMessage,
-    ContentReasoning,
-    ContentText,
     GenerateConfig,
     ModelAPI,
     ModelInfo,
@@ -22,12 +19,19 @@ from inspect_ai.model import (
     set_model_info,
 )
 
+from lofit_lens.analysis.suites.inspect_request import (
+    BATCH_SIZE,
+    MAX_TOKENS,
+    Request,
+    check_settings,
+    text_of,
+)
 from lofit_lens.chat import ChatTemplate
 from lofit_lens.edits.files import hash_of, load_edit
 from lofit_lens.errors import LofitLensError, UnsupportedError
 from lofit_lens.fast.in_force import edited
 from lofit_lens.model import load_model
-from lofit_lens.scoring.generation import Generation, generations
+from lofit_lens.scoring.generation import generations
 from lofit_lens.scoring.sampling import Sampling
 from lofit_lens.tokens import Encoder
 
@@ -39,48 +43,11 @@ if TYPE_CHECKING:
     from lofit_lens.loading.quantized import Quantization
     from lofit_lens.model import DtypeName
 
-HONOURED = ("max_tokens", "temperature", "top_k", "top_p", "seed", "stop_seqs")
-INSPECTS_OWN = (
-    "max_retries", "timeout", "attempt_timeout", "stream_idle_timeout", "max_connections",
-    "adaptive_connections", "system_message", "max_tool_output", "fail_on_refusal",
-    "reasoning_history", "cache",
-)  # fmt: skip
-"""Settings that Inspect sees to by itself."""
-
-MAX_TOKENS, BATCH_SIZE = 2048, 32
-"""Defaults, those of Inspect's `hf`."""
-
 _TURNS: WeakKeyDictionary[Any, anyio.Lock] = WeakKeyDictionary()
 """Who asks a bridge: Inspect runs several models at once, and two edits of one must not meet."""
 
 PAUSE = 0.1
 """Seconds that a request waits for others to share its batch."""
-
-
-@dataclass(eq=False)
-class Request:
-    """A prompt that waits for its answer; requests that are alike share a batch.
-
-    Attributes:
-        prompt: The text to continue.
-        n_new: Tokens at most.
-        stop: Texts that end the answer.
-        drawn: Temperature, top_k and top_p; None takes the likeliest tokens.
-        seed: For what is drawn.
-        found: The answer.
-    """
-
-    prompt: str
-    n_new: int
-    stop: tuple[str, ...]
-    drawn: tuple[float, int | None, float | None] | None
-    seed: int
-    found: Generation | None = field(default=None)
-
-    @property
-    def alike(self) -> tuple[Any, ...]:
-        """What requests of one batch have in common."""
-        return self.n_new, self.stop, self.drawn
 
 
 class EditedAPI(ModelAPI):
@@ -178,7 +145,7 @@ class EditedAPI(ModelAPI):
         return self._output(request, config)
 
     def _prompt(self, messages: list[ChatMessage]) -> str:
-        turns = [(message.role, _text(message)) for message in messages]
+        turns = [(message.role, text_of(message)) for message in messages]
         if self._template is not None:
             return self._template.prompt(turns)
         if [role for role, _ in turns] != ["user"]:
@@ -239,32 +206,3 @@ class EditedAPI(ModelAPI):
             total_tokens=found.n_prompt + found.n_new,
         )
         return output
-
-
-def check_settings(config: GenerateConfig) -> None:
-    """Refuse settings that would be ignored.
-
-    Raises:
-        UnsupportedError: There is one.
-    """
-    told = config.model_dump(exclude_none=True)
-    for name in told.keys() - {*HONOURED, *INSPECTS_OWN}:
-        raise UnsupportedError(
-            f"{name}={told[name]!r} is not supported. Leave it out; valid are {', '.join(HONOURED)}."
-        )
-    if config.temperature is None and (config.top_k or config.top_p):
-        raise UnsupportedError(
-            "top_k and top_p say what tokens are drawn from, and without a temperature the likeliest "
-            "ones are taken. Give a temperature as well."
-        )
-    if "" in (config.stop_seqs or ()):
-        raise UnsupportedError("A stop sequence must not be empty.")
-
-
-def _text(message: ChatMessage) -> str:
-    parts = [] if isinstance(message.content, str) else message.content
-    kinds = {part.type for part in parts if not isinstance(part, ContentText | ContentReasoning)}
-    if kinds or message.role == "tool":
-        told = ", ".join(sorted(kinds)) or "an answer of a tool"
-        raise UnsupportedError(f"Only text is supported, got {told}.")
-    return message.text
