@@ -52,5 +52,6 @@ from .reading.pack import pack as pack
 from .reading.study import Study as Study
 from .reporting.page import report as report
 from .study.record import Record as Record
+from .suites.inspect_model import inspect_model as inspect_model
 from .suites.lm_eval import SuiteScores as SuiteScores
 from .suites.lm_eval import lm_eval as lm_eval

@@ -15,7 +15,7 @@ from lofit_lens.analysis.cli.main import app
 from lofit_lens.errors import LofitLensError
 from lofit_lens.scoring.evaluate import evaluate
 from lofit_lens.scoring.evaluation import Evaluation
-from lofit_lens.scoring.generation import greedy_generations
+from lofit_lens.scoring.generation import generations
 from lofit_lens.tasks import ExactMatch, from_file, from_rows, reload_task
 from tests.helpers import load_plain
 from tests.test_training import colour_task
@@ -47,13 +47,11 @@ def test_a_generation_ended_if_the_model_wrote_a_token_that_ends_it(
 ) -> None:
     tokenizer: Any = llama.tokenizer
     ids = plain_ids(tiny_folder("llama"), PROMPTS, tokenizer)
-    assert not any(
-        found.ended for found in greedy_generations(llama, PROMPTS, max_new_tokens=N_NEW)
-    )
+    assert not any(found.ended for found in generations(llama, PROMPTS, max_new_tokens=N_NEW))
     end = ids[1][2]
     hf_model: Any = llama.original_model
     hf_model.generation_config.eos_token_id = [1, end]
-    found = greedy_generations(llama, PROMPTS, max_new_tokens=N_NEW)
+    found = generations(llama, PROMPTS, max_new_tokens=N_NEW)
     assert [one.ended for one in found] == [end in new for new in ids]
     assert found[1].ended
     cut = ids[1][: ids[1].index(end)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from collections.abc import Callable, Sequence
@@ -112,7 +113,7 @@ def logprobs(samples: Sequence[Any]) -> torch.Tensor:
     return torch.tensor([[float(found[0][0]) for found in item["resps"]] for item in items])
 
 
-def plain_scores(folder: Path, task: str, manager: TaskManager) -> list[Any]:
+def plain_scores(folder: Path, task: str, manager: TaskManager, **how: Any) -> list[Any]:
     """The items of a task as plain lm-eval scores a checkpoint."""
     simple_evaluate: Any = lm_eval.simple_evaluate
     found = simple_evaluate(
@@ -123,6 +124,7 @@ def plain_scores(folder: Path, task: str, manager: TaskManager) -> list[Any]:
         batch_size=8,
         device="cpu",
         bootstrap_iters=0,
+        **how,
     )
     return found["samples"][task]
 
@@ -148,6 +150,42 @@ def test_arc_challenge_under_an_edit_equals_that_of_the_exported_checkpoint(
     found, unlike = (logprobs(f.samples["arc_challenge"]) for f in (edited, plain))
     assert (found - unlike).abs().max() > 0.1
     assert fingerprint(model) == before
+
+
+@pytest.mark.parametrize("system", [None, "Be brief."])
+def test_few_shot_examples_in_a_chat_are_those_of_plain_lm_eval(
+    system: str | None, chat_folder: Callable[[str], Path], manager: TaskManager, tmp_path: Path
+) -> None:
+    folder = chat_folder("system")
+    model = load_model(folder, device="cpu", dtype="float32")
+    edit = draw_edit(model)
+    export_checkpoint(model, edit, tmp_path / "out")
+    found = scored(model, edit, "arc_challenge", manager, num_fewshot=1, chat=True, system=system)
+    theirs = plain_scores(
+        tmp_path / "out", "arc_challenge", manager, num_fewshot=1, apply_chat_template=True,
+        system_instruction=system,
+    )  # fmt: skip
+    assert_same_items(found, theirs)
+    prompt = found.samples["arc_challenge"][0]["arguments"][0][0]
+    assert prompt == theirs[0]["arguments"][0][0] and prompt.count("<|user|>") == 2
+    assert (system or "Be kind.") in prompt and prompt.endswith("<|model|>\n")
+    assert found.results["config"]["chat"] == {
+        "system": system,
+        "template": hashlib.sha256(model.tokenizer.chat_template.encode()).hexdigest(),
+    }
+
+
+def test_a_chat_that_lm_eval_would_write_otherwise_than_asked_is_refused(
+    chat_model: Callable[[str], Any], llama: Any, manager: TaskManager
+) -> None:
+    with pytest.raises(LofitLensError, match="no system turns here"):
+        scored(chat_model("plain"), None, "arc_challenge", manager, chat=True, system="Be brief.")
+    with pytest.raises(LofitLensError, match="no chat template"):
+        scored(llama, None, "arc_challenge", manager, chat=True)
+    with pytest.raises(LofitLensError, match="ask for the chat too"):
+        scored(llama, None, "arc_challenge", manager, system="Be brief.")
+    with pytest.raises(LofitLensError, match="num_fewshot must be a whole number"):
+        scored(llama, None, "arc_challenge", manager, num_fewshot=-1)
 
 
 @pytest.mark.real
@@ -347,6 +385,9 @@ def test_the_command_writes_results_and_items_and_names_the_edit(
     }
     again = CliRunner().invoke(app, command)
     assert again.exit_code == 1 and "is there" in again.output
+    chat = [command[0], *command[2:], "--overwrite", "--chat", "--num-fewshot", "1"]
+    refused = CliRunner().invoke(app, chat)
+    assert refused.exit_code == 1 and "no chat template" in refused.output
     plain = CliRunner().invoke(app, [command[0], *command[2:], "--overwrite"])
     assert plain.exit_code == 0 and "acc_norm" in plain.stdout
     assert json.loads((out / "results.json").read_text(encoding="utf-8"))["config"]["edit"] is None

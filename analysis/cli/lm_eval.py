@@ -22,6 +22,19 @@ def lm_eval(
     report: Report,
     model_options: ModelOptions,
     tasks: Annotated[str, option("Tasks, groups or tags of lm-eval, with commas.")],
+    num_fewshot: Annotated[
+        int | None,
+        option("Examples in front of every item. (default: each task's own number)", min=0),
+    ] = None,
+    chat: Annotated[
+        bool,
+        option(
+            "Put the model's own chat template around every prompt, few-shot examples as turns."
+        ),
+    ] = False,
+    system: Annotated[
+        str | None, option("Text of the system turn. (default: left to the template)")
+    ] = None,
     limit: Annotated[int | None, option("The first items of each task alone.", min=1)] = None,
     include_path: Annotated[
         Path | None, option("Folder with task files of your own, in lm-eval's format.")
@@ -50,11 +63,16 @@ def lm_eval(
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     manager = suites.task_manager(include_path)
     suites.check_tasks(names, manager)
+    if chat or system is not None:  # refused before the model is loaded
+        suites.check_chat(model_options.tokenizer(loaded), chat=chat, system=system)
     scores = suites.lm_eval(
         model_options.load(loaded),
         found,
         names,
         manager=manager,
+        num_fewshot=num_fewshot,
+        chat=chat,
+        system=system,
         limit=limit,
         batch_size=model_options.batch_size,
         progress=not report.quiet,

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lofit_lens.chat import ChatTemplate
 from lofit_lens.edits.files import hash_of
-from lofit_lens.errors import LofitLensError, UnsupportedError
+from lofit_lens.errors import LofitLensError, UnsupportedError, check_whole
 from lofit_lens.fast.in_force import in_force
 from lofit_lens.fast.memory import BatchSize, check_batch_size, within_memory
 from lofit_lens.files import write_whole
@@ -36,7 +37,7 @@ class SuiteScores:
 
     Attributes:
         results: Its results, as it gives them: scores by task under `results`, settings under
-            `config`, to which the edit is added.
+            `config`, to which the edit and the chat template are added.
         samples: Every item by task, likewise: the document, the requests, the answers, the scores.
     """
 
@@ -81,6 +82,9 @@ def lm_eval(
     tasks: Sequence[str],
     *,
     manager: TaskManager | None = None,
+    num_fewshot: int | None = None,
+    chat: bool = False,
+    system: str | None = None,
     limit: int | None = None,
     batch_size: BatchSize = 32,
     progress: bool = True,
@@ -95,13 +99,18 @@ def lm_eval(
         edit: The edit, of any kind; None scores the model as it is.
         tasks: Names of tasks, groups or tags, or paths of task files, as lm-eval knows them.
         manager: What knows the tasks, from `task_manager`; default: those that come with lm-eval.
+        num_fewshot: Examples in front of every item; default: each task's own number.
+        chat: Whether prompts stand in the chat template of the model's tokenizer, few-shot examples
+            as turns, as lm-eval's `--apply_chat_template` puts them.
+        system: Text of the system turn; default: left to the template.
         limit: The first items of each task alone, for a trial.
         batch_size: Requests per forward pass; "auto" takes the largest that fits into memory.
         progress: Whether to show bars of the requests.
 
     Raises:
         LofitLensError: lm-eval is not installed, a task is unknown, lacks a package or does not fit
-            into the context, or the edit does not fit.
+            into the context, there is no chat template or none with a system turn, or the edit does
+            not fit.
         UnsupportedError: The edit cannot be applied to a kind of requests: one of another scope than
             "all" to the perplexity of whole texts, a patch to generation.
         ScoringError: A log-probability or a logit is NaN.
@@ -110,10 +119,13 @@ def lm_eval(
         >>> lm_eval(model, tuned, ["arc_challenge"]).frame()  # doctest: +SKIP
     """
     check_batch_size(batch_size)
+    if num_fewshot is not None:
+        check_whole("num_fewshot", num_fewshot)
     manager = manager or task_manager()
     check_tasks(tasks, manager)
     if model.tokenizer is None:
         raise UnsupportedError("lm-eval needs the model's tokenizer, and its folder has none.")
+    template = check_chat(model.tokenizer, chat=chat, system=system)
     import lm_eval as harness
 
     from lofit_lens.analysis.suites.edited_lm import EditedLM
@@ -125,6 +137,9 @@ def lm_eval(
             model=EditedLM(model, batch_size=size, progress=progress),
             tasks=list(tasks),
             task_manager=manager,
+            num_fewshot=num_fewshot,
+            apply_chat_template=chat,
+            system_instruction=system,
             limit=limit,
         )
 
@@ -135,6 +150,7 @@ def lm_eval(
     except (AssertionError, ImportError, ValueError) as error:  # so it says what it cannot do
         raise LofitLensError(f"lm-eval cannot run {', '.join(tasks)}: {error}") from error
     found["config"]["edit"] = None if edit is None else {"what": repr(edit), "hash": hash_of(edit)}
+    found["config"]["chat"] = template
     return SuiteScores(found, found.pop("samples"))
 
 
@@ -156,6 +172,25 @@ def task_manager(folder: str | Path | None = None) -> TaskManager:
             f"Running suites of lm-eval needs a package: pip install 'lofit-lens[lm-eval]' ({error})."
         ) from error
     return TaskManager(include_path=folder)
+
+
+def check_chat(tokenizer: Any, *, chat: bool, system: str | None) -> dict[str, Any] | None:
+    """Refuse a chat that lm-eval would score without its system turn, or could not write.
+
+    Returns:
+        The system text and the SHA-256 of the template; None without a chat.
+
+    Raises:
+        LofitLensError: There is a system text and no chat, or the template does not take it.
+    """
+    if not chat:
+        if system is not None:
+            raise LofitLensError(
+                "A system text is a part of the chat template; ask for the chat too."
+            )
+        return None
+    digest = ChatTemplate.of(tokenizer, system).record()["template"]
+    return {"system": system, "template": digest}
 
 
 def check_tasks(tasks: Sequence[str], manager: TaskManager) -> None:

@@ -11,7 +11,7 @@ from lofit_lens.chat import note_unlike, note_unused
 from lofit_lens.errors import LofitLensError, check_one_of
 from lofit_lens.fast.memory import BatchSize
 from lofit_lens.scoring.evaluation import Evaluation
-from lofit_lens.scoring.generation import Generation, greedy_generations
+from lofit_lens.scoring.generation import Generation, generations
 from lofit_lens.scoring.logprobs import answer_logprobs
 from lofit_lens.tasks.load import check_not_trained_on
 from lofit_lens.tasks.task import Task
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EditedModel:
-    """What a scoring asks of a model: see `answer_logprobs` and `greedy_generations`.
+    """What a scoring asks of a model: see `answer_logprobs` and `generations`.
 
     Attributes:
         model: A bridge, in eval mode.
@@ -48,7 +48,7 @@ class EditedModel:
 
     def generations(self, prompts: Sequence[str], max_new_tokens: int) -> list[Generation]:
         """What stands behind each prompt."""
-        return greedy_generations(
+        return generations(
             self.model, prompts, self.edit, max_new_tokens=max_new_tokens, **self.how
         )
 

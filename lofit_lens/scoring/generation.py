@@ -1,10 +1,10 @@
-"""Greedy generation in batches, under an edit."""
+"""Generation in batches, under an edit."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from lofit_lens.errors import ScoringError, check_whole
 from lofit_lens.fast.in_force import in_force
 from lofit_lens.fast.memory import BatchSize, check_batch_size, within_memory
 from lofit_lens.scoring.logprobs import batches_by_length
+from lofit_lens.scoring.sampling import Sampling, drawn
 from lofit_lens.tokens import Encoder
 
 if TYPE_CHECKING:
@@ -28,12 +29,17 @@ class Generation:
     """What a model wrote behind a prompt.
 
     Attributes:
-        text: The continuation, without special tokens.
-        ended: Whether the model ended it by itself; if not, it ran into `max_new_tokens`.
+        text: The continuation, without special tokens, up to the first stop string.
+        ended: Whether the model ended it by itself, or with a stop string; if not, it ran into
+            `max_new_tokens`.
+        n_prompt: Tokens of the prompt.
+        n_new: Tokens written, less the one that ended them.
     """
 
     text: str
     ended: bool
+    n_prompt: int
+    n_new: int
 
 
 def generate_greedily(
@@ -64,20 +70,33 @@ def generate_greedily(
         ScoringError: The model gave a logit that is NaN.
     """
     how = {"batch_size": batch_size, "progress": progress}
-    found = greedy_generations(model, prompts, edit, max_new_tokens=max_new_tokens, **how)
+    found = generations(model, prompts, edit, max_new_tokens=max_new_tokens, **how)
     return [generation.text for generation in found]
 
 
-def greedy_generations(
+def generations(
     model: TransformerBridge,
     prompts: Sequence[str],
     edit: Edit | None = None,
     *,
     max_new_tokens: int = 16,
+    stop: Sequence[str] = (),
+    sampling: Sampling | None = None,
     batch_size: BatchSize = 32,
     progress: bool = True,
 ) -> list[Generation]:
-    """What `generate_greedily` gives, and whether each continuation ended by itself."""
+    """What `generate_greedily` gives and how each continuation ended, or what is drawn in its place.
+
+    Args:
+        model: As there, like all that follows.
+        prompts: Texts to continue.
+        edit: The edit in force.
+        max_new_tokens: Tokens per continuation.
+        stop: Texts that end a continuation where it holds one of them.
+        sampling: How tokens are drawn; None takes the likeliest.
+        batch_size: Prompts per batch.
+        progress: Whether to show a bar.
+    """
     check_whole("max_new_tokens", max_new_tokens, 1)
     check_batch_size(batch_size)
     encoder = Encoder(model)
@@ -90,19 +109,22 @@ def greedy_generations(
         results: dict[int, Generation] = {}
         for indices in batches_by_length([len(text.ids) for text in encoded], size):
             batch = encoder.batch([encoded[i] for i in indices])
-            produced = model.generate(
-                batch.tokens,
-                attention_mask=batch.attention_mask,
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                stop_at_eos=bool(ends),
-                eos_token_id=ends or None,  # pyright: ignore[reportArgumentType]
-                return_type="tokens",
-                verbose=False,
-            )
+            n_padded = batch.tokens.shape[1]
+            with nullcontext() if sampling is None else drawn(model, sampling, indices):
+                produced = model.generate(
+                    batch.tokens,
+                    attention_mask=batch.attention_mask,
+                    max_new_tokens=max_new_tokens,
+                    do_sample=False,
+                    stop_at_eos=bool(ends),
+                    eos_token_id=ends or None,  # pyright: ignore[reportArgumentType]
+                    stopping_criteria=[_stops(model, stop, n_padded)] if stop else None,
+                    return_type="tokens",
+                    verbose=False,
+                )
             assert isinstance(produced, torch.Tensor)
-            for i, new in zip(indices, produced[:, batch.tokens.shape[1] :].tolist(), strict=True):
-                results[i] = _continuation(encoder, encoded[i].ids, new, ends)
+            for i, new in zip(indices, produced[:, n_padded:].tolist(), strict=True):
+                results[i] = _continuation(encoder, encoded[i].ids, new, ends, stop)
             bar.update(len(indices))
         return [results[i] for i in range(len(encoded))]
 
@@ -154,10 +176,30 @@ def watched_for_nan(model: TransformerBridge) -> Iterator[None]:
         )
 
 
+def _stops(
+    model: TransformerBridge, stop: Sequence[str], n_prompt: int
+) -> Callable[..., torch.Tensor]:
+    """Which rows end with a stop string; unlike that of Transformers it does not look into prompts."""
+    window = max(len(text.encode()) for text in stop) + 4  # a token has a byte or more
+    tokenizer: Any = model.tokenizer
+
+    def stopped(tokens: torch.Tensor, _scores: object, **_: object) -> torch.Tensor:
+        tails = tokenizer.batch_decode(tokens[:, max(n_prompt, tokens.shape[1] - window) :])
+        found = [any(text in tail for text in stop) for tail in tails]
+        return torch.tensor(found, device=tokens.device)
+
+    return stopped
+
+
 def _continuation(
-    encoder: Encoder, prompt: Sequence[int], new: list[int], ends: Sequence[int]
+    encoder: Encoder,
+    prompt: Sequence[int],
+    new: list[int],
+    ends: Sequence[int],
+    stop: Sequence[str],
 ) -> Generation:
     """The new tokens, decoded behind the prompt so that a leading blank is not lost."""
-    end = next((place for place, token in enumerate(new) if token in ends), len(new))
-    text = encoder.decode([*prompt, *new[:end]]).removeprefix(encoder.decode(prompt))
-    return Generation(text, ended=end < len(new))
+    n_new = next((place for place, token in enumerate(new) if token in ends), len(new))
+    whole = encoder.decode([*prompt, *new[:n_new]]).removeprefix(encoder.decode(prompt))
+    text = min((whole.partition(mark)[0] for mark in stop), key=len, default=whole)
+    return Generation(text, n_new < len(new) or text != whole, len(prompt), n_new)
