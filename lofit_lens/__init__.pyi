@@ -32,6 +32,7 @@ from .provenance import show_versions as show_versions
 from .scoring.evaluate import evaluate as evaluate
 from .scoring.evaluation import Evaluation as Evaluation
 from .scoring.generation import generate_greedily as generate_greedily
+from .sharing import push_to_hub as push_to_hub
 from .stages import select_heads as select_heads
 from .stages import select_together as select_together
 from .stages import tune_heads as tune_heads
