@@ -147,13 +147,14 @@ def _fetched(name: str, files: Sequence[str], revision: str | None, missing: str
                 f"{file} of {name!r} is {size}; at most {most // 2**20:,} MB are fetched. "
                 "Nothing was."
             )
+    first, *others = files
     try:
-        for file in files:
-            path = Path(hf_hub_download(name, file, revision=revision))
-            revision = path.parent.name
+        folder = Path(hf_hub_download(name, first, revision=revision)).parent
+        for file in others:
+            hf_hub_download(name, file, revision=folder.name)
     except Exception as error:  # likewise
         raise Unreachable(f"{constants.ENDPOINT} broke off ({error})") from None
-    return path.parent
+    return folder
 
 
 def _cached(name: str, choices: Sequence[Sequence[str]], revision: str | None) -> Path | None:

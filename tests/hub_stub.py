@@ -45,7 +45,7 @@ def served(hub: Hub) -> Iterator[Hub]:
     """The hub, answering for the time of the context."""
 
     class Answers(BaseHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
+        def log_message(self, format: str, *_: object) -> None:
             pass
 
         def answer(self, status: int, body: bytes = b"", **headers: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -14,7 +15,9 @@ import yaml
 from huggingface_hub import constants
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner
 
+from lofit_lens.analysis.cli.main import app
 from lofit_lens.analysis.runs import read_heads
 from lofit_lens.card import card
 from lofit_lens.edits.edit import Edit
@@ -30,9 +33,8 @@ from tests.helpers import FAMILIES, assert_same_logits, draw_edit, draw_tokens
 from tests.hub_stub import Hub, served
 from tests.test_edit_files import KEPT, as_json, logits, origin
 
-SCORED = Evaluation(
-    "kin", "test", ("accuracy",), tuple({"id": str(i), "group": "", "accuracy": float(i % 2)} for i in range(8)), {}
-)  # fmt: skip
+ITEMS = tuple({"id": str(i), "group": "", "accuracy": float(i % 2)} for i in range(8))
+SCORED = Evaluation("kin", "test", ("accuracy",), ITEMS, {})
 
 
 @pytest.fixture
@@ -174,6 +176,32 @@ def test_a_hostile_repository_gives_the_named_files_alone_and_none_too_large(
     hub.commit("me/mine", files | {"intervention.safetensors": b"\x80\x04pickle"})
     with pytest.raises(LofitLensError, match="is damaged"):
         load_edit("me/mine")
+
+
+def run_command(*arguments: object) -> dict[str, Any]:
+    command = [*map(str, arguments), "--device", "cpu", "--json", "--quiet"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+def test_commands_take_heads_and_edits_from_the_hub(
+    tiny_folder: Callable[[str], Path], hub: Hub, tmp_path: Path
+) -> None:
+    rows = [
+        {"sentence_good": f"The cat {i} is.", "sentence_bad": f"The {i} is cat."} for i in range(20)
+    ]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    asked = ("--model", tiny_folder("llama"), "--task", "pairs.jsonl")
+    push_to_hub(HeadSet([(0, 1)], n_layers=3, n_heads=4), "me/heads")
+    run_command("tune", *asked, "--heads", "me/heads", "--epochs", 1, "--out", "run")
+    tuned = HeadIntervention.load("run")
+    assert tuned.heads.heads == ((0, 1),)
+    push_to_hub(tuned, "me/mine")
+    here = run_command("evaluate", *asked, "--intervention", "run")
+    assert run_command("evaluate", *asked, "--intervention", "me/mine") == here
+    done = CliRunner().invoke(app, ["evaluate", "--intervention", "me/mine"])
+    assert done.exit_code == 1 and "Say which model" in done.output
 
 
 def front_matter(text: str) -> Any:
