@@ -9,6 +9,7 @@ from .edits.files import load_edit as load_edit
 from .edits.files import load_intervention as load_intervention
 from .edits.files import save_edit as save_edit
 from .edits.files import save_intervention as save_intervention
+from .edits.of_vectors import read_vectors as read_vectors
 from .edits.on_heads import HeadIntervention as HeadIntervention
 from .edits.on_residual import ResidualIntervention as ResidualIntervention
 from .errors import LofitLensError as LofitLensError

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
+from lofit_lens.arrays import read_safetensors
 from lofit_lens.edits.edit import Edit
 from lofit_lens.errors import LofitLensError
 from lofit_lens.files import read_json, write_json, write_whole
@@ -105,7 +106,7 @@ def load_edit(
     earlier = "residual" if "layers" in content else "heads"  # before kinds were written
     content.setdefault("kind", "adapter" if name == "adapter" else earlier)
     try:
-        edit = _made_of(content, load_file(folder / f"{name}.safetensors"))
+        edit = _made_of(content, read_safetensors(folder / f"{name}.safetensors"))
     except (OSError, SafetensorError, LofitLensError) as error:
         told = str(error).rstrip(".")
         raise LofitLensError(f"The {what} in {folder} is damaged: {told}.") from error
