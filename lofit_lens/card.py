@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from lofit_lens.documents import typed
 from lofit_lens.edits.edit import Edit
 from lofit_lens.edits.on_heads import HeadIntervention
+from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import HeadSet
+from lofit_lens.statistics import Estimate
 
 if TYPE_CHECKING:
     from lofit_lens.head_scores import HeadScores
@@ -132,35 +135,29 @@ def _made(origin: Provenance | None) -> str:
 
 def _scores(
     origin: Provenance | None, evaluations: Mapping[str, Evaluation]
-) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
-    """Value, low, high and n by metric, by what was scored."""
+) -> Mapping[str, Mapping[str, Estimate]]:
+    """The metrics of what was scored, given or carried; what is carried may be of any form."""
     if evaluations:
-        return {
-            name: {metric: asdict(estimate) for metric, estimate in found.metrics.items()}
-            for name, found in evaluations.items()
-        }
-    kept = origin.metrics if origin else {}
-    wanted = {"value", "low", "high", "n"}
-    return {
-        name: metrics
-        for name, metrics in kept.items()
-        if isinstance(metrics, Mapping)
-        and all(isinstance(one, Mapping) and wanted <= set(one) for one in metrics.values())
-    }
+        return {name: found.metrics for name, found in evaluations.items()}
+    scores = {}
+    for name, metrics in (origin.metrics if origin else {}).items():
+        with suppress(LofitLensError):
+            scores[name] = typed(metrics, dict[str, Estimate])
+    return scores
 
 
 def _score_table(
-    scores: Mapping[str, Mapping[str, Mapping[str, Any]]], evaluations: Mapping[str, Evaluation]
+    scores: Mapping[str, Mapping[str, Estimate]], evaluations: Mapping[str, Evaluation]
 ) -> str:
     """The scores with intervals and numbers of items; empty if there are none."""
-    if not scores:
-        return ""
     rows = [
-        f"| {_code(what)} | {_code(metric)} | {100 * e['value']:.1f} "
-        f"| {100 * e['low']:.1f} to {100 * e['high']:.1f} | {e['n']} |"
+        f"| {_code(what)} | {_code(metric)} | {100 * e.value:.1f} "
+        f"| {100 * e.low:.1f} to {100 * e.high:.1f} | {e.n} |"
         for what, metrics in scores.items()
         for metric, e in metrics.items()
     ]
+    if not rows:
+        return ""
     of = dict.fromkeys(f"{_code(e.task)}, {_code(e.split)} split" for e in evaluations.values())
     told = f"On {'; '.join(of)}. " if of else ""
     return f"## Scores\n\n{told}n is the number of items.\n\n{_SCORED}" + "\n".join(rows)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lofit_lens.arrays import npy_array
-from lofit_lens.documents import typed
+from lofit_lens.documents import MOST_BYTES, typed
 from lofit_lens.errors import LofitLensError
 from lofit_lens.files import read_json_gz, whole
 from lofit_lens.grid import MOST
@@ -67,7 +67,8 @@ def _named(text: str) -> list[tuple[int, int]]:
 
 def _array(path: Path) -> list[tuple[int, int]]:
     """The rows of a `.npy` file."""
-    found = npy_array(whole(path))
+    with path.open("rb") as file:
+        found = npy_array(file.read(MOST_BYTES))
     if found.dtype.kind not in "iu" or found.shape != (len(found), 2) or len(found) > MOST**2:
         raise ValueError(f"it holds numbers of type {found.dtype} in the shape {found.shape}")
     return [(layer, head) for layer, head in found.tolist()]
