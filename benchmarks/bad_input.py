@@ -231,7 +231,7 @@ def _model() -> Any:
     return load_model("embedded")
 
 
-def _vectors(name: str, write: Callable[[Path, dict[str, np.ndarray]], object]) -> Reader:
+def _vectors(name: str, write: Callable[[Path, dict[str, Any]], object]) -> Reader:
     def save(path: Path) -> object:
         heads = np.ones((_model().cfg.n_heads, _model().cfg.d_head), np.float32)
         return write(path, {"blocks.1.attn.hook_z": heads, "blocks.0.attn.hook_z": 2 * heads})
@@ -239,7 +239,7 @@ def _vectors(name: str, write: Callable[[Path, dict[str, np.ndarray]], object]) 
     return Reader(_one(name, save), lambda path: read_vectors(path, _model()))
 
 
-def _control_vector(path: Path, _arrays: dict[str, np.ndarray]) -> None:
+def _control_vector(path: Path, _arrays: dict[str, Any]) -> None:
     from gguf import GGUFWriter
 
     writer = GGUFWriter(path, "controlvector")

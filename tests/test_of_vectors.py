@@ -29,7 +29,7 @@ from tests.helpers import (
 
 DIRECTIONS = np.random.default_rng(0).normal(size=(N_LAYERS, N_HEADS, HEAD_DIM))
 VECTORS = np.random.default_rng(1).normal(size=(N_LAYERS, D_MODEL)).astype(np.float32)
-CHOSEN = [[2, 1], [0, 3]]
+CHOSEN = [(2, 1), (0, 3)]
 
 
 @contextmanager
@@ -62,7 +62,7 @@ def check(model: TransformerBridge, folder: Path, edit: Any, oracle: Callable[[A
     assert_same_logits(found, expected)
 
 
-def added_to_heads(alpha: float, heads: list[list[int]]) -> Callable[[Any], Any]:
+def added_to_heads(alpha: float, heads: list[tuple[int, int]]) -> Callable[[Any], Any]:
     """As the code of ITI: alpha times the direction, in front of the output projection."""
     bias = np.zeros_like(DIRECTIONS)
     for layer, head in heads:
@@ -80,7 +80,7 @@ def test_directions_of_iti_shift_the_heads_of_a_list(
 ) -> None:
     np.save(tmp_path / "directions.npy", DIRECTIONS.reshape(shape))
     np.save(tmp_path / "top_heads.npy", np.array(CHOSEN))
-    listed = HeadSet(map(tuple, CHOSEN), n_layers=N_LAYERS, n_heads=N_HEADS)
+    listed = HeadSet(CHOSEN, n_layers=N_LAYERS, n_heads=N_HEADS)
     for heads in (tmp_path / "top_heads.npy", "L2H1,L0H3", listed):
         edit = read_vectors(tmp_path / "directions.npy", llama, heads=heads)
         check(llama, tiny_folder("llama"), 5.0 * edit, added_to_heads(5, CHOSEN))
