@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +18,6 @@ PATIENCE = 5.0
 MOST_NUMBERS = 2 * 2**30
 """Bytes of a `.safetensors` file that is fetched; an adapter of a large model has some hundred MB."""
 
-_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _FILES = (".json", ".npy", ".csv", ".tsv", ".txt", ".gz")
 
 
@@ -29,7 +27,16 @@ class Unreachable(LofitLensError):
 
 def is_hub_name(text: object) -> bool:
     """Whether a text can name a repository, as "user/repo". A `Path` is always a local one."""
-    return isinstance(text, str) and bool(_NAME.fullmatch(text)) and not text.endswith(_FILES)
+    if not isinstance(text, str) or text.count("/") != 1 or text.endswith(_FILES):
+        return False
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(text)
+    except HFValidationError:
+        return False
+    return True
 
 
 def local_or_fetched(
@@ -57,12 +64,8 @@ def local_or_fetched(
     if here.exists() or not is_hub_name(place):
         if revision is not None:
             raise LofitLensError(
-                f"revision={revision!r} is of the hub, and {place} is a place on this machine"
-                + (
-                    ", which comes first. Rename it, or leave the revision out."
-                    if here.exists()
-                    else "."
-                )
+                f"revision={revision!r} is of the hub, but {place} is taken as a place on this machine: "
+                'what lies here comes first, and a name on the hub is as "user/repo".'
             )
         return here
     name = str(place)

@@ -104,13 +104,15 @@ def test_what_lies_here_comes_first_and_is_never_asked_for(
     hub.asked.clear()
     for place in ("me/mine", Path("me/mine"), "./me/mine"):
         assert repr(load_edit(place)) == repr(here)
-    with pytest.raises(LofitLensError, match=r"'main' is of the hub, and me/mine .* comes first"):
+    with pytest.raises(LofitLensError, match=r"'main' is of the hub, but me/mine .* comes first"):
         load_edit("me/mine", revision="main")
     for place in (
         Path("me/other"),
         "./me/other",
         "me/heads.json",
         "one",
+        "a--b/c",
+        "a/..",
         "a/b/c",
         str(tmp_path / "x"),
     ):
