@@ -85,11 +85,10 @@ def card(
     )
     base = base_model or known
     scores = _scores(origin, evaluations or {})
-    kind = "attention heads" if not isinstance(thing, Edit) else "edit of a model"
     front = ModelCardData(
         base_model=base,
         library_name="lofit-lens",
-        tags=["lofit", "interpretability", "representation-engineering", kind.replace(" ", "-")],
+        tags=["lofit", "interpretability", "representation-engineering"],
         metrics=sorted({metric for named in scores.values() for metric in named}) or None,
     )
     model = _model(base, origin)
