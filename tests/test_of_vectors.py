@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import pytest
@@ -251,3 +253,21 @@ def test_what_a_header_promises_is_not_believed(
     raw = control.read_bytes()
     control.write_bytes(raw.replace((D_MODEL).to_bytes(8, "little"), size.to_bytes(8, "little")))
     refused(llama, control, "is longer than the file")
+
+
+def test_a_file_takes_no_more_memory_than_it_is_long(
+    llama: TransformerBridge, tmp_path: Path
+) -> None:
+    bomb = tmp_path / "bomb.npz"
+    with ZipFile(bomb, "w", ZIP_DEFLATED) as archive:
+        archive.writestr("1.npy", b"\x93NUMPY" + b"\0" * 2**27)
+    refused(llama, bomb, "unpacked, it is longer than 64 MB")
+    names = [f"direction.{i}".encode() for i in range(100)]
+    size = 2**16
+    described = b"".join(
+        struct.pack("<Q", len(name)) + name + struct.pack("<IQIQ", 1, size // 4, 0, 0)
+        for name in names
+    )
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(names), 0)
+    (tmp_path / "same.gguf").write_bytes(head + described + b"\0" * size)
+    refused(llama, tmp_path / "same.gguf", "'direction.1' is longer than the file")
