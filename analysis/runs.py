@@ -137,7 +137,7 @@ def read_heads(
     k: int | None = None,
     fraction: float | None = None,
 ) -> HeadSet:
-    """Heads of a run folder, a scores file or a head list, cut to a number if one is given."""
+    """Heads of a run folder, a scores file or a head list, here or on the hub, cut to a number if given."""
     cut = k is not None or fraction is not None
     scored = source / "scores.json" if source.is_dir() else source
     if source.is_dir() and (source / DESCRIPTION).is_file() and not cut:
@@ -151,7 +151,7 @@ def read_heads(
                 f"{scored} scores every head; say how many with --k or --fraction."
             )
         return HeadSet.load(source / "heads.npy", **scores.grid.shape)
-    found = HeadSet.load(source, n_layers=n_layers, n_heads=n_heads, without=without)
+    found = HeadSet.load(str(source), n_layers=n_layers, n_heads=n_heads, without=without)
     if cut:
         found = found.first(number_of_heads(found.grid.total, k=k, fraction=fraction))
     return found

@@ -23,6 +23,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import psutil
 import torch
+from safetensors.numpy import save_file
 
 from benchmarks.mutations import mutated
 from lofit_lens.analysis.baselines.bitfit import OutputBias
@@ -44,13 +46,17 @@ from lofit_lens.analysis.kinds.curves import CausalCurves
 from lofit_lens.analysis.reading.open import open_study
 from lofit_lens.analysis.reporting.page import page
 from lofit_lens.analysis.study.record import Record
+from lofit_lens.card import card
+from lofit_lens.edits.edit import Edit
 from lofit_lens.edits.files import load_edit
+from lofit_lens.edits.of_vectors import read_vectors
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.edits.on_residual import ResidualIntervention
 from lofit_lens.errors import LofitLensError
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
 from lofit_lens.identity import Fingerprint
+from lofit_lens.model import load_model
 from lofit_lens.provenance import Provenance
 from lofit_lens.scoring.evaluation import Evaluation
 from lofit_lens.tasks.from_file import from_file
@@ -185,6 +191,8 @@ def show(found: Any) -> None:
             part()
     if hasattr(found, "figure_names"):
         page(found)
+    if isinstance(found, Edit | HeadSet | HeadScores):
+        card(found, "user/repo")
 
 
 def _too_long(*_: object) -> None:
@@ -216,6 +224,31 @@ def _edit(edit: Any) -> Reader:
         return list(edit.save(folder / "edit").iterdir())
 
     return Reader(write, lambda path: load_edit(path.parent))
+
+
+@cache
+def _model() -> Any:
+    return load_model("embedded")
+
+
+def _vectors(name: str, write: Callable[[Path, dict[str, Any]], object]) -> Reader:
+    def save(path: Path) -> object:
+        heads = np.ones((_model().cfg.n_heads, _model().cfg.d_head), np.float32)
+        return write(path, {"blocks.1.attn.hook_z": heads, "blocks.0.attn.hook_z": 2 * heads})
+
+    return Reader(_one(name, save), lambda path: read_vectors(path, _model()))
+
+
+def _control_vector(path: Path, _arrays: dict[str, Any]) -> None:
+    from gguf import GGUFWriter
+
+    writer = GGUFWriter(path, "controlvector")
+    writer.add_array("notes", ["a", "b"])
+    writer.add_tensor("direction.1", np.ones(_model().cfg.d_model, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
 
 
 def _records(folder: Path) -> list[Path]:
@@ -330,6 +363,12 @@ READERS: dict[str, Reader] = {
     "head list .csv": Reader(
         _one("h.csv", lambda p: p.write_text(TABLE)), lambda p: HeadSet.load(p, **SHAPE)
     ),
+    "vectors .npy": _vectors(
+        "v.npy", lambda p, _: np.save(p, np.ones((_model().cfg.n_layers, _model().cfg.d_model)))
+    ),
+    "vectors .npz": _vectors("v.npz", lambda p, arrays: np.savez(p, **arrays)),
+    "vectors .safetensors": _vectors("v.safetensors", lambda p, arrays: save_file(arrays, p)),
+    "control vector": _vectors("v.gguf", _control_vector),
     "rows .csv": _table("q.csv", CSV, **CHOSEN),
     "rows .jsonl": _table("q.jsonl", "\n".join(ROWS), **CHOSEN),
     "rows .json": _table("q.json", f"[{', '.join(ROWS)}]", **CHOSEN),

@@ -9,6 +9,7 @@ from .edits.files import load_edit as load_edit
 from .edits.files import load_intervention as load_intervention
 from .edits.files import save_edit as save_edit
 from .edits.files import save_intervention as save_intervention
+from .edits.of_vectors import read_vectors as read_vectors
 from .edits.on_heads import HeadIntervention as HeadIntervention
 from .edits.on_residual import ResidualIntervention as ResidualIntervention
 from .errors import LofitLensError as LofitLensError
@@ -32,6 +33,7 @@ from .provenance import show_versions as show_versions
 from .scoring.evaluate import evaluate as evaluate
 from .scoring.evaluation import Evaluation as Evaluation
 from .scoring.generation import generate_greedily as generate_greedily
+from .sharing import push_to_hub as push_to_hub
 from .stages import select_heads as select_heads
 from .stages import select_together as select_together
 from .stages import tune_heads as tune_heads

@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from tokenize import TokenError
 from typing import Any
 
-import numpy as np
-
-from lofit_lens.documents import typed
+from lofit_lens.arrays import npy_array
+from lofit_lens.documents import MOST_BYTES, typed
 from lofit_lens.errors import LofitLensError
 from lofit_lens.files import read_json_gz, whole
 from lofit_lens.grid import MOST
@@ -68,25 +66,12 @@ def _named(text: str) -> list[tuple[int, int]]:
 
 
 def _array(path: Path) -> list[tuple[int, int]]:
-    """The rows of a `.npy` file, whose header is believed only as far as there are heads."""
+    """The rows of a `.npy` file."""
     with path.open("rb") as file:
-        version = np.lib.format.read_magic(file)
-        if version not in _HEADERS:
-            raise ValueError(f"the version {version} of its format is not known")
-        try:
-            shape, _, dtype = _HEADERS[version](file)
-        except (SyntaxError, TokenError) as error:
-            raise ValueError(f"its header is damaged: {error}") from error
-        if dtype.kind not in "iu" or len(shape) != 2 or shape[1] != 2 or shape[0] > MOST**2:
-            raise ValueError(f"it holds numbers of type {dtype} in the shape {shape}")
-        file.seek(0)
-        return [(layer, head) for layer, head in np.load(file, allow_pickle=False).tolist()]
-
-
-_HEADERS: Mapping[Any, Any] = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
+        found = npy_array(file.read(MOST_BYTES))
+    if found.dtype.kind not in "iu" or found.shape != (len(found), 2) or len(found) > MOST**2:
+        raise ValueError(f"it holds numbers of type {found.dtype} in the shape {found.shape}")
+    return [(layer, head) for layer, head in found.tolist()]
 
 
 def _listed(content: Any) -> Mapping[str, Any] | list[tuple[int, int]]:

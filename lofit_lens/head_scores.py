@@ -18,6 +18,7 @@ from lofit_lens.errors import LofitLensError
 from lofit_lens.files import read_as, write_json
 from lofit_lens.grid import Head, HeadGrid
 from lofit_lens.heads import HeadSet, number_of_heads
+from lofit_lens.hub import kept_file
 from lofit_lens.provenance import Provenance
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 SCORES_SCHEMA = 1
+SCORES = "scores.json"
+"""Head scores on the hub."""
 
 
 @dataclass(frozen=True)
@@ -141,12 +144,17 @@ class HeadScores:
         return write_json(path, content)
 
     @classmethod
-    def load(cls, path: str | Path) -> HeadScores:
+    def load(cls, path: str | Path, *, revision: str | None = None) -> HeadScores:
         """Read scores written by `save`.
 
+        Args:
+            path: The file; or, as text, the name of what `push_to_hub` pushed, such as "user/repo".
+            revision: Branch, tag or commit on the hub.
+
         Raises:
-            LofitLensError: The file is missing or of another format.
+            LofitLensError: The file is missing or of another format; or see `load_edit`.
         """
+        path = kept_file(path, SCORES, revision=revision, what="head scores")
         return read_as(path, cls._of_json, schema=SCORES_SCHEMA, what="head scores")
 
     @classmethod

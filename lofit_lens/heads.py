@@ -19,10 +19,14 @@ from lofit_lens.errors import LofitLensError, ModelMismatchError, check_seed, ch
 from lofit_lens.files import read_json_gz, write_json
 from lofit_lens.grid import Head, HeadGrid
 from lofit_lens.head_lists import EXPECTED, read_head_list
+from lofit_lens.hub import kept_file
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
+
+HEADS = "heads.json"
+"""A head list on the hub."""
 
 
 @dataclass(frozen=True)
@@ -227,20 +231,23 @@ class HeadSet:
         n_layers: int | None = None,
         n_heads: int | None = None,
         without: Iterable[int] = (),
+        revision: str | None = None,
     ) -> HeadSet:
         """Read a head list: LoFiT's `.npy`, a `.json` written by `save`, or see `read_head_list`.
 
         Args:
-            path: The file, or the heads themselves, as in "L1H3,L2H7".
+            path: The file, or the heads themselves, as in "L1H3,L2H7"; or, as text, the name of what
+                `push_to_hub` pushed, such as "user/repo".
             n_layers: Layers of the model; checked for a `.json` written by `save`, else needed.
             n_heads: Query heads per layer; likewise.
             without: Layers of the model without heads.
+            revision: Branch, tag or commit on the hub.
 
         Raises:
-            LofitLensError: The file is missing or is not a head list.
+            LofitLensError: The file is missing or is not a head list; or see `load_edit`.
             ModelMismatchError: The list was made for another model shape.
         """
-        path = Path(path)
+        path = kept_file(path, HEADS, revision=revision, what="head list")
         try:
             content = read_head_list(path)
             if isinstance(content, Mapping):

@@ -22,7 +22,8 @@ def evaluate(
     task_options: TaskOptions,
     chat: ChatOptions,
     intervention: Annotated[
-        Path | None, option("Folder of a run; without it the model is scored as it is.")
+        str | None,
+        option("Folder of a run, or an edit on the hub; without it the model is scored as it is."),
     ] = None,
     split: Annotated[str, option("test or val.")] = "test",
     compat: Annotated[

@@ -12,15 +12,16 @@ from lofit_lens.analysis.cli.groups import option, with_options
 from lofit_lens.analysis.cli.of_run import RunOfEdit
 from lofit_lens.analysis.cli.options import HeadOptions, ModelOptions
 
-Run = Annotated[Path, option("Folder with an intervention: the --out of `lofit` or `tune`.")]
-
 
 @with_options
 def export(
     *,
     report: Report,
     model_options: ModelOptions,
-    intervention: Run,
+    intervention: Annotated[
+        str,
+        option("Folder with an intervention, the --out of `lofit` or `tune`, or one on the hub."),
+    ],
     out: Annotated[Path, option("New folder for the checkpoint.")],
 ) -> None:
     """Write a stock Hugging Face checkpoint with the edit folded into the weights.

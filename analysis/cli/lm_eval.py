@@ -15,8 +15,10 @@ from lofit_lens.analysis.cli.options import ModelOptions
 @with_options
 def lm_eval(
     edit: Annotated[
-        Path | None,
-        typer.Argument(help="Folder of a saved edit; without it the model is scored as it is."),
+        str | None,
+        typer.Argument(
+            help="Folder of a saved edit, or one on the hub; without it the model is scored as it is."
+        ),
     ] = None,
     *,
     report: Report,
@@ -58,7 +60,7 @@ def lm_eval(
     if out is not None:
         check_file(out / suites.RESULTS, overwrite=overwrite)
     model_options.check()
-    loaded = RunFolder(edit).loaded() if edit is not None else None
+    loaded = RunFolder(Path(edit)).loaded() if edit is not None else None
     found = load_edit(edit) if edit is not None else None
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     manager = suites.task_manager(include_path)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lofit_lens.errors import LofitLensError
+from lofit_lens.hub import is_hub_name
 from lofit_lens.tasks import Task, reload_task
 from lofit_lens.tasks.load import check_not_trained_on
 
@@ -23,29 +24,31 @@ class RunOfEdit:
     """The folder of a run, with an edit for each fold.
 
     Attributes:
-        folder: The folder; None: no run is named.
+        folder: The folder, or the name of an edit on the hub; None: no run is named.
         edits: The edits.
         loaded: What the model was loaded with.
     """
 
-    folder: Path | None
+    folder: str | Path | None
     edits: Sequence[HeadIntervention] = ()
     loaded: Loaded = None
 
     @classmethod
-    def read(cls, folder: Path | None, strength: float = 1.0) -> RunOfEdit:
+    def read(cls, folder: str | Path | None, strength: float = 1.0) -> RunOfEdit:
         """Read it.
 
         Raises:
-            LofitLensError: There is no run in the folder.
+            LofitLensError: There is no run in the folder, and no edit of this name on the hub.
         """
         from lofit_lens.analysis.runs import RunFolder
         from lofit_lens.edits.on_heads import HeadIntervention
 
         if folder is None:
             return cls(None)
-        run = RunFolder(folder)
-        edits = [strength * HeadIntervention.load(fold) for fold in run.folds()]
+        run = RunFolder(Path(folder))
+        shared = is_hub_name(folder) and not run.path.exists()
+        folds = [folder] if shared else run.folds()
+        edits = [strength * HeadIntervention.load(fold) for fold in folds]
         return cls(folder, edits, run.loaded())
 
     @property

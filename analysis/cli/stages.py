@@ -188,7 +188,10 @@ def tune(
     chat: ChatOptions,
     training: TrainingOptions,
     heads: Annotated[
-        Path, option("Heads to tune: a head list, L1H3,L2H7, or the folder of a run.")
+        Path,
+        option(
+            "Heads to tune: a head list, here or on the hub, L1H3,L2H7, or the folder of a run."
+        ),
     ],
     out: Out,
     overwrite: Overwrite = False,
@@ -197,6 +200,7 @@ def tune(
     from lofit_lens.analysis.runs import RunFolder, read_heads
     from lofit_lens.attention import heads_of
     from lofit_lens.head_lists import read_head_list
+    from lofit_lens.hub import is_hub_name
     from lofit_lens.stages import tune_heads
 
     folder = RunFolder.new(out, overwrite=overwrite)
@@ -204,7 +208,7 @@ def tune(
     tasks = task_options.load(training.seed)
     training.check(tasks)
     tasks = chat.inside(tasks, model_options)
-    if not heads.exists():
+    if not heads.exists() and not is_hub_name(str(heads)):
         read_head_list(heads)  # the names of heads themselves; anything else is refused now
     sources = RunFolder(heads).folds() if heads.is_dir() else [heads]
     if len(sources) == 1:

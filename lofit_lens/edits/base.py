@@ -83,14 +83,20 @@ class BaseEdit:
         return save_edit(self, folder)
 
     @classmethod
-    def load(cls, folder: str | Path, model: TransformerBridge | None = None) -> Self:
-        """Read an edit, and refuse it if it was learned on another model than `model`.
+    def load(
+        cls,
+        folder: str | Path,
+        model: TransformerBridge | None = None,
+        *,
+        revision: str | None = None,
+    ) -> Self:
+        """Read an edit as `load_edit` does, and refuse it if it was learned on another model than `model`.
 
         Raises:
             ModelMismatchError: It was learned on another model; the message says what differs.
             LofitLensError: The folder holds no such edit, or a damaged one.
         """
-        found = load_edit(folder, model, what=cls.noun)
+        found = load_edit(folder, model, revision=revision, what=cls.noun)
         if not isinstance(found, cls):
             raise LofitLensError(
                 f"{folder} holds {found!r}; load it with {type(found).__name__}.load."

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
+from lofit_lens.arrays import read_safetensors
 from lofit_lens.edits.edit import Edit
 from lofit_lens.errors import LofitLensError
 from lofit_lens.files import read_json, write_json, write_whole
 from lofit_lens.heads import HeadSet
+from lofit_lens.hub import local_or_fetched
 from lofit_lens.identity import check_same_model
 from lofit_lens.provenance import Provenance
 
@@ -38,6 +40,9 @@ KINDS = {
 
 _NAMES = {"heads": "intervention", "residual": "intervention", "adapter": "adapter"}
 """Names of the files of the kinds that had names of their own from the first; all others: `edit`."""
+
+NAMES = ("edit", "intervention", "adapter")
+"""Names of the files of all kinds."""
 
 DESCRIPTION, TENSORS = "intervention.json", "intervention.safetensors"
 """The files of an edit of heads or of the residual stream."""
@@ -62,7 +67,7 @@ def save_edit(edit: Edit, folder: str | Path) -> Path:
     folder, tensors = Path(folder), {}
     content = {"schema": EDIT_SCHEMA, **_described(edit, "", tensors)}
     for ending in ("json", "safetensors"):  # never numbers beside the description of another edit
-        for name in {*_NAMES.values(), "edit"}:
+        for name in NAMES:
             (folder / f"{name}.{ending}").unlink(missing_ok=True)
     name = _NAMES.get(content["kind"], "edit")
     write_whole(folder / f"{name}.safetensors", save(tensors))
@@ -71,29 +76,37 @@ def save_edit(edit: Edit, folder: str | Path) -> Path:
 
 
 def load_edit(
-    folder: str | Path, model: TransformerBridge | None = None, *, what: str = "edit"
+    folder: str | Path,
+    model: TransformerBridge | None = None,
+    *,
+    revision: str | None = None,
+    what: str = "edit",
 ) -> Edit:
     """Read an edit.
 
     Args:
-        folder: What `save_edit` wrote.
+        folder: What `save_edit` wrote; or, as text, the name of what `push_to_hub` pushed, such as
+            "user/repo". A folder of that name comes first.
         model: The model it is meant for; None reads it without that check.
+        revision: Branch, tag or commit on the hub.
         what: What errors call it.
 
     Raises:
         ModelMismatchError: It was made for another model; the message says what differs.
-        LofitLensError: The folder holds no edit, or a damaged one.
+        LofitLensError: The folder holds no edit, or a damaged one; or it is neither here nor on the
+            hub, or the hub cannot be reached.
     """
-    folder, names = Path(folder), ("edit", "intervention", "adapter")
-    name = next((name for name in names if (folder / f"{name}.json").is_file()), None)
+    files = [[f"{name}.json", f"{name}.safetensors"] for name in NAMES]
+    folder = local_or_fetched(folder, files, revision=revision, what=what)
+    name = next((name for name in NAMES if (folder / f"{name}.json").is_file()), None)
     if name is None:
-        files = " or ".join(f"{name}.json" for name in names)
+        files = " or ".join(f"{name}.json" for name in NAMES)
         raise LofitLensError(f"No {what} in {folder}: there is no {files} in it.")
     content = read_json(folder / f"{name}.json", schema=EDIT_SCHEMA, what=what)
     earlier = "residual" if "layers" in content else "heads"  # before kinds were written
     content.setdefault("kind", "adapter" if name == "adapter" else earlier)
     try:
-        edit = _made_of(content, load_file(folder / f"{name}.safetensors"))
+        edit = _made_of(content, read_safetensors(folder / f"{name}.safetensors"))
     except (OSError, SafetensorError, LofitLensError) as error:
         told = str(error).rstrip(".")
         raise LofitLensError(f"The {what} in {folder} is damaged: {told}.") from error
@@ -107,9 +120,11 @@ def save_intervention(intervention: Edit, folder: str | Path) -> Path:
     return save_edit(intervention, folder)
 
 
-def load_intervention(folder: str | Path, model: TransformerBridge | None = None) -> Edit:
+def load_intervention(
+    folder: str | Path, model: TransformerBridge | None = None, *, revision: str | None = None
+) -> Edit:
     """Read an edit: the same as `load_edit`."""
-    return load_edit(folder, model, what="intervention")
+    return load_edit(folder, model, revision=revision, what="intervention")
 
 
 def _described(edit: Any, place: str, tensors: dict[str, Tensor]) -> dict[str, Any]:

@@ -8,11 +8,9 @@ from pathlib import Path
 from unittest.mock import patch
 
 from lofit_lens.errors import LofitLensError
+from lofit_lens.hub import Unreachable, ask
 from lofit_lens.loading.find import places
 from lofit_lens.loading.gguf import check_gguf, split_source
-
-PATIENCE = 5.0
-"""Seconds to wait for an answer of the hub."""
 
 
 @contextmanager
@@ -33,7 +31,7 @@ def on_hub(name: str, revision: str | None) -> Iterator[str | None]:
             the model is not in the cache, or it is a GGUF file that cannot be read.
     """
     from huggingface_hub import constants, try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 
     check_gguf(name)
     if Path(name).exists():
@@ -41,15 +39,20 @@ def on_hub(name: str, revision: str | None) -> Iterator[str | None]:
         return
     repository, gguf = split_source(name)
     file = gguf.get("gguf_file", "config.json")
+    missing = f"There is no model {name!r}: no folder {_looked_for(name)}"
     try:
         cached = try_to_load_from_cache(repository, file, revision=revision)
     except HFValidationError:
+        raise LofitLensError(f"{missing}.") from None
+    why_not, commit = None, None
+    try:
+        commit = ask(repository, file, revision, name=name, missing=missing).commit_hash
+    except EntryNotFoundError:
         raise LofitLensError(
-            f"There is no model {name!r}: no folder {_looked_for(name)}."
+            f"{name!r} on {constants.ENDPOINT} has no file {file}, so it is no model."
         ) from None
-    why_not, commit = "HF_HUB_OFFLINE is set", None
-    if not constants.is_offline_mode():
-        why_not, commit = _ask(name, repository, file, revision)
+    except Unreachable as error:
+        why_not = str(error)
     if why_not and isinstance(cached, str):
         commit = Path(cached).parent.name
     elif why_not:
@@ -72,33 +75,6 @@ def folder_of(source: str, revision: str | None) -> Path | None:
     repository, gguf = split_source(source)
     found = None if gguf else try_to_load_from_cache(repository, "config.json", revision=revision)
     return Path(found).parent if isinstance(found, str) else None
-
-
-def _ask(
-    name: str, repository: str, file: str, revision: str | None
-) -> tuple[str | None, str | None]:
-    """Why the hub gives no answer, or None if it has the model, and then the commit."""
-    from huggingface_hub import constants, errors, get_hf_file_metadata, hf_hub_url
-
-    hub = constants.ENDPOINT
-    try:
-        url = hf_hub_url(repository, file, revision=revision)
-        return None, get_hf_file_metadata(url, timeout=PATIENCE).commit_hash
-    except errors.GatedRepoError:
-        raise LofitLensError(
-            f"{name!r} is gated on {hub}: ask for access on its page, then `hf auth login`."
-        ) from None
-    except errors.RevisionNotFoundError:
-        raise LofitLensError(f"{name!r} has no revision {revision!r} on {hub}.") from None
-    except errors.EntryNotFoundError:
-        raise LofitLensError(f"{name!r} on {hub} has no file {file}, so it is no model.") from None
-    except errors.RepositoryNotFoundError:
-        raise LofitLensError(
-            f"There is no model {name!r}: no folder {_looked_for(name)}, and none of this name on "
-            f"{hub}. If it is private, `hf auth login` first."
-        ) from None
-    except Exception as error:  # whatever the library for requests calls a failed connection
-        return f"{hub} cannot be reached ({error})", None
 
 
 def _looked_for(name: str) -> str:
