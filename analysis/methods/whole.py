@@ -28,7 +28,7 @@ from lofit_lens.tasks.task import Task
 LORRA_STRENGTHS = (1.0, 2.0, 5.0)
 """How far LoRRA's targets lie along the contrast; one is chosen on validation. The authors take 5."""
 
-SHOTS = (1, 2, 4, 6, 8, 16)
+SHOTS = (1, 2, 4, 6, 8)
 """Numbers of solved examples that there is a method for."""
 
 
