@@ -54,3 +54,4 @@ from .reporting.page import report as report
 from .study.record import Record as Record
 from .suites.lm_eval import SuiteScores as SuiteScores
 from .suites.lm_eval import lm_eval as lm_eval
+from .tables.claims import claims as claims
