@@ -94,7 +94,7 @@ def test_verdicts_of_wang_and_veitch_and_of_lora_go_the_other_way() -> None:
 def test_a_verdict_is_read_from_the_interval(
     asks: Any, low: float, high: float, p: float, verdict: str
 ) -> None:
-    assert verdict_of(asks, low, high, p, 0.02) == verdict
+    assert verdict_of(asks, low, high, p, margin=0.02) == verdict
 
 
 def transferred(source: str, task: str, rate: float, seed: int) -> Record:

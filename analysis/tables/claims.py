@@ -132,11 +132,12 @@ def claims(study: Study, *, margin: float = MARGIN) -> pd.DataFrame:
         frame.loc[part.index, "p_holm"] = holm(part["p"].to_numpy())
     asked = [asks for asks, _ in rows]
     ends = (frame[name].tolist() for name in ("difference_low", "difference_high", "p_holm"))
-    frame["verdict"] = [verdict_of(*one, margin) for one in zip(asked, *ends, strict=True)]
+    found = zip(asked, *ends, strict=True)
+    frame["verdict"] = [verdict_of(asks, *end, margin=margin) for asks, *end in found]
     return frame
 
 
-def verdict_of(asks: Asks, low: float, high: float, p: float, margin: float) -> str:
+def verdict_of(asks: Asks, low: float, high: float, p: float, *, margin: float) -> str:
     """Whether a claim holds, fails, or is left open by an interval.
 
     "better" holds where the corrected p is below 0.05 and the difference above 0, and fails where the
