@@ -1,149 +1,285 @@
-"""The paper's claims: differences by hand, and verdicts where they must be plain."""
+"""Several processes on one folder, lost workers, and passes that are the same however a run was cut."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
-from scipy.stats import binom, hypergeom
+from typer.testing import CliRunner
 
-from lofit_lens.analysis.kinds.comparison import Comparison
-from lofit_lens.analysis.kinds.matrix import TransferMatrix
-from lofit_lens.analysis.reading.study import Study
+from lofit_lens.analysis.cli.main import app
+from lofit_lens.analysis.kinds.comparison import KIND
+from lofit_lens.analysis.study import claims
+from lofit_lens.analysis.study.claims import Claims
+from lofit_lens.analysis.study.clusters import parsl_executor
+from lofit_lens.analysis.study.engines import Renewed, take_own_gpu
 from lofit_lens.analysis.study.record import Record
-from lofit_lens.analysis.tables.claims import claims, spoken, verdict_of
+from lofit_lens.analysis.study.store import Store
 from lofit_lens.errors import LofitLensError
-from lofit_lens.heads import HeadSet
-from tests.test_comparison import evaluation, run
+from lofit_lens.stages import tune_together
+from tests.in_workers import dies_once
+from tests.test_spine import compared, results
 
-ITEMS = 300
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
 
-
-def scores(rate: float, seed: int) -> np.ndarray:
-    """Right or wrong: the same items for every rate, so that pairs differ by rate alone."""
-    hard = np.random.default_rng(0).uniform(size=ITEMS)
-    noise = np.random.default_rng(seed).uniform(-0.02, 0.02, size=ITEMS)
-    return ((hard + noise) < rate).astype(float)
+METHODS = ("lofit", "random-heads", "bitfit")
 
 
-def comparison(
-    rates: Mapping[str, float], tasks: Sequence[str] = ("mquake", "clutrr")
-) -> Comparison:
-    runs = [run("zero-shot", scores(0.1, 0), task=task, metrics=("EM",)) for task in tasks]
-    runs += [
-        run(name, scores(rate, seed), task=task, seed=seed, metrics=("EM",))
-        for name, rate in rates.items()
-        for task in tasks
-        for seed in (1, 2)
-    ]
-    return Comparison(tuple(runs))
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many head sets were tuned in each pass."""
+    found: list[int] = []
+
+    def counted(model: Any, task: Any, runs: Any, **options: Any) -> Any:
+        found.append(len(runs))
+        return tune_together(model, task, runs, **options)
+
+    monkeypatch.setattr("lofit_lens.analysis.methods.steps.tune_together", counted)
+    return found
 
 
-def study(**results: Any) -> Study:
-    return Study(Path("runs"), results)
+@pytest.mark.parametrize("cut", [2, 4])
+def test_a_run_cut_short_ends_with_the_very_numbers_of_one_left_alone(
+    llama: TransformerBridge, tmp_path: Path, passes: list[int], cut: int
+) -> None:
+    how: dict[str, Any] = {"seeds": (42, 43, 44), "together": 2}
+    whole = compared(llama, METHODS, out=tmp_path / "whole", **how)
+    alone, left = [*passes], [cut]
+
+    def stop(_: Record) -> None:
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+
+    passes.clear()
+    with pytest.raises(KeyboardInterrupt):
+        compared(llama, METHODS, out=tmp_path / "cut", on_run=stop, **how)
+    again = compared(llama, METHODS, out=tmp_path / "cut", **how)
+    assert results(again.runs) == results(whole.runs)
+    assert passes == alone
+    assert {path.name for path in (tmp_path / "cut").iterdir()} == {
+        "comparison.json", "records", "scores",
+    }  # fmt: skip
 
 
-def rows(found: Any, claim: str) -> list[dict[str, Any]]:
-    return found[found["claim"] == claim].to_dict("records")
+def test_a_pass_is_kept_whole_or_not_at_all(
+    llama: TransformerBridge,
+    tmp_path: Path,
+    passes: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    how: dict[str, Any] = {"seeds": (42, 43), "out": tmp_path / "out"}
+
+    def broken(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Store, "_unpack", broken)  # killed when the pass is written, and not in place
+        compared(llama, ["lofit"], **how)
+    (left,) = (tmp_path / "out" / "passes").iterdir()
+    assert sorted(path.suffix for path in (left / "scores").iterdir()) == [
+        ".cost", ".cost", ".json", ".json",
+    ]  # fmt: skip
+    compared(llama, ["lofit"], **how)
+    assert passes == [2]
+    assert not (tmp_path / "out" / "passes").exists()
 
 
-def test_a_difference_is_the_mean_over_tasks_beside_that_of_the_paper() -> None:
-    table = comparison({"lofit": 0.6, "iti": 0.3, "repe-contrast": 0.599})
-    found = claims(study(comparisons={"one": table}))
-    iti, repe = rows(found, "steering")
-    by_hand = [
-        table.table("lofit", task).mean() - table.table("iti", task).mean() for task in table.tasks
-    ]
-    assert iti["difference"] == pytest.approx(np.mean(by_hand))
-    assert iti["difference_low"] < iti["difference"] < iti["difference_high"]
-    assert (iti["tasks"], iti["n"], iti["seeds"]) == ("mquake, clutrr", 2 * ITEMS, 2)
-    # Table 1: LoFiT minus ITI on MQuAKE, then CLUTRR, of Gemma-7B, Llama 2-7B and Llama 2-13B
-    paper = [69.4 - 49.5, 73.4 - 34.5, 76.2 - 40.3, 86.7 - 67.3, 89.7 - 68.2, 89.7 - 72.7]
-    assert 100 * iti["paper"] == pytest.approx(np.mean(paper))
-    assert iti["verdict"] == "holds"
-    assert repe["verdict"] == "open"
+def test_processes_that_share_a_folder_do_no_work_twice(
+    llama: TransformerBridge, tmp_path: Path, scored: list[Any], passes: list[int]
+) -> None:
+    whole = compared(llama, METHODS, seeds=(42, 43))
+    alone, trained = len(scored), [*passes]
+    scored.clear()
+    passes.clear()
+    others: list[Any] = []
+
+    def second(_: Record) -> None:
+        if not others:
+            others.append(None)
+            others[0] = compared(llama, METHODS, seeds=(42, 43), out=tmp_path / "out")
+
+    first = compared(llama, METHODS, seeds=(42, 43), out=tmp_path / "out", on_run=second)
+    assert len(scored) == alone
+    assert passes == trained
+    assert results(first.runs) == results(others[0].runs) == results(whole.runs)
+    assert not (tmp_path / "out" / "claims").exists()
 
 
-def test_verdicts_of_wang_and_veitch_and_of_lora_go_the_other_way() -> None:
-    alike = {"lofit": 0.6, "random-heads": 0.6, "lora": 0.6, "red": 0.9, "probes/bias": 0.9}
-    found = claims(study(comparisons={"one": comparison(alike)}), margin=0.1)
-    assert [row["verdict"] for row in rows(found, "tuning")] == ["holds", "fails"]
-    assert [row["verdict"] for row in rows(found, "localization")] == ["holds", "fails"]
-    selection = {row["other"]: row["verdict"] for row in rows(found, "selection")}
-    assert selection == {"random-heads": "open", "probes/bias": "fails"}
+def test_a_folder_that_is_being_filled_is_not_overwritten(
+    llama: TransformerBridge, tmp_path: Path
+) -> None:
+    said: list[str] = []
+
+    def overwrite(_: Record) -> None:
+        with pytest.raises(LofitLensError) as error:
+            Store(tmp_path / "out", KIND, overwrite=True)
+        said.append(str(error.value))
+
+    compared(llama, ["bitfit"], out=tmp_path / "out", on_run=overwrite)
+    assert all(f"process {os.getpid()} on {socket.gethostname()}" in text for text in said)
+    Store(tmp_path / "out", KIND, overwrite=True)
+
+
+def test_who_comes_second_into_an_empty_folder_is_told(tmp_path: Path) -> None:
+    first, second = Store(tmp_path / "out", KIND), Store(tmp_path / "out", KIND)
+    first.tell(first=True)
+    with pytest.raises(LofitLensError, match=r"begun a comparison .* meanwhile"):
+        second.tell(second=True)
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_before_any_work(
+    llama: TransformerBridge, tmp_path: Path, scored: list[Any]
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(LofitLensError, match=r"file/out cannot be written to: .*Not a directory"):
+        compared(llama, ["bitfit"], out=tmp_path / "file" / "out")
+    assert not scored
+
+
+def test_a_claim_is_anothers_until_it_is_given_back(tmp_path: Path) -> None:
+    one, other = Claims(tmp_path / "claims"), Claims(tmp_path / "claims")
+    assert one.take("work")
+    assert not other.take("work")
+    one.drop("work")
+    assert other.take("work")
+
+
+def left_by(process: int, started: float, host: str = socket.gethostname()) -> str:
+    return json.dumps({"host": host, "process": process, "started": started})
+
+
+@pytest.mark.parametrize("started", [0.0, 1.5])
+def test_the_claim_of_a_process_that_is_gone_is_taken_over(tmp_path: Path, started: float) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    process = gone.pid if started else os.getpid()  # or its number is another's by now
+    (tmp_path / "work.json").write_text(left_by(process, started))
+    assert Claims(tmp_path).take("work")
+
+
+def test_a_process_elsewhere_counts_as_gone_when_it_is_silent_by_our_own_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    file, own = tmp_path / "work.json", Claims(tmp_path)
+    file.write_text(left_by(1, 0.0, host="elsewhere"))
+    os.utime(file, (1, 1))  # its clock is years behind
+    assert not own.take("work")
+    now[0] += claims.SILENT - 1
+    assert not own.take("work")
+    os.utime(file, (2, 2))
+    now[0] += 2
+    assert not own.take("work"), "it has been touched"
+    now[0] += claims.SILENT + 1
+    assert own.take("work")
+
+
+def test_a_claim_is_touched_while_it_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "BEAT", 0.01)
+    own = Claims(tmp_path / "claims")
+    with own.held():
+        own.take("work")
+        file = tmp_path / "claims" / "work.json"
+        os.utime(file, (1, 1))
+        for _ in range(500):
+            if file.stat().st_mtime > 1:
+                break
+            subprocess.run([sys.executable, "-c", ""], check=True)
+        assert file.stat().st_mtime > 1
+    assert not (tmp_path / "claims").exists()
+
+
+@pytest.fixture
+def renewed() -> Iterator[Executor]:
+    pool = Renewed(lambda: ProcessPoolExecutor(1, mp_context=get_context("spawn")))
+    yield pool
+    pool.shutdown()
+
+
+def test_a_lost_worker_is_replaced_and_its_work_done_again(
+    renewed: Executor, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    futures = [renewed.submit(dies_once, str(tmp_path / "died")) for _ in range(3)]
+    assert {future.result(60) for future in futures} != {os.getpid()}
+    assert capfd.readouterr().err.count("A worker process was lost") == 1
+
+
+@pytest.mark.parametrize(("given", "seen"), [(None, ["0", "1", "0"]), ("4,6", ["4", "6", "4"])])
+def test_each_worker_has_a_gpu_of_its_own(
+    given: str | None, seen: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn, found = get_context("spawn").Value("i", 0), []
+    for _ in seen:
+        with monkeypatch.context() as worker:  # begins with the environment of its parent
+            worker.setenv("CUDA_VISIBLE_DEVICES", given or "")
+            take_own_gpu(turn, 2)
+            found.append(os.environ["CUDA_VISIBLE_DEVICES"])
+    assert found == seen
+
+
+PARSL = """
+from parsl import Config
+from parsl.executors import ThreadPoolExecutor
+
+config = Config(executors=[ThreadPoolExecutor(max_threads=1)], run_dir={!r}, initialize_logging=False)
+"""
+
+
+def test_parsl_does_the_work_of_a_configuration_file(tmp_path: Path) -> None:
+    pytest.importorskip("parsl")
+    (tmp_path / "config.py").write_text(PARSL.format(str(tmp_path)))
+    with parsl_executor(tmp_path / "config.py") as executor:
+        assert executor.submit(sorted, [2, 1]).result() == [1, 2]
 
 
 @pytest.mark.parametrize(
-    ("asks", "low", "high", "p", "verdict"),
-    [
-        ("better", 0.01, 0.05, 0.01, "holds"),
-        ("better", 0.01, 0.05, 0.2, "open"),
-        ("better", -0.05, -0.01, 0.01, "fails"),
-        ("on par", -0.019, 0.5, 1.0, "holds"),
-        ("on par", -0.03, 0.01, 1.0, "open"),
-        ("on par", -0.3, -0.01, 1.0, "fails"),
-        ("no better", -0.3, 0.019, 1.0, "holds"),
-        ("no better", -0.01, 0.03, 1.0, "open"),
-        ("no better", 0.01, 0.03, 1.0, "fails"),
-    ],
+    ("content", "said"),
+    [(None, "There is no file"), ("", "must define `config`"), ("config = 3", "got int")],
 )
-def test_a_verdict_is_read_from_the_interval(
-    asks: Any, low: float, high: float, p: float, verdict: str
+def test_a_file_without_a_configuration_is_told(
+    content: str | None, said: str, tmp_path: Path, llama: TransformerBridge
 ) -> None:
-    assert verdict_of(asks, low, high, p, margin=0.02) == verdict
+    del llama
+    pytest.importorskip("parsl")
+    if content is not None:
+        (tmp_path / "config.py").write_text(content)
+    with pytest.raises(LofitLensError, match=said):
+        parsl_executor(tmp_path / "config.py")
 
 
-def transferred(source: str, task: str, rate: float, seed: int) -> Record:
-    return replace(run("bias", scores(rate, seed), task=task, seed=seed), source=source)
+def test_workers_and_parsl_exclude_each_other() -> None:
+    done = CliRunner().invoke(app, ["demo", "--quick", "--workers", "2", "--parsl", "a.py"])
+    assert done.exit_code == 1
+    assert "Give either --workers or --parsl" in done.output
 
 
-def test_own_heads_are_held_against_those_of_other_tasks_and_random_ones() -> None:
-    tasks = ("a", "b")
-    runs = tuple(
-        transferred(source, task, 0.6 if source == task else 0.4, seed)
-        for source in (*tasks, "random")
-        for task in tasks
-        for seed in (1, 2)
-    )
-    matrix = TransferMatrix(runs, {task: evaluation(task, scores(0.1, 0)) for task in tasks})
-    other, drawn = rows(claims(study(**{"transfer matrices": {"3%": matrix}})), "own heads")
-    by_hand = np.mean([
-        matrix.table(t, t).mean() - matrix.table(s, t).mean() for t, s in (("a", "b"), ("b", "a"))
-    ])  # fmt: skip
-    assert other["difference"] == pytest.approx(by_hand)
-    assert (other["verdict"], drawn["verdict"]) == ("holds", "holds")
-    assert (other["other"], drawn["other"]) == ("heads of another task", "heads of random")
+@pytest.mark.parametrize("damaged", ["*.json", "*.cost", "*/*.safetensors"])
+def test_what_waits_to_be_scored_and_is_damaged_is_fitted_again(
+    damaged: str, llama: TransformerBridge, tmp_path: Path, passes: list[int]
+) -> None:
+    def stop(record: Record) -> None:
+        if record.method == "lofit":
+            raise KeyboardInterrupt
 
-
-def test_heads_in_common_are_held_against_the_hypergeometric_distribution() -> None:
-    grid: Any = {"n_layers": 10, "n_heads": 10}
-    first = HeadSet([(0, i) for i in range(10)], **grid)
-    second = HeadSet([(0, i) for i in range(4)] + [(1, i) for i in range(6)], **grid)
-    found = Study(Path("runs"), chosen={"a": {1: first, 2: second}})
-    (row,) = rows(claims(found), "stability")
-    assert row["difference"] == pytest.approx(0.4 - 0.1)
-    assert row["p"] == pytest.approx(hypergeom.sf(3, 100, 10, 10))
-    assert row["p"] < binom.sf(2, 10, 0.1)
-    assert row["verdict"] == "holds"
-
-
-def test_what_cannot_be_tested_is_said() -> None:
-    with pytest.raises(LofitLensError, match="can be tested"):
-        claims(study(comparisons={"one": comparison({"bitfit": 0.5})}))
-    for margin in (0.0, 1.0, 2.0, float("nan")):
-        with pytest.raises(LofitLensError, match="between 0 and 1"):
-            claims(study(), margin=margin)
-
-
-def test_the_words_have_every_claim_once_and_every_verdict() -> None:
-    found = claims(study(comparisons={"one": comparison({"lofit": 0.6, "iti": 0.3, "lora": 0.6})}))
-    lines = spoken(found).splitlines()
-    assert [line for line in lines if not line.startswith(" ")] == [
-        "LoFiT does better than inference-time interventions (Table 1)",
-        "LoFiT is on par with methods that train far more parameters (Table 3)",
-    ]
-    assert "holds  lofit - iti: +" in lines[1]
+    how: dict[str, Any] = {"seeds": (42, 43), "out": tmp_path / "out"}
+    with pytest.raises(KeyboardInterrupt):
+        compared(llama, ["lofit"], on_run=stop, **how)
+    for file in (tmp_path / "out" / "fitted").glob(damaged):
+        file.write_bytes(b'{"seconds": "long"')
+    again = compared(llama, ["lofit"], **how)
+    assert len(again.runs) == 3
+    assert passes == ([2] if damaged == "*.cost" else [2, 1])
