@@ -18,7 +18,7 @@ from lofit_lens.analysis.measure.effect import check_effect
 from lofit_lens.analysis.measure.side_effects import sample_texts
 from lofit_lens.analysis.methods.names import ALIASES, named_methods
 from lofit_lens.analysis.methods.settings import Leaky, Settings
-from lofit_lens.analysis.methods.whole import WHOLE
+from lofit_lens.analysis.methods.whole import SHOTS, WHOLE
 from lofit_lens.analysis.study.cell import base_name
 from lofit_lens.analysis.study.fitted import Fitted
 from lofit_lens.analysis.study.record import Record
@@ -45,7 +45,8 @@ SETTINGS = Settings(
     batch_size=256,
 )
 CROSSED = ("lofit/mass-mean", "lofit/probe@last", "probes/bias", "attribution/scale@after_prompt")
-NAMES = (*ALIASES, *WHOLE, *CROSSED)
+PROMPTED = ("prompt", *(f"few-shot-{n}" for n in SHOTS))
+NAMES = (*ALIASES, *(name for name in WHOLE if name not in PROMPTED), *CROSSED)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 import lofit_lens as ll
 from lofit_lens.analysis.baselines.bitfit import OutputBias, train_bitfit
 from lofit_lens.analysis.baselines.loreft import LoReFT, orthonormal_rows, train_loreft
-from lofit_lens.analysis.baselines.rivals import train_ia3, train_lora, train_red
+from lofit_lens.analysis.baselines.rivals import train_beft, train_ia3, train_lora, train_red
 from lofit_lens.edits.edit import Edit
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError, ModelMismatchError
@@ -31,6 +31,7 @@ from lofit_lens.training import TrainingConfig
 from tests.helpers import (
     D_MODEL,
     FAMILIES,
+    N_HEADS,
     N_LAYERS,
     assert_same_logits,
     count_hooks,
@@ -53,6 +54,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is d
 RIVALS: dict[str, Trained] = {
     "lora": train_lora,
     "ia3": train_ia3,
+    "beft": train_beft,
     "red": train_red,
     "bitfit": train_bitfit,
     "loreft": train_loreft,
@@ -197,7 +199,7 @@ def test_dropout_with_gradient_checkpointing_is_refused(llama: TransformerBridge
         train_lora(llama, colour_task(), config, progress=False)
 
 
-@pytest.mark.parametrize("name", ["lora", "ia3", "loreft"])
+@pytest.mark.parametrize("name", ["lora", "ia3", "beft", "loreft"])
 def test_a_scope_that_a_rival_cannot_have_is_refused(name: str, llama: TransformerBridge) -> None:
     with pytest.raises(LofitLensError, match='scope="all"'):
         RIVALS[name](llama, colour_task(), replace(CONFIG, scope="last"), progress=False)
@@ -257,6 +259,22 @@ def test_ia3_has_a_number_for_each_key_value_and_inner_activation(
     edit = train_ia3(llama, colour_task(), replace(CONFIG, epochs=1), progress=False)
     key_value_heads, d_head, d_mlp = 2, 24, 96
     assert edit.n_parameters == N_LAYERS * (2 * key_value_heads * d_head + d_mlp)
+
+
+def test_beft_is_a_bias_of_all_heads_that_query_heads_of_one_value_head_share(
+    llama: TransformerBridge,
+) -> None:
+    edit = train_beft(llama, colour_task(), CONFIG, progress=False)
+    values = torch.stack(list(edit.weights.values())).view(N_LAYERS, 2, -1)
+    assert edit.n_parameters == values.numel()
+    assert bool((values.norm(dim=-1) > 0).all())
+    bias = values.repeat_interleave(N_HEADS // 2, dim=1).flatten(0, 1)
+    tokens = draw_tokens()
+    with torch.no_grad():
+        with edit.applied(llama):
+            found = llama(tokens)
+        with HeadIntervention(every_head(), bias=bias).applied(llama):
+            assert_same_logits(llama(tokens), found, rel=1e-5)
 
 
 # BitFit

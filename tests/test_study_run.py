@@ -85,6 +85,23 @@ def test_a_run_fills_a_folder_for_each_part_with_the_cells_that_were_planned(
         assert len(found) == planned.cost.cells, planned.part.folder
 
 
+def test_what_parts_on_one_model_have_in_common_is_trained_once(done: StudyRun) -> None:
+    stages = {
+        part: [
+            step
+            for file in (done.folder / f"tiny-{part}" / "records").glob("*.json.gz")
+            for step in Record.load(file).steps
+            if step["step"] == "pairs-42"
+        ]
+        for part in ("transfer", "sweep-heads")
+    }
+    found = {json.dumps(step, sort_keys=True) for steps in stages.values() for step in steps}
+    assert all(stages.values())
+    assert len(found) == 1  # with the same seconds
+    for part in stages:
+        assert len(list((done.folder / f"tiny-{part}" / "scores").glob("*.json"))) == 1
+
+
 def test_the_page_and_the_reader_have_every_part(done: StudyRun) -> None:
     assert done.report is not None
     assert "tiny, every kind" in done.report.read_text(encoding="utf-8")

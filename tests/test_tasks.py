@@ -389,7 +389,7 @@ def test_an_objective_needs_incorrect_answers(objective: str) -> None:
 
 
 def test_an_unknown_objective_is_refused() -> None:
-    with pytest.raises(LofitLensError, match="sft, dpo, choice, got 'rlhf'"):
+    with pytest.raises(LofitLensError, match="sft, dpo, ipo, choice, got 'rlhf'"):
         made_up().check_objective("rlhf")
 
 

@@ -22,14 +22,14 @@ from lofit_lens.stages import select_heads, tune_heads
 from lofit_lens.tasks import Example, MultipleChoice, Task
 from lofit_lens.tokens import Encoder
 from lofit_lens.training import SelectionConfig, TuningConfig
-from lofit_lens.training.objectives import dpo_loss
+from lofit_lens.training.objectives import dpo_loss, ipo_loss
 from tests.helpers import D_MODEL, FAMILIES, N_HEADS, N_LAYERS, load_plain, plain_projections, train
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 ModelBuilder = Callable[[str], "TransformerBridge"]
-OBJECTIVES = ("sft", "dpo", "choice")
+OBJECTIVES = ("sft", "dpo", "ipo", "choice")
 
 
 def colour_task(n: int = 6) -> Task:
@@ -80,6 +80,7 @@ class PlainLoop:
         return {
             "sft": example.correct[:1],
             "dpo": (example.correct[0], example.incorrect[0]),
+            "ipo": (example.correct[0], example.incorrect[0]),
             "choice": example.correct + example.incorrect,
         }[self.objective]
 
@@ -101,10 +102,13 @@ class PlainLoop:
                 text = self.encoder.continuation(example.prompt, example.correct[0], end=True)
                 tokens += text.n_answer
                 losses.append(-scores[0])
-            elif self.objective == "dpo":
+            elif self.objective in ("dpo", "ipo"):
                 chosen, rejected = self.reference[example.id]
                 margin = (scores[0] - chosen) - (scores[1] - rejected)
-                losses.append(torch.log1p(torch.exp(-beta * margin)))
+                ipo = (margin - 0.5 / beta) ** 2
+                losses.append(
+                    ipo if self.objective == "ipo" else torch.log1p(torch.exp(-beta * margin))
+                )
             else:
                 losses.append(-torch.stack(scores).log_softmax(0)[0])
         return torch.stack(losses).sum() / (tokens or len(batch))
@@ -221,6 +225,12 @@ def test_dpo_loss_equals_the_formula_on_hand_numbers() -> None:
     # margin = (-1 - -2) - (-3 - -2.5) = 1.5; -log sigmoid(0.5 * 1.5) = log(1 + e^-0.75)
     loss = dpo_loss(torch.tensor(-1.0), torch.tensor(-3.0), -2.0, -2.5, 0.5)
     assert float(loss) == pytest.approx(math.log(1 + math.exp(-0.75)))
+
+
+def test_ipo_loss_equals_the_formula_on_hand_numbers() -> None:
+    # the margin of 1.5 is 0.5 above 1 / (2 * 0.5)
+    loss = ipo_loss(torch.tensor(-1.0), torch.tensor(-3.0), -2.0, -2.5, 0.5)
+    assert float(loss) == pytest.approx(0.25)
 
 
 def test_dpo_starts_at_log_two(llama: TransformerBridge) -> None:

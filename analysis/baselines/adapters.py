@@ -22,7 +22,7 @@ from lofit_lens.documents import typed
 from lofit_lens.edits.base import BaseEdit
 from lofit_lens.errors import LofitLensError
 from lofit_lens.positions import TokenScope
-from lofit_lens.provenance import Provenance
+from lofit_lens.provenance import Provenance, unmeasured
 from lofit_lens.randomness import random_state_kept
 
 if TYPE_CHECKING:
@@ -85,6 +85,28 @@ class AdapterEdit(BaseEdit):
         modules = wrapped(self.peft_config, layers, self.weights)
         with calling_through(layers, modules, learning=trainable(self.weights)):
             yield
+
+    def __mul__(self, strength: float) -> AdapterEdit:
+        """The adapter with its change of each layer multiplied: `strength * edit`.
+
+        LoRA's change is `B A x`, of which B is multiplied; the factors of (IA)3 change a layer by what
+        they differ from one.
+
+        Raises:
+            LofitLensError: The change of this kind of adapter is not linear in numbers known here.
+        """
+        kind = kind_of(self.peft_config)
+        if kind == "lora":
+            numbers = {n: w * strength if ".lora_B." in n else w for n, w in self.weights.items()}
+        elif kind == "ia3":
+            numbers = {name: 1 + strength * (w - 1) for name, w in self.weights.items()}
+        elif kind == "beft":
+            numbers = {name: strength * w for name, w in self.weights.items()}
+        else:
+            raise LofitLensError(f"{self!r} cannot be multiplied: only LoRA, (IA)3 and BEFT can.")
+        return replace(self, weights=numbers, provenance=unmeasured(self.provenance))
+
+    __rmul__ = __mul__
 
     def learned(self, provenance: Provenance) -> AdapterEdit:
         """The adapter as training leaves it: a copy of its numbers on the CPU, and where they are from."""

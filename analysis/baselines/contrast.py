@@ -45,6 +45,11 @@ ANY_TASK = ("Give a correct answer.\n", "Give an incorrect answer.\n")
 """The instructions of all other tasks."""
 
 
+def instructions_for(task: Task) -> tuple[str, str]:
+    """The instruction for what is wanted on a task, and that for the opposite."""
+    return INSTRUCTIONS.get(task.name, ANY_TASK)
+
+
 @dataclass(frozen=True)
 class ContrastConfig(StrengthConfig):
     """How to choose a contrast vector on validation items; a budget holds for layers as well.
@@ -132,7 +137,7 @@ def fit_contrast(
     config = config or ContrastConfig()
     n_layers = model.cfg.n_layers
     layers = tuple(range(n_layers)) if config.layers is None else config.layers
-    positive, negative = INSTRUCTIONS.get(task.name, ANY_TASK)
+    positive, negative = instructions_for(task)
     if config.positive is not None and config.negative is not None:
         positive, negative = config.positive, config.negative
     alpha = config.alphas[len(config.alphas) // 2]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from lofit_lens.attention import check_layers
 from lofit_lens.edits.base import BaseEdit
 from lofit_lens.errors import LofitLensError, ModelMismatchError
 from lofit_lens.positions import PositionTracker, TokenScope, check_scope, tracked_positions
-from lofit_lens.provenance import Provenance
+from lofit_lens.provenance import Provenance, unmeasured
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -99,6 +99,13 @@ class ContrastIntervention(BaseEdit):
             after = model.original_model.register_forward_hook(streams.after_forward)
             with before, after, model.hooks(fwd_hooks=hooks):
                 yield positions
+
+    def __mul__(self, strength: float) -> ContrastIntervention:
+        """The edit at so many times its alpha: `strength * edit`."""
+        provenance = unmeasured(self.provenance)
+        return replace(self, alpha=strength * self.alpha, provenance=provenance)
+
+    __rmul__ = __mul__
 
     def _check_shape(self, model: TransformerBridge) -> None:
         if model.cfg.n_layers != self.n_layers:

@@ -12,7 +12,7 @@ from torch import Tensor
 from lofit_lens.edits.hooked import Change, HookedEdit
 from lofit_lens.errors import LofitLensError, ModelMismatchError, check_whole
 from lofit_lens.positions import Places
-from lofit_lens.provenance import Provenance
+from lofit_lens.provenance import Provenance, unmeasured
 from lofit_lens.tasks.task import Task
 from lofit_lens.training.config import TrainingConfig
 from lofit_lens.training.loop import fit
@@ -88,6 +88,19 @@ class LoReFT(HookedEdit):
             return h + (h @ difference.T + bias) @ rotation
 
         return change
+
+    def __mul__(self, strength: float) -> LoReFT:
+        """The edit with what it adds to the stream multiplied: `strength * edit`."""
+        rotation = torch.stack([orthonormal_rows(rows) for rows in self.rotation])
+        return replace(
+            self,
+            rotation=rotation,
+            source=rotation + strength * (self.source - rotation),
+            bias=strength * self.bias,
+            provenance=unmeasured(self.provenance),
+        )
+
+    __rmul__ = __mul__
 
     def __repr__(self) -> str:
         layers, rank, _ = self.rotation.shape

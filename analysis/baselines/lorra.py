@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lofit_lens.analysis.baselines.adapters import AdapterEdit
-from lofit_lens.analysis.baselines.contrast import ANY_TASK, INSTRUCTIONS
+from lofit_lens.analysis.baselines.contrast import instructions_for
 from lofit_lens.analysis.baselines.instructions import before_user, place_of_instruction
 from lofit_lens.analysis.baselines.rivals import train_adapter
 from lofit_lens.analysis.baselines.wrapping import places_of
@@ -84,7 +84,7 @@ def train_lorra(
     import peft
 
     check_ready(model)
-    instructions = instructions or INSTRUCTIONS.get(task.name, ANY_TASK)
+    instructions = instructions or instructions_for(task)
     layers = middle_layers(model.cfg.n_layers) if layers is None else tuple(layers)
     if instructions[0] == instructions[1] or not strength or not math.isfinite(strength):
         raise LofitLensError(

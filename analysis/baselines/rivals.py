@@ -1,4 +1,4 @@
-"""Tuned rivals of LoFiT on its own loop, loss, data and schedule: LoRA, (IA)3 and RED.
+"""Tuned rivals of LoFiT on its own loop, loss, data and schedule: LoRA, (IA)3, BEFT and RED.
 
 The order of examples is that of the seed, the same for every rival here; LoFiT draws its initial
 parameters from the same generator first, so its order is another.
@@ -83,6 +83,22 @@ def train_ia3(
         target_modules=_pattern(projections), feedforward_modules=_pattern(projections[2:])
     )
     places = places_of(model, projections)
+    return train_adapter(model, task, peft_config, places, config, progress=progress)
+
+
+def train_beft(
+    model: TransformerBridge, task: Task, config: TrainingConfig, *, progress: bool = True
+) -> AdapterEdit:
+    """Train BEFT: a bias of every value projection (Huang et al. 2026).
+
+    Attention adds up values with weights whose sum is one, so it is LoFiT's stage 2 on all heads, where
+    query heads that share a value head share their bias too. It starts at zero, so the first loss is that
+    of the model as it is. Arguments and errors are those of `train_lora`.
+    """
+    import peft
+
+    peft_config = peft.BeftConfig(target_modules=_pattern(["attn.v"]))
+    places = places_of(model, ["attn.v"])
     return train_adapter(model, task, peft_config, places, config, progress=progress)
 
 

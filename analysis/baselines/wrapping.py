@@ -130,6 +130,9 @@ def wrapped(
     peft_config.inference_mode = weights is not None and not trainable(weights)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "fan_in_fan_out is set to")  # peft sets it right
+        warnings.filterwarnings(
+            "ignore", "Detected that the base layer has no bias"
+        )  # BEFT adds it
         peft.inject_adapter_in_model(peft_config, tree, low_cpu_mem_usage=weights is not None)
     if weights is not None:
         placed = {

@@ -52,7 +52,7 @@ def compare(
 
     Without --model and --task: the embedded model on its three tasks. Several tasks are given with
     commas, or each with a --task of its own. **Methods**: zero-shot, lofit, lofit-scale, iti,
-    repe-reading, repe-contrast, lorra, lora, ia3, red, loreft, bitfit, jola, random-heads, or
+    repe-reading, repe-contrast, lorra, lora, ia3, beft, red, loreft, bitfit, jola, random-heads, or
     HEADS/DIRECTION, as lofit/mass-mean or probes/bias; selectors: the five of the paper's Table 2.
     """
     from lofit_lens.analysis.kinds.compare import compare as run_compare

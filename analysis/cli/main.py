@@ -9,6 +9,7 @@ import typer
 
 from lofit_lens.analysis.cli.causal import causal
 from lofit_lens.analysis.cli.check import check
+from lofit_lens.analysis.cli.claims import claims
 from lofit_lens.analysis.cli.compare import compare
 from lofit_lens.analysis.cli.demo import demo
 from lofit_lens.analysis.cli.evaluate import evaluate
@@ -48,7 +49,7 @@ app = typer.Typer(
 
 for _command in (
     demo, lofit, select, tune, evaluate, compare, transfer, sweep, causal, plan, run, status,
-    reproduce, figures, report, pack, heads, export, lm_eval, check, versions,
+    reproduce, figures, report, claims, pack, heads, export, lm_eval, check, versions,
 ):  # fmt: skip
     app.command()(_command)
 

@@ -171,7 +171,7 @@ class TrainingOptions:
         ),
     ] = None
     objective: Annotated[
-        str | None, option("sft, dpo or choice. (default: the task's)", TRAINING)
+        str | None, option("sft, dpo, ipo or choice. (default: the task's)", TRAINING)
     ] = None
     scope: Annotated[
         str | None,

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import get_args
 
+from lofit_lens.analysis.baselines.equal_kl import check_target
 from lofit_lens.analysis.baselines.iti_config import Direction
-from lofit_lens.analysis.methods.recipes import InOnePiece, Learned, Named, OnHeads, Own
+from lofit_lens.analysis.methods.recipes import AtStrength, InOnePiece, Learned, Named, OnHeads, Own
 from lofit_lens.analysis.methods.selectors import check_selector
 from lofit_lens.analysis.methods.settings import Method, Settings
 from lofit_lens.analysis.methods.whole import WHOLE
@@ -38,11 +39,15 @@ def named_methods(names: Sequence[str], settings: Settings | None = None) -> dic
       "probes/mass-mean", "random-heads" is "random/bias".
     * "repe-reading" (PCA), "repe-mean", "repe-random", "repe-contrast", and "lorra", an adapter that
       learns the contrast.
-    * Tuned rivals: "lora", "ia3", "red", "loreft", "bitfit", and "jola", gates on all heads.
+    * Tuned rivals: "lora", "ia3", "beft", "red", "loreft", "bitfit", and "jola", gates on all heads.
     * "iti-legacy": ITI at alpha 15, at the positions of its first released code, with sigma from the
       test's statements as well, as that code has it.
 
-    NAME@SCOPE puts a method under another token scope than that of the settings.
+    * "prompt", the instruction that the contrast vector has, and "few-shot-N", solved validation items,
+      in front of each question; nothing is edited.
+
+    NAME@SCOPE puts a method under another token scope than that of the settings. NAME~KL makes its edit as
+    strong as it must be for that KL divergence from the unedited model on plain text, in nats per token.
 
     Random heads may be drawn several times for one seed: `method(model, task, seed, draw)`.
 
@@ -75,15 +80,24 @@ def whole_name(name: str) -> str:
     return ALIASES.get(name, name)
 
 
+def bare_name(name: str) -> str:
+    """A name without what stands behind it: token scope and KL divergence."""
+    return name.partition("~")[0].partition("@")[0]
+
+
 def parts_of(name: str) -> tuple[str, str, str]:
     """Which heads, what is done to them, and the token scope, if a name has them."""
-    kind, _, scope = name.partition("@")
-    chosen, _, direction = whole_name(kind).rpartition("/")
+    scope = name.partition("~")[0].partition("@")[2]
+    chosen, _, direction = whole_name(bare_name(name)).rpartition("/")
     return chosen, direction, scope
 
 
 def _named(name: str, settings: Settings) -> Named:
-    kind = name.partition("@")[0]
+    plain, told, divergence = name.partition("~")
+    if told:
+        inner = _named(plain, settings)
+        return AtStrength(settings=inner.settings, inner=inner, kl=_divergence(divergence))
+    kind = bare_name(name)
     chosen, direction, scope = parts_of(name)
     scope = check_scope(scope) if scope else settings.scope
     settings = replace(
@@ -108,3 +122,15 @@ def _named(name: str, settings: Settings) -> Named:
         f"There is no method {name!r}. Known: {known}, and "
         f"HEADS/DIRECTION with the directions {', '.join(DIRECTIONS)}."
     )
+
+
+def _divergence(given: str) -> float:
+    """The KL divergence in a name."""
+    try:
+        found = float(given)
+    except ValueError:
+        raise LofitLensError(
+            f"Behind ~ stands a KL divergence in nats per token, as in lofit~0.1; got {given!r}."
+        ) from None
+    check_target(found)
+    return found

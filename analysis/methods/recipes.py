@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from lofit_lens.analysis.baselines.equal_kl import at_kl
 from lofit_lens.analysis.baselines.iti_config import ITIConfig
 from lofit_lens.analysis.methods.selectors import SELECTORS
 from lofit_lens.analysis.methods.settings import Leaky, Method, Settings
@@ -190,6 +191,54 @@ class InOnePiece(Named):
     def fit(self, bench: Bench, task: Task, seed: int, *given: Any) -> Fitted:  # noqa: ARG002
         """Fit it."""
         return WHOLE[self.name].fit(self.settings, bench, task, seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtStrength(Named):
+    """Another method, its edit made as strong as a KL divergence on plain text asks for.
+
+    Attributes:
+        inner: The method.
+        kl: The divergence, in nats per token.
+    """
+
+    inner: Named
+    kl: float
+
+    @property
+    def leaky(self) -> bool:
+        """Whether the method may read the test split."""
+        return self.inner.leaky
+
+    @property
+    def draws(self) -> int:
+        """How often the method is fitted for one seed."""
+        return self.inner.draws
+
+    def with_auto(self, task: Task, seed: int) -> Self:
+        """The same, with what the method chooses a learning rate with."""
+        return replace(self, inner=self.inner.with_auto(task, seed))
+
+    def told(self) -> Mapping[str, Any]:
+        """The method, and the divergence."""
+        return {"at_kl": self.kl, **self.inner.told()}
+
+    def depends(self) -> dict[str, Any]:
+        """The divergence; what else it depends on is the step that makes the edit."""
+        return {"at_kl": self.kl}
+
+    def step(self, heads: HeadGrid, task: Task, seed: int, draw: int = 0) -> Step[Fitted]:
+        """Setting the strength of the edit that another step makes."""
+        return Fit(task, self, seed, also=(self.inner.step(heads, task, seed, draw),))
+
+    def fit(self, bench: Bench, task: Task, seed: int, *given: Any) -> Fitted:  # noqa: ARG002
+        """Set the strength."""
+        (fitted,) = given
+        if fitted.edit is None:
+            return fitted
+        found = at_kl(fitted.edit, self.kl, bench.kl)
+        told = {"strength": found.strength, "kl": found.kl}
+        return replace(fitted, edit=found.edit, choices={**fitted.choices, **told})
 
 
 @dataclass(frozen=True)

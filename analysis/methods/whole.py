@@ -8,14 +8,15 @@ from functools import partial
 from typing import Any
 
 from lofit_lens.analysis.baselines.bitfit import train_bitfit
-from lofit_lens.analysis.baselines.contrast import ContrastConfig, fit_contrast
+from lofit_lens.analysis.baselines.contrast import ContrastConfig, fit_contrast, instructions_for
 from lofit_lens.analysis.baselines.gates import GateConfig, train_gates
 from lofit_lens.analysis.baselines.iti import fit_iti
 from lofit_lens.analysis.baselines.iti_config import ITIConfig
 from lofit_lens.analysis.baselines.loreft import train_loreft
 from lofit_lens.analysis.baselines.lorra import train_lorra
+from lofit_lens.analysis.baselines.prompting import draw_shots
 from lofit_lens.analysis.baselines.repe import DirectionKind, ReadingConfig, fit_reading_vector
-from lofit_lens.analysis.baselines.rivals import train_ia3, train_lora, train_red
+from lofit_lens.analysis.baselines.rivals import train_beft, train_ia3, train_lora, train_red
 from lofit_lens.analysis.baselines.validation import choose_on_validation
 from lofit_lens.analysis.methods.settings import Settings
 from lofit_lens.analysis.study.bench import Bench
@@ -26,6 +27,9 @@ from lofit_lens.tasks.task import Task
 
 LORRA_STRENGTHS = (1.0, 2.0, 5.0)
 """How far LoRRA's targets lie along the contrast; one is chosen on validation. The authors take 5."""
+
+SHOTS = (1, 2, 4, 6, 8)
+"""Numbers of solved examples that there is a method for."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,18 @@ def _contrast(settings: Settings, bench: Bench, task: Task, seed: int) -> Fitted
     return Fitted(edit, {"positive": edit.positive, "negative": edit.negative, **chosen})
 
 
+def _prompt(settings: Settings, bench: Bench, task: Task, seed: int) -> Fitted:  # noqa: ARG001
+    """The instruction for what is wanted, which the contrast vector of RepE has too."""
+    text = instructions_for(task)[0]
+    return Fitted(None, {"before": text}, before=text)
+
+
+def _few_shot(settings: Settings, bench: Bench, task: Task, seed: int, *, n: int) -> Fitted:  # noqa: ARG001
+    """Solved validation items."""
+    shots = draw_shots(task, n, seed=seed)
+    return Fitted(None, {"examples": list(shots.ids)}, before=shots.text)
+
+
 def _lorra(settings: Settings, bench: Bench, task: Task, seed: int) -> Fitted:
     """LoRRA at several strengths, one of them chosen on validation."""
     config = replace(_training("lorra", settings), seed=seed)
@@ -172,6 +188,11 @@ WHOLE: Mapping[str, Whole] = {
     "repe-mean": Whole(partial(_reading, direction="mean"), _steered),
     "repe-random": Whole(partial(_reading, direction="random"), _steered),
     "repe-contrast": Whole(_contrast, _steered),
+    "prompt": Whole(_prompt, lambda _: {}, has_scope=False),
+    **{
+        f"few-shot-{n}": Whole(partial(_few_shot, n=n), lambda _: {}, has_scope=False)
+        for n in SHOTS
+    },
     "lorra": Whole(
         _lorra,
         lambda s: {"tuning": _training("lorra", s), **_budget(s)},
@@ -188,6 +209,7 @@ WHOLE: Mapping[str, Whole] = {
     "iti-legacy": Whole(_iti_legacy, lambda s: {"k": s.k, "fraction": s.fraction}, leaky=True),
     "lora": _rival("lora", train_lora, _dropout, has_scope=False, rate=1e-3, embedded=3e-3),
     "ia3": _rival("ia3", train_ia3, has_scope=False, rate=1e-3, embedded=3e-2),
+    "beft": _rival("beft", train_beft, has_scope=False, rate=1e-2, embedded=1e-1),
     "red": _rival("red", train_red, rate=1e-3, embedded=3e-2),
     "loreft": _rival("loreft", train_loreft, _loreft, has_scope=False, rate=9e-4, embedded=3e-2),
     "bitfit": _rival("bitfit", train_bitfit, rate=1e-2, embedded=1e-1),
@@ -195,7 +217,7 @@ WHOLE: Mapping[str, Whole] = {
 """Methods with a name of their own: to add one, write what fits it and a row here.
 
 Learning rates are those of the paper's appendix (Tables 7 and 8); (IA)3, which it does not have, gets
-LoRA's, BitFit that of LoFiT, and JoLA and LoRRA those of their authors."""
+LoRA's, BitFit and BEFT that of LoFiT, and JoLA and LoRRA those of their authors."""
 
 TRAINED = tuple(name for name, row in WHOLE.items() if row.rate is not None)
 """Those with a learning rate of their own."""

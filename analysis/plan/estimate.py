@@ -102,7 +102,7 @@ def _settings(step: object) -> Settings:
 
 def _trained(task: Task) -> float:
     """Tokens of the training texts of a task."""
-    texts = {"sft": 1, "dpo": 2}.get(task.objective)
+    texts = {"sft": 1, "dpo": 2, "ipo": 2}.get(task.objective)
     n = sum(
         (len(e.prompt) + len(e.correct[0])) * (texts or 1 + len(e.incorrect)) for e in task.train
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -121,7 +121,8 @@ def _run_model(
             continue
         with _noted(folder, part, on_failure):
             model = model or _loaded(folder, entry, how)
-            _run_part(folder, part, model, end, on_failure, how)
+            beside = [folder.path / other.folder for other in parts if other is not part]
+            _run_part(folder, part, model, end, on_failure, how, beside)
     folder.save()
 
 
@@ -140,8 +141,9 @@ def _run_part(
     end: float | None,
     on_failure: Callable[[LofitLensError], object],
     how: dict[str, Any],
+    beside: Sequence[Path],
 ) -> None:
-    """Run a part, or go on with it."""
+    """Run a part, or go on with it, and with what others on the model gave."""
     cells = part.cells(heads_of(model), folder.path)
     n = len({cell.place for cell in cells})
     told = {"model": part.model.name, "experiment": part.experiment.name, "cells": n}
@@ -158,7 +160,7 @@ def _run_part(
 
     if how["progress"]:
         say(f"{part.folder}: {n} cells")
-    store = Store(folder.path / part.folder, part.experiment.folder, resume=True)
+    store = Store(folder.path / part.folder, part.experiment.folder, resume=True, beside=beside)
     store.ask(study=folder.told["name"])
     part.experiment.run(part, model, store, on_run=stop, on_failure=fail, **how)
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from lofit_lens.analysis.kinds.compare import check_seeds
-from lofit_lens.analysis.methods.names import ALIASES, DIRECTIONS, named_methods
+from lofit_lens.analysis.methods.names import ALIASES, DIRECTIONS, bare_name, named_methods
 from lofit_lens.analysis.methods.presets import PRESETS
 from lofit_lens.analysis.methods.selectors import SELECTORS
 from lofit_lens.analysis.methods.settings import Settings
@@ -224,7 +224,7 @@ def _check_names(one: Any, place: Place, problems: Problems, settings: Settings)
     if len(set(methods)) < len(methods):
         problems.add((*place, "methods"), f"methods may appear once; got {', '.join(methods)}")
     for name in dict.fromkeys(methods):
-        kind = name.partition("@")[0]
+        kind = bare_name(name)
         heads, _, direction = kind.rpartition("/")
         if kind not in METHODS and (direction not in DIRECTIONS or heads in ("", *SELECTORS)):
             problems.unknown((*place, "methods"), "method", name, METHODS)

@@ -28,11 +28,13 @@ class Fitted:
         edit: The edit; None leaves the model as it is.
         choices: What was chosen on the way, such as alpha or the layer, as plain JSON values.
         heads: The heads it edits, if it edits heads.
+        before: Text put in front of every question that is scored.
     """
 
     edit: Edit | None
     choices: Mapping[str, Any] = field(default_factory=dict)
     heads: HeadSet | None = None
+    before: str = ""
 
     def save(self, path: str | Path) -> Path:
         """Write it as a JSON file, with the edit in a folder beside it.
@@ -45,6 +47,7 @@ class Fitted:
             save_edit(self.edit, path.with_suffix(""))
         heads = None if self.heads is None else self.heads.to_json()
         told = {"choices": as_json(self.choices), "heads": heads, "edit": self.edit is not None}
+        told |= {"before": self.before}
         return write_json(path, {"schema": FITTED_SCHEMA, **told})
 
     @classmethod
@@ -60,6 +63,7 @@ class Fitted:
             load_edit(path.with_suffix("")) if told.edit else None,
             told.choices,
             None if told.heads is None else HeadSet.from_json(told.heads),
+            told.before,
         )
 
 
@@ -70,3 +74,4 @@ class _Told:
     choices: dict[str, Any]
     heads: dict[str, Any] | None
     edit: bool
+    before: str = ""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
+from lofit_lens.analysis.baselines.prompting import with_text
 from lofit_lens.analysis.measure.effect import check_effect
 from lofit_lens.analysis.measure.side_effects import is_refusal, open_answers
 from lofit_lens.analysis.study.fitted import Fitted
@@ -84,9 +85,10 @@ class Score(Step[Scored]):
         fitted: Fitted = Fitted(None) if self.fit is None else left.pop(0)
         zero_shot: Scored | None = None if self.zero_shot is None else left.pop(0)
         edit = fitted.edit
+        task = with_text(self.task, fitted.before) if fitted.before else self.task
         with bench.measured() as scoring:
             found = evaluate(
-                bench.model, self.task, edit, split=self.split, compat=self.compat,
+                bench.model, task, edit, split=self.split, compat=self.compat,
                 batch_size=self.batch_size, progress=bench.progress,
             )  # fmt: skip
         effects = bench.side_effects(edit)
@@ -97,7 +99,7 @@ class Score(Step[Scored]):
         answers: list[dict[str, str]] = []
         if bench.n_answers and not self.task.scoring.generates:
             answers = open_answers(
-                bench.model, self.task, edit, n=bench.n_answers, batch_size=bench.batch_size
+                bench.model, task, edit, n=bench.n_answers, batch_size=bench.batch_size
             )
         if answers:
             refusals = sum(is_refusal(answer["answer"]) for answer in answers)

@@ -87,6 +87,8 @@ class Store:
         kind: What it holds.
         resume: Whether to go on with an earlier one in it.
         overwrite: Whether to remove an earlier one.
+        beside: Folders of other experiments, of which products are taken: what a step gave there is
+            not made again.
 
     Attributes:
         path: The folder.
@@ -104,12 +106,14 @@ class Store:
         *,
         resume: bool = False,
         overwrite: bool = False,
+        beside: Sequence[Path] = (),
     ) -> None:
         self.path = None if path is None else Path(path)
         self.records: dict[str, Record] = {}
         self._kind = kind or Kind("experiment", "experiment.json")
         self._opened = self.path is None
         self._overwrite = overwrite
+        self._beside = tuple(beside)
         self._products: dict[str, Done[Any]] = {}
         self._costs: dict[str, Done[Any]] = {}
         self._request: dict[str, Any] = {}
@@ -254,8 +258,8 @@ class Store:
         key = self._key(step)
         if key in self._products or not step.folder or self.path is None or self._overwrite:
             return self._products.get(key)
-        file = self._file(step)
-        if not file.is_file():
+        file = self._found(step)
+        if file is None:
             return None
         try:
             found = Done(KEPT[step.folder](file), **_cost(file.with_suffix(".cost")))
@@ -311,9 +315,22 @@ class Store:
         assert self.path is not None
         return self.path / self._kind.marker
 
-    def _file(self, step: Step[Any]) -> Path:
+    def _file(self, step: Step[Any], folder: Path | None = None) -> Path:
         assert self.path is not None
-        return self.path / step.folder / f"{plain(step.name)}-{self._key(step)[:12]}.json"
+        name = f"{plain(step.name)}-{self._key(step)[:12]}.json"
+        return (folder or self.path) / step.folder / name
+
+    def _found(self, step: Step[Any]) -> Path | None:
+        """The file of what a step gave; one that is in a folder beside is copied."""
+        file = self._file(step)
+        if not file.is_file() and step.folder != FITTED:
+            places = (self._file(step, folder) for folder in self._beside)
+            there = next((place for place in places if place.is_file()), None)
+            if there is not None:
+                self._open()
+                for suffix in (".cost", ".json"):
+                    write_whole(file.with_suffix(suffix), there.with_suffix(suffix).read_bytes())
+        return file if file.is_file() else None
 
     def _open(self) -> None:
         if not self._opened and self.path is not None and self._claims is not None:

@@ -12,11 +12,12 @@ from typing import Any, Literal, get_args
 from lofit_lens.errors import DataError, LofitLensError, check_one_of
 from lofit_lens.tasks.scoring import Scoring
 
-Objective = Literal["sft", "dpo", "choice"]
+Objective = Literal["sft", "dpo", "ipo", "choice"]
 """What training maximises.
 
 * `sft`: the likelihood of the right answer (cross-entropy on its tokens; see `Scoring.target`).
 * `dpo`: its preference over the first incorrect answer (direct preference optimisation).
+* `ipo`: the same preference, but only up to a margin of 1 / (2 beta) (identity preference optimisation).
 * `choice`: its share among all candidates, by what they are compared by in scoring.
 """
 OBJECTIVES: tuple[str, ...] = get_args(Objective)

@@ -75,7 +75,7 @@ class TrainingConfig:
     init_std: float = 1e-3
     """Standard deviation of the initial parameters (sigma_A, sigma_v)."""
     beta: float = 0.5
-    """Strength of the pull to the reference in DPO."""
+    """Strength of the pull to the reference in DPO and IPO."""
     objective: Objective | None = None
     """What to train on; None takes the task's own."""
     scope: TokenScope = "all"

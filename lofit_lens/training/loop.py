@@ -22,7 +22,7 @@ from lofit_lens.scoring.logprobs import answer_logprobs
 from lofit_lens.tasks.task import Objective, Task
 from lofit_lens.tokens import Encoder
 from lofit_lens.training.config import TrainingConfig
-from lofit_lens.training.objectives import Item, encode_items
+from lofit_lens.training.objectives import PREFERENCE, Item, encode_items
 from lofit_lens.training.session import Loss, Session, Trainee
 
 if TYPE_CHECKING:
@@ -225,10 +225,10 @@ def _run(
 
 
 def _items(session: Session, task: Task, split: Literal["train", "val"]) -> list[Item]:
-    """Encode a split; for DPO also measure the reference, with the edit off."""
+    """Encode a split; for pairs also measure the reference, with the edit off."""
     examples = task.train if split == "train" else task.val
     items = encode_items(Encoder(session.model), examples, session.objective, task.scoring)
-    if session.objective != "dpo":
+    if session.objective not in PREFERENCE:
         return items
     texts = [text for item in items for text in item.texts]
     automatic = session.config.micro_batch_size == "auto"

@@ -1,7 +1,7 @@
 """The losses, on summed log-probabilities of answers.
 
 A training item is one example with the sequences its objective needs: the answer alone (`sft`),
-the preferred and the rejected answer (`dpo`), or every candidate, the right one first (`choice`).
+the preferred and the rejected answer (`dpo`, `ipo`), or every candidate, the right one first (`choice`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Item:
 
     Attributes:
         texts: Encoded sequences, in the order the objective expects.
-        reference: Their log-probabilities without the edit; DPO only.
+        reference: Their log-probabilities without the edit; DPO and IPO only.
         lengths: What their log-probabilities are divided by; `choice` only.
     """
 
@@ -44,11 +44,11 @@ def encode_items(
 ) -> list[Item]:
     """Encode training examples for an objective, and for the scoring of their task.
 
-    Under `sft` and `dpo` answers end with EOS, so that the model learns to stop; under `choice`
+    Under all but `choice` answers end with EOS, so that the model learns to stop; under `choice`
     they do not, as candidates are scored without it.
     """
     items = []
-    wrong = {"sft": 0, "dpo": 1, "choice": None}[objective]
+    wrong = {"sft": 0, "dpo": 1, "ipo": 1, "choice": None}[objective]
     for example in examples:
         answers = (scoring.target(example), *example.incorrect[:wrong])
         texts = tuple(encoder.candidates(example.prompt, answers, end=objective != "choice"))
@@ -66,7 +66,7 @@ def summed_loss(
         objective: Which loss.
         logprobs: Summed answer log-probabilities, the sequences of one item behind the other.
         items: The items.
-        beta: DPO's beta.
+        beta: Of DPO and IPO.
     """
     per_item = logprobs.split([len(item.texts) for item in items])
     losses = [_loss(objective, *one, beta) for one in zip(per_item, items, strict=True)]
@@ -86,16 +86,34 @@ def dpo_loss(
     beta: float,
 ) -> Tensor:
     """Direct preference optimisation on one pair, sigmoid form (Rafailov et al. 2023, eq. 7)."""
+    return -logsigmoid(beta * ((chosen - chosen_reference) - (rejected - rejected_reference)))
+
+
+def ipo_loss(
+    chosen: Tensor,
+    rejected: Tensor,
+    chosen_reference: float,
+    rejected_reference: float,
+    beta: float,
+) -> Tensor:
+    """Identity preference optimisation on one pair (Azar et al. 2023, eq. 17; beta is their tau).
+
+    Log-probabilities are sums over tokens, as there; TRL divides them by the number of tokens.
+    """
     margin = (chosen - chosen_reference) - (rejected - rejected_reference)
-    return -logsigmoid(beta * margin)
+    return (margin - 1 / (2 * beta)) ** 2
+
+
+PREFERENCE = {"dpo": dpo_loss, "ipo": ipo_loss}
+"""Objectives on pairs, with the model as it is as the reference."""
 
 
 def _loss(objective: Objective, logprobs: Logprobs, item: Item, beta: float) -> Tensor:
     """The loss of one item."""
     if objective == "sft":
         return -logprobs[0]
-    if objective == "dpo":
-        return dpo_loss(logprobs[0], logprobs[1], *item.reference, beta=beta)
+    if objective in PREFERENCE:
+        return PREFERENCE[objective](logprobs[0], logprobs[1], *item.reference, beta=beta)
     if item.lengths:
         logprobs = logprobs / logprobs.new_tensor(item.lengths)
     return torch.logsumexp(logprobs, 0) - logprobs[0]
