@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,39 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.commands import fail, lofit_lens, succeed
 from tests.helpers import N_HEADS, N_LAYERS
 
 COMMANDS = ("demo", "compare", "transfer", "sweep", "causal", "figures", "report")
 COMMANDS += ("select", "tune", "lofit", "evaluate", "export", "heads")
 COMMANDS += ("plan", "run", "status", "reproduce")
-
-
-def lofit_lens(
-    *arguments: object, cwd: Path, environment: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    program = Path(sys.executable).with_name("lofit-lens")
-    return subprocess.run(
-        [str(program), *map(str, arguments)],
-        cwd=cwd,
-        env=os.environ | (environment or {}),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def succeed(*arguments: object, cwd: Path) -> dict[str, Any]:
-    done = lofit_lens(*arguments, "--json", cwd=cwd)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def fail(*arguments: object, cwd: Path) -> str:
-    done = lofit_lens(*arguments, cwd=cwd)
-    assert done.returncode == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
-    return " ".join(done.stderr.split())
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from lofit_lens.analysis.kinds.comparison import Comparison
-from tests.test_cli import fail, lofit_lens, succeed
+from tests.commands import fail, lofit_lens, succeed
 
 METHODS = "zero-shot,iti,repe-reading,repe-contrast,lofit,lora,random-heads"
 
