@@ -85,7 +85,9 @@ def test_f1_and_em_are_those_of_scikit_learn_over_many_items() -> None:
 def test_order_repetition_case_and_what_stands_behind_the_stop_do_not_count(
     generated: str, right: tuple[str, ...], f1: float
 ) -> None:
-    assert RULE.judge(RULE.prediction("", generated), Example("", "", right))["F1"] == pytest.approx(f1)
+    assert RULE.judge(RULE.prediction("", generated), Example("", "", right))[
+        "F1"
+    ] == pytest.approx(f1)
 
 
 def test_all_labels_of_an_item_are_trained_on_with_the_separator_between_them(
