@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args, runtime_checkable
 
 if TYPE_CHECKING:
     from lofit_lens.tasks.task import Example
@@ -39,6 +39,7 @@ class Asked:
         return cls(question_of(example), answer.strip(), *sides)
 
 
+@runtime_checkable
 class Judge(Protocol):
     """Whoever can say whether answers are truthful, and whether they are informative.
 

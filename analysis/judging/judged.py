@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from math import nan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from lofit_lens.analysis.judging.asked import ASPECTS, Asked, Judge
 from lofit_lens.analysis.judging.verdicts import Replies, Verdicts
@@ -15,6 +15,7 @@ from lofit_lens.analysis.kinds.comparison import Comparison
 from lofit_lens.analysis.measure.side_effects import is_refusal
 from lofit_lens.analysis.study.record import Record
 from lofit_lens.analysis.study.store import rows_of
+from lofit_lens.documents import typed
 from lofit_lens.errors import LofitLensError
 from lofit_lens.files import read_as, write_json, write_whole
 from lofit_lens.tasks.load import load_tasks
@@ -34,6 +35,11 @@ COLUMNS = (
 )  # fmt: skip
 
 AGREED = ("judge", "other", "aspect", "n", "agreement", "kappa")
+
+
+class _Saved(TypedDict):
+    table: list[dict[str, float | int | str | None]]
+    agreement: list[dict[str, float | int | str | None]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +89,8 @@ class Judged:
         """
         import pandas as pd
 
-        def build(content: Mapping[str, Any]) -> Judged:
+        def build(content: Any) -> Judged:
+            typed(content, _Saved)
             table = pd.DataFrame(content["table"], columns=list(COLUMNS))
             return cls(table, pd.DataFrame(content["agreement"], columns=list(AGREED)))
 
@@ -278,5 +285,5 @@ def _cohen_kappa() -> Callable[..., float]:
     return cohen_kappa_score
 
 
-def _mean(values: Sequence[float]) -> float:
+def _mean(values: Sequence[bool]) -> float:
     return sum(values) / len(values) if values else nan
