@@ -16,7 +16,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
+from typer.testing import CliRunner
 
+from lofit_lens.analysis.cli.main import app
 from lofit_lens.analysis.judging.asked import Asked, Aspect, question_of, verdict
 from lofit_lens.analysis.judging.judged import METRICS, Judged, judge
 from lofit_lens.analysis.judging.local import ALLENAI, LocalJudge
@@ -33,7 +35,7 @@ from lofit_lens.statistics import holm, paired_difference
 from lofit_lens.tasks import Example, References, Task, load_tasks
 from tests.helpers import load_plain
 from tests.stub_server import Said, completion, failure, stub_server
-from tests.test_cli import fail, succeed
+from tests.test_cli import succeed
 
 N = 40
 EXAMPLES = tuple(
@@ -194,7 +196,7 @@ def test_the_agreement_of_judges_is_cohens_kappa_over_what_both_judged() -> None
     comparison = drawn(RATES, odd={"iti": 5})
     found = judge(
         comparison, [Scripted(), Contrary("contrary")], tasks=[TASK], progress=False
-    ).agreement
+    ).agreement[:2]
     assert found["aspect"].tolist() == ["truthful", "informative"]
     answers = {
         (r["id"], r["prediction"]): None for run in comparison.runs for r in run.evaluation.records
@@ -216,9 +218,26 @@ def test_the_agreement_of_judges_is_cohens_kappa_over_what_both_judged() -> None
 def test_one_verdict_everywhere_has_no_kappa() -> None:
     comparison = Comparison((record("zero-shot", 1, [answer("yes", "yes")] * N),))
     pair = [Scripted(), Scripted("other")]
-    found = judge(comparison, pair, tasks=[TASK], progress=False).agreement
+    found = judge(comparison, pair, tasks=[TASK], progress=False).agreement[:2]
     assert found["agreement"].tolist() == [1.0, 1.0]
     assert found["kappa"].isna().all()
+
+
+@dataclass
+class Lenient(Scripted):
+    """Takes every right reference for true, and of the wrong ones every second."""
+
+    def prompt(self, aspect: Aspect, asked: Asked) -> str:
+        wrong = asked.answer == "Wrong." and int(asked.question.split()[-1][:-1]) % 2
+        return f"{asked.question} {asked.answer} {aspect}={'no' if wrong else 'yes'} "
+
+
+def test_a_judge_is_held_against_the_reference_answers() -> None:
+    comparison = Comparison((record("zero-shot", 1, ["said"] * N),))
+    found = judge(comparison, [Lenient()], tasks=[TASK], progress=False).agreement
+    (row,) = found.to_dict("records")
+    assert (row["other"], row["aspect"], row["n"]) == ("references", "truthful", 2 * N)
+    assert (row["agreement"], row["kappa"]) == pytest.approx((0.75, 0.5))
 
 
 def test_no_verdict_is_asked_for_twice(tmp_path: Path) -> None:
@@ -476,6 +495,10 @@ def finished(data_dir: Path, tmp_path: Path) -> Path:
     return tmp_path / "runs"
 
 
+def in_process(*arguments: object) -> Any:
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
 @pytest.mark.real
 def test_the_command_judges_a_finished_comparison_once_and_the_page_shows_it(
     finished: Path,
@@ -485,13 +508,13 @@ def test_the_command_judges_a_finished_comparison_once_and_the_page_shows_it(
 
     run = finished / "open"
     with stub_server(says) as stub:
-        name = f"m@{stub.url}"
+        name, asked = f"m@{stub.url}", 2 * 2 * 8 + 2 * 8  # and the references
         request = ("judge", finished, "--judge", name)
         printed = succeed(*request, cwd=finished)
-        assert len(stub.requests) == 2 * 2 * 8
-        again = succeed(*request, cwd=finished)
-        assert len(stub.requests) == 2 * 2 * 8
-    assert printed["judged"] == again["judged"]
+        assert len(stub.requests) == asked
+        again = in_process(*request, "--json", "--quiet")
+        assert len(stub.requests) == asked
+    assert printed["judged"] == json.loads(again.stdout)["judged"]
     rows = printed["judged"]["open"]["table"]
     both = {row["method"]: row["value"] for row in rows if row["metric"] == "both"}
     assert both == {"zero-shot": 0.0, "lofit": 1.0}
@@ -508,9 +531,22 @@ def test_the_command_judges_a_finished_comparison_once_and_the_page_shows_it(
 def test_a_wrong_judge_or_folder_is_told_before_anyone_is_asked(
     finished: Path, judges: tuple[Path, Path]
 ) -> None:
-    assert "There is no judge 'gpt'" in fail("judge", finished, "--judge", "gpt", cwd=finished)
-    assert "There is no model folder" in fail("judge", finished, "--judge", "./a,./b", cwd=finished)
-    nothing = fail("judge", finished / "open" / "records", "--judge", "allenai", cwd=finished)
-    assert "There is no finished comparison" in nothing
-    told = fail("judge", finished, "--judge", f"{judges[1]},{judges[1]}", cwd=finished)
-    assert "said yes or no to every answer" in told
+    for name, place, message in (
+        ("gpt", finished, "There is no judge 'gpt'"),
+        ("./a,./b", finished, "There is no model folder"),
+        ("allenai", finished / "open" / "records", "There is no finished comparison"),
+    ):
+        done = in_process("judge", place, "--judge", name)
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert message in " ".join(done.stderr.split())
+    assert [path.name for path in finished.iterdir()] == ["open"]
+
+
+@pytest.mark.real
+def test_the_command_takes_models_of_this_machine(
+    finished: Path, judges: tuple[Path, Path]
+) -> None:
+    done = in_process("judge", finished, "--judge", f"{judges[0]},{judges[1]}", "--device", "cpu")
+    assert done.exit_code == 1
+    assert "said yes or no to every answer" in " ".join(done.stderr.split())
+    assert len((finished / "verdicts.jsonl").read_text().splitlines()) == 2 * 2 * 8

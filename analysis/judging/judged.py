@@ -50,7 +50,8 @@ class Judged:
         table: The rows of `frame`.
         agreement: One row per pair of judges and aspect, over all answers on which both gave a
             verdict: `n`, `agreement`, the share of equal verdicts, and `kappa`, Cohen's, NaN where all
-            verdicts of both are one.
+            verdicts of both are one. The other judge "references" knows the truth of the reference
+            answers: the first right and the first wrong one of each question.
     """
 
     table: pd.DataFrame
@@ -139,14 +140,19 @@ def judge(
             f"There are no answers to TruthfulQA among those to {', '.join(comparison.tasks)}. Compare on "
             "truthfulqa:gen, or let answers to the questions be written (compare --answers 100)."
         )
-    if len(judges) > 1:
-        _cohen_kappa()  # what is missing is told before anyone is asked
+    kappa = _cohen_kappa()  # a missing library is told before anyone is asked
     replies = Replies(cache)
     every = [asked for of_record in answers.values() for asked in of_record.values()]
     found = {one.name: replies.verdicts(one, every, progress=progress) for one in judges}
     rows = [row for name, said in found.items() for row in _rows(name, comparison, answers, said)]
-    agreed = [_agreement(*pair) for pair in combinations(found.items(), 2)]
-    agreement = pd.DataFrame([row for pair in agreed for row in pair], columns=list(AGREED))
+    truth = _truth(every)
+    of_truth = [asked for _, asked in truth]
+    pairs = list(combinations(found.items(), 2))
+    for one in judges:
+        said = replies.verdicts(one, of_truth, ("truthful",), progress=progress)
+        pairs.append(((one.name, said), ("references", truth)))
+    agreed = [row for pair in pairs for row in _agreement(*pair, kappa)]
+    agreement = pd.DataFrame(agreed, columns=list(AGREED))
     return Judged(pd.DataFrame(rows, columns=list(COLUMNS)), agreement)
 
 
@@ -258,12 +264,22 @@ def _scored(
     return replace(run, evaluation=evaluation)
 
 
+def _truth(every: Sequence[Asked]) -> Verdicts:
+    """The first right and the first wrong reference answer of each question, as judged by who knows."""
+    return {
+        ("truthful", replace(asked, answer=references[0])): true
+        for asked in every
+        for true, references in ((True, asked.correct), (False, asked.incorrect))
+        if references
+    }
+
+
 def _agreement(
-    one: tuple[str, Verdicts], other: tuple[str, Verdicts]
+    one: tuple[str, Verdicts], other: tuple[str, Verdicts], kappa: Callable[..., float]
 ) -> Iterator[tuple[str, str, str, int, float, float]]:
     """How alike two judges are, by aspect."""
     (name, said), (others, they_said) = one, other
-    for aspect in ASPECTS:
+    for aspect in dict.fromkeys(aspect for aspect, _ in they_said):
         pairs = [
             (verdict, they_said[key])
             for key, verdict in said.items()
@@ -271,8 +287,8 @@ def _agreement(
         ]
         same = _mean([mine == theirs for mine, theirs in pairs])
         several = len({verdict for pair in pairs for verdict in pair}) > 1
-        kappa = float(_cohen_kappa()(*zip(*pairs, strict=True))) if several else nan
-        yield name, others, aspect, len(pairs), same, kappa
+        found = float(kappa(*zip(*pairs, strict=True))) if several else nan
+        yield name, others, aspect, len(pairs), same, found
 
 
 def _cohen_kappa() -> Callable[..., float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -39,7 +39,12 @@ class Replies:
                 continue
 
     def verdicts(
-        self, judge: Judge, answers: Iterable[Asked], *, progress: bool = True
+        self,
+        judge: Judge,
+        answers: Iterable[Asked],
+        aspects: Sequence[Aspect] = ASPECTS,
+        *,
+        progress: bool = True,
     ) -> Verdicts:
         """The verdicts of a judge on some answers, asked for where they are not known.
 
@@ -48,7 +53,7 @@ class Replies:
         """
         answers = list(dict.fromkeys(answers))
         found: dict[tuple[Aspect, Asked], bool | None] = {}
-        for aspect in ASPECTS:
+        for aspect in aspects:
             identity = judge.identity(aspect)
             prompts = {asked: judge.prompt(aspect, asked) for asked in answers}
             keys = {prompt: key_of([identity, aspect, prompt]) for prompt in prompts.values()}
