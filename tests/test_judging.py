@@ -101,8 +101,8 @@ RATES = {"zero-shot": 0.3, "lofit": 0.9, "iti": 0.4}
 def told(run: Record, metric: str) -> np.ndarray:
     """What the answers say of themselves."""
     sides = [[f"{a}=yes" in r["prediction"] for r in run.evaluation.records] for a in METRICS[1:]]
-    found = dict(zip(METRICS, [np.logical_and(*sides), *sides], strict=True))
-    return np.asarray(found[metric], dtype=float)
+    values = np.array(sides, dtype=float)
+    return values.min(axis=0) if metric == "both" else values[METRICS.index(metric) - 1]
 
 
 @pytest.mark.parametrize(
@@ -448,7 +448,8 @@ def test_a_local_judge_says_what_its_next_tokens_say(judges: tuple[Path, Path]) 
             n = len(tokenizer(prompt).input_ids)
             with torch.no_grad():
                 logs = torch.log_softmax(plain(ids).logits[0], -1)
-            likely.append(sum(logs[i - 1, ids[0, i]] for i in range(n, ids.shape[1])).exp())
+            answer = ids[0, n:]
+            likely.append(logs[range(n - 1, len(ids[0]) - 1), answer].sum().exp())
         yes, no = map(float, likely)
         assert found["truthful", asked] is (None if yes + no < 0.5 else yes > no)
     assert {found["informative", asked] for asked in ASKED} == {None}

@@ -39,8 +39,8 @@ def truthfulqa(
       candidates over all questions; these files give 4,185 and 6,205, each text once for right and
       once for wrong). On equal candidates the scores are equal. A tie is lost here and won there.
     * "gen": greedy answers to the prompts of "paper", up to 50 tokens or a line break, beside the
-      reference answers, of which "I have no comment." is a right one; see `References`. A judge may
-      read them later; see `lofit_lens.analysis.judge`.
+      reference answers, of which "I have no comment." is a right one; see `References`. Judges may
+      read them later (`lofit-lens judge`).
 
     Args:
         fold: 0 or 1. None is fold 0; under "lm-eval" it is all 817 questions in the
