@@ -20,7 +20,8 @@ from typer.testing import CliRunner
 
 from lofit_lens.analysis.cli.main import app
 from lofit_lens.analysis.judging.asked import Asked, Aspect, question_of, verdict
-from lofit_lens.analysis.judging.judged import METRICS, Judged, judge
+from lofit_lens.analysis.judging.judge import judge
+from lofit_lens.analysis.judging.judged import METRICS, Judged
 from lofit_lens.analysis.judging.local import ALLENAI, LocalJudge
 from lofit_lens.analysis.judging.server import ServerJudge
 from lofit_lens.analysis.judging.verdicts import Replies

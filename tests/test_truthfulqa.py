@@ -126,6 +126,8 @@ def test_only_three_protocols_are_known() -> None:
     wrong: Any = "helm"
     with (
         type_checks_off(),
-        pytest.raises(LofitLensError, match="protocol must be one of paper, lm-eval, gen, got 'helm'"),
+        pytest.raises(
+            LofitLensError, match="protocol must be one of paper, lm-eval, gen, got 'helm'"
+        ),
     ):
         truthfulqa(protocol=wrong)

@@ -57,8 +57,8 @@ def judge(
 
         lofit-lens judge runs/open --judge allenai --judge llama3@http://localhost:8000/v1
     """
-    from lofit_lens.analysis.judging.judged import answers_in
-    from lofit_lens.analysis.judging.judged import judge as judge_answers
+    from lofit_lens.analysis.judging.judge import answers_in
+    from lofit_lens.analysis.judging.judge import judge as judge_answers
     from lofit_lens.analysis.kinds.comparison import KIND, Comparison
     from lofit_lens.analysis.tables.judged import judged_as_text
 
