@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -312,6 +313,15 @@ def test_a_table_is_read_back_as_it_was_saved(tmp_path: Path) -> None:
     (tmp_path / "judged.json").write_text('{"schema": 1}', encoding="utf-8")
     with pytest.raises(LofitLensError, match="judged"):
         Judged.load(tmp_path)
+
+
+@pytest.mark.parametrize("library", ["openai", "sklearn.metrics"])
+def test_a_missing_library_is_told_with_what_to_install(
+    library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(LofitLensError, match=r"pip install 'lofit-lens\[judge\]'"):
+        judge(drawn(RATES), [ServerJudge("m", "http://127.0.0.1:9/v1")], tasks=[TASK])
 
 
 ASKED = [Asked(f"What is {i}?", f"It is {i}.", ("Right.",), ("Wrong.",)) for i in range(6)]

@@ -78,8 +78,8 @@ def _sections(study: Study) -> Iterator[Section]:
         for task in comparison.tasks:
             texts = written(comparison, task)
             if texts is not None:
-                caption = f"{name}, {task}: first items, first seed"
-                answers.append(details(caption, table(texts, caption)))
+                shown = table(texts, "The first items, with the first seed")
+                answers.append(details(f"{name}: {task}", shown))
         spent = frame[_COSTS].drop_duplicates(["task", "method"])
         costs.append(table(spent, f"Costs of one seed: {name}"))
     if scores:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -48,4 +49,4 @@ def judged_as_text(judged: Judged) -> str:
     parts = [f"{cap}\n{table.to_string(index=False)}" for cap, table in judged_tables(judged)]
     if len(judged.agreement):
         parts.append(f"Agreement of judges\n{judged.agreement.round(3).to_string(index=False)}")
-    return "\n\n".join([*parts, LEGEND])
+    return "\n\n".join([*parts, textwrap.fill(LEGEND, 100)])
