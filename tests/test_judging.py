@@ -519,6 +519,7 @@ def test_the_command_judges_a_finished_comparison_once_and_the_page_shows_it(
         return completion("yes" if "so</b>" in prompt else "no")
 
     run = finished / "open"
+    Comparison((record("zero-shot", 1, ["no question of TruthfulQA"]),)).save(finished / "other")
     with stub_server(says) as stub:
         name, asked = f"m@{stub.url}", 2 * 2 * 8 + 2 * 8  # and the references
         request = ("judge", finished, "--judge", name)
@@ -527,6 +528,7 @@ def test_the_command_judges_a_finished_comparison_once_and_the_page_shows_it(
         again = in_process(*request, "--json", "--quiet")
         assert len(stub.requests) == asked
     assert printed["judged"] == json.loads(again.stdout)["judged"]
+    assert list(printed["judged"]) == ["open"]
     rows = printed["judged"]["open"]["table"]
     both = {row["method"]: row["value"] for row in rows if row["metric"] == "both"}
     assert both == {"zero-shot": 0.0, "lofit": 1.0}
