@@ -23,6 +23,10 @@ from .inside.overlap import HeadOverlap as HeadOverlap
 from .inside.overlap import head_overlap as head_overlap
 from .inside.ranks import RankStability as RankStability
 from .inside.ranks import rank_stability as rank_stability
+from .judging.judge import judge as judge
+from .judging.judged import Judged as Judged
+from .judging.local import LocalJudge as LocalJudge
+from .judging.server import ServerJudge as ServerJudge
 from .kinds.causal import causal_curves as causal_curves
 from .kinds.compare import compare as compare
 from .kinds.comparison import Comparison as Comparison

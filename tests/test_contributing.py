@@ -31,7 +31,7 @@ class Place:
 
 ADDED = {
     "A way to choose heads": ("output_norm", "analysis/baselines"),
-    "A method": ("beft", "analysis/baselines"),
+    "A method": ("value_bias", "analysis/baselines"),
     "A scoring": ("first_letter", "lofit_lens/tasks"),
     "A task": ("small_kinship", "lofit_lens/tasks"),
     "A kind of experiment": ("dose", "analysis/kinds"),
@@ -48,11 +48,12 @@ PLACES = {
     "A method": [
         Place(
             "analysis/methods/whole.py", "WHOLE: Mapping[str, Whole] = {",
-            '"beft": _rival("beft", train_beft, rate=1e-2, embedded=1e-1),', "train_beft",
+            '"value-bias": _rival("value-bias", train_value_bias, rate=1e-2, embedded=1e-1),',
+            "train_value_bias",
         ),
         Place(
             "lofit_lens/edits/files.py", "KINDS = {",
-            '"value-bias": "analysis.baselines.beft:ValueBias",',
+            '"value-bias": "analysis.baselines.value_bias:ValueBias",',
         ),
     ],
     "A scoring": [
@@ -170,12 +171,12 @@ def test_a_new_selector_gives_its_heads_to_select_and_to_compare(performed: Perf
 
 def test_a_new_method_is_compared_resumed_kept_and_loaded(performed: Performed) -> None:
     told = performed.told["method"]
-    assert told["new"] == ["zero-shot", "output-norm/bias", "beft"]
+    assert told["new"] == ["zero-shot", "output-norm/bias", "value-bias"]
     assert told["new when resumed"] == []
     assert told["same when resumed"]
-    assert told["read back"] == ["zero-shot", "output-norm/bias", "beft"]
+    assert told["read back"] == ["zero-shot", "output-norm/bias", "value-bias"]
     assert told["parameters"] == 4 * 16 * 8
-    assert "beft.ValueBias" in told["edit"]
+    assert "value_bias.ValueBias" in told["edit"]
     assert told["scores of the loaded"] == told["scores"]
 
 
@@ -206,7 +207,7 @@ def test_a_new_kind_resumes_and_is_read_drawn_and_reported(performed: Performed)
     assert "dose responses: 1" in told.pop("repr")
     values = told.pop("values")
     assert values[0] == told.pop("zero-shot")
-    assert values[2] == told.pop("beft")
+    assert values[2] == told.pop("value-bias")
     assert told == {
         "strengths": [0.0, 0.5, 1.0, 2.0],
         "new when resumed": 0,

@@ -59,7 +59,7 @@ def colours(folder: Path, **options: Any) -> Task:
 def test_f1_and_em_are_those_of_scikit_learn_over_many_items() -> None:
     rng = random.Random(0)
     pairs = [(drawn(rng), drawn(rng)) for _ in range(300)]
-    found = [RULE.judge(", ".join(said), tuple(right)) for said, right in pairs]
+    found = [RULE.judge(", ".join(said), Example("", "", tuple(right))) for said, right in pairs]
     binarise = MultiLabelBinarizer().fit([LABELS])
     said, right = (binarise.transform([pair[side] for pair in pairs]) for side in (0, 1))
     wanted = f1_score(right, said, average="samples", zero_division=1)  # pyright: ignore
@@ -85,7 +85,9 @@ def test_f1_and_em_are_those_of_scikit_learn_over_many_items() -> None:
 def test_order_repetition_case_and_what_stands_behind_the_stop_do_not_count(
     generated: str, right: tuple[str, ...], f1: float
 ) -> None:
-    assert RULE.judge(RULE.prediction("", generated), right)["F1"] == pytest.approx(f1)
+    assert RULE.judge(RULE.prediction("", generated), Example("", "", right))[
+        "F1"
+    ] == pytest.approx(f1)
 
 
 def test_all_labels_of_an_item_are_trained_on_with_the_separator_between_them(

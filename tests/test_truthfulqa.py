@@ -122,10 +122,12 @@ def test_an_edit_is_scored_on_its_own_fold_under_either_protocol_and_on_no_other
             check_not_trained_on(task, learned)
 
 
-def test_only_two_protocols_are_known() -> None:
+def test_only_three_protocols_are_known() -> None:
     wrong: Any = "helm"
     with (
         type_checks_off(),
-        pytest.raises(LofitLensError, match="protocol must be one of paper, lm-eval, got 'helm'"),
+        pytest.raises(
+            LofitLensError, match="protocol must be one of paper, lm-eval, gen, got 'helm'"
+        ),
     ):
         truthfulqa(protocol=wrong)

@@ -15,6 +15,7 @@ from lofit_lens.analysis.cli.demo import demo
 from lofit_lens.analysis.cli.evaluate import evaluate
 from lofit_lens.analysis.cli.figures import figures, report
 from lofit_lens.analysis.cli.heads import export, heads
+from lofit_lens.analysis.cli.judge import judge
 from lofit_lens.analysis.cli.lm_eval import lm_eval
 from lofit_lens.analysis.cli.pack import pack
 from lofit_lens.analysis.cli.stages import lofit, select, tune
@@ -49,7 +50,7 @@ app = typer.Typer(
 
 for _command in (
     demo, lofit, select, tune, evaluate, compare, transfer, sweep, causal, plan, run, status,
-    reproduce, figures, report, claims, pack, heads, export, lm_eval, check, versions,
+    reproduce, figures, report, claims, judge, pack, heads, export, lm_eval, check, versions,
 ):  # fmt: skip
     app.command()(_command)
 

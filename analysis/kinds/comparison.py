@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 
 KIND = Kind(
-    "comparison", "comparison.json", ("table.*", "choices.csv", "forest.html", "plotly.min.js")
+    "comparison",
+    "comparison.json",
+    ("table.*", "choices.csv", "forest.html", "plotly.min.js", "judged.*", "agreement.csv"),
 )
 
 _SAME = ("model", "data_hash", "templates", "texts")

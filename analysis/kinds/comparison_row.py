@@ -14,7 +14,8 @@ from lofit_lens.analysis.methods.names import ALIASES, whole_name
 from lofit_lens.analysis.reading.folders import scores_in, told_of
 from lofit_lens.analysis.reading.row import Marker, Row
 from lofit_lens.analysis.reading.study import Study
-from lofit_lens.analysis.reporting.markup import scrolling, table
+from lofit_lens.analysis.reporting.answers import written
+from lofit_lens.analysis.reporting.markup import details, scrolling, table
 from lofit_lens.analysis.reporting.plots import Plot
 from lofit_lens.analysis.reporting.section import Section, percent
 from lofit_lens.analysis.study.paired import DIFFERENCE
@@ -63,8 +64,8 @@ def _has_table_2(comparison: Comparison) -> bool:
 
 
 def _sections(study: Study) -> Iterator[Section]:
-    """Tables and forest plots, and what each method costs."""
-    scores, costs, plots = [], [], []
+    """Tables and forest plots, answers side by side, and what each method costs."""
+    scores, answers, costs, plots = [], [], [], []
     for number, (name, comparison) in enumerate(study.comparisons.items(), start=1):
         frame = comparison.frame()
         whole = scrolling(f"Table of {name}", as_html(Tables.of(comparison)))
@@ -74,10 +75,17 @@ def _sections(study: Study) -> Iterator[Section]:
             tested = percent(frame.dropna(subset="difference")[columns])
             plots.append(Plot(f"forest-{number}", comparison.plot(), tested))
             scores.append(plots[-1].html())
+        for task in comparison.tasks:
+            texts = written(comparison, task)
+            if texts is not None:
+                shown = table(texts, "The first items, with the first seed")
+                answers.append(details(f"{name}: {task}", shown))
         spent = frame[_COSTS].drop_duplicates(["task", "method"])
         costs.append(table(spent, f"Costs of one seed: {name}"))
     if scores:
         yield Section("scores", "Scores", "\n".join(scores), tuple(plots), ("forest",))
+        if answers:
+            yield Section("answers", "Answers side by side", "\n".join(answers))
         yield Section("costs", "Costs", "\n".join(costs))
 
 

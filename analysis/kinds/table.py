@@ -11,13 +11,14 @@ from lofit_lens.analysis.kinds.comparison_row import COMPARISON
 from lofit_lens.analysis.kinds.curves import CAUSAL
 from lofit_lens.analysis.kinds.demo_row import DEMO
 from lofit_lens.analysis.kinds.heads_row import CARDS, LAYERS
+from lofit_lens.analysis.kinds.judged_row import JUDGED
 from lofit_lens.analysis.kinds.lofit_row import LOFIT
 from lofit_lens.analysis.kinds.sweep import SWEEP
 from lofit_lens.analysis.kinds.transfer_row import TRANSFER
 from lofit_lens.analysis.reading.row import Row
 from lofit_lens.analysis.reading.study import Study
 
-KINDS: tuple[Row, ...] = (COMPARISON, DEMO, TRANSFER, LOFIT, LAYERS, SWEEP, CAUSAL, CARDS)
+KINDS: tuple[Row, ...] = (COMPARISON, JUDGED, DEMO, TRANSFER, LOFIT, LAYERS, SWEEP, CAUSAL, CARDS)
 """Every kind."""
 
 OF_THE_PAPER = ("figure", "chosen")

@@ -10,6 +10,8 @@ from lofit_lens.errors import DataError
 from lofit_lens.tasks.exact_match import ExactMatch
 from lofit_lens.tasks.load import FIXED
 from lofit_lens.tasks.multiple_choice import MultipleChoice
+from lofit_lens.tasks.references import References
+from lofit_lens.tasks.scoring import Scoring
 from lofit_lens.tasks.sources import nothing_fetched
 from lofit_lens.tasks.task import Example, Task
 
@@ -79,9 +81,15 @@ def _stand_in(base: str, source: dict[str, Any]) -> Task:
         test=splits["test"],
         val_as_test=splits["val_as_test"],
         objective="dpo" if known.candidates else "sft",
-        scoring=MultipleChoice(("MC1",)) if known.candidates else ExactMatch(),
+        scoring=_scoring(known, source),
         source={"name": base, **source},
     )
+
+
+def _scoring(known: Known, source: dict[str, Any]) -> Scoring:
+    if source.get("protocol") == "gen":
+        return References()
+    return MultipleChoice(("MC1",)) if known.candidates else ExactMatch()
 
 
 def _item(name: str, known: Known, beginning: str) -> Example:

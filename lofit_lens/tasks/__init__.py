@@ -11,6 +11,7 @@ from lofit_lens.tasks.llm_adapters import arc_challenge, boolq, siqa, svamp
 from lofit_lens.tasks.load import load_tasks, reload_task
 from lofit_lens.tasks.mquake import mquake
 from lofit_lens.tasks.multiple_choice import MultipleChoice
+from lofit_lens.tasks.references import References
 from lofit_lens.tasks.scoring import Scoring
 from lofit_lens.tasks.task import Example, Task
 from lofit_lens.tasks.truthfulqa import truthfulqa
@@ -21,6 +22,7 @@ __all__ = [
     "Example",
     "LabelF1",
     "MultipleChoice",
+    "References",
     "Scoring",
     "Task",
     "arc_challenge",

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from lofit_lens.errors import check_one_of
 from lofit_lens.tasks.generated import Generated
+
+if TYPE_CHECKING:
+    from lofit_lens.tasks.task import Example
 
 Match = Literal["exact", "begins"]
 """Whether a prediction has to be an accepted answer, or only to begin with one."""
@@ -63,9 +66,9 @@ class ExactMatch(Generated):
             text = found[0] if found else ""
         return self._normal(text)
 
-    def judge(self, prediction: str, right: tuple[str, ...]) -> dict[str, float]:
+    def judge(self, prediction: str, example: Example) -> dict[str, float]:
         """1 for an accepted answer, else 0."""
-        return {self.metrics[0]: float(self.is_correct(prediction, right))}
+        return {self.metrics[0]: float(self.is_correct(prediction, example.correct))}
 
     def is_correct(self, prediction: str, accepted: tuple[str, ...]) -> bool:
         """Whether a prediction is one of the accepted answers."""

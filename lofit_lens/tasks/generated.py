@@ -49,8 +49,8 @@ class Generated(Scoring):
         """The answer found in a generation."""
 
     @abstractmethod
-    def judge(self, prediction: str, right: tuple[str, ...]) -> dict[str, float]:
-        """Every metric of a prediction, beside the right answers of its example."""
+    def judge(self, prediction: str, example: Example) -> dict[str, float]:
+        """Every metric of a prediction, beside the answers of its example."""
 
     def score(self, model: EditedModel, examples: Sequence[Example]) -> list[Record]:
         """A record for each example, with the `prediction` and the text it was found in."""
@@ -63,7 +63,7 @@ class Generated(Scoring):
             stopped = generation.ended or self.stops(text)
             records.append(
                 {"id": example.id, "group": example.group}
-                | self.judge(prediction, example.correct)
+                | self.judge(prediction, example)
                 | {"prediction": prediction, "generated": text, "expected": self.target(example)}
                 | {"finish_reason": "stop" if stopped else "length"}
             )

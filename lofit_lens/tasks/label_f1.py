@@ -55,9 +55,9 @@ class LabelF1(Generated):
         """The labels found in a generation."""
         return f"{self.separator} ".join(self.labels([self.before_stop(generated)]))
 
-    def judge(self, prediction: str, right: tuple[str, ...]) -> dict[str, float]:
+    def judge(self, prediction: str, example: Example) -> dict[str, float]:
         """F1 and equality of the two sets."""
-        predicted, wanted = self.labels([prediction]), self.labels(right)
+        predicted, wanted = self.labels([prediction]), self.labels(example.correct)
         return {"F1": label_f1(predicted, wanted), "EM": float(set(predicted) == set(wanted))}
 
     def target(self, example: Example) -> str:

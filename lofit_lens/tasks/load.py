@@ -34,15 +34,18 @@ MAKERS: Mapping[str, Callable[..., Task]] = {
 """Tasks by name: to add one, write a function of `data_dir`, and of `seed` if it draws its training
 examples, and a row here."""
 
-_LM_EVAL = {"protocol": "lm-eval"}
+_FOLDS = ({"fold": 0}, {"fold": 1})
+_PROTOCOLS: Mapping[str, Mapping[str, str]] = {
+    "": {},
+    ":lm-eval": {"protocol": "lm-eval"},
+    ":gen": {"protocol": "gen"},
+}
 
 FIXED: Mapping[str, Sequence[dict[str, Any]]] = {
-    "truthfulqa": [{"fold": 0}, {"fold": 1}],
-    "truthfulqa:0": [{"fold": 0}],
-    "truthfulqa:1": [{"fold": 1}],
-    "truthfulqa:lm-eval": [{"fold": 0, **_LM_EVAL}, {"fold": 1, **_LM_EVAL}],
-    "truthfulqa:0:lm-eval": [{"fold": 0, **_LM_EVAL}],
-    "truthfulqa:1:lm-eval": [{"fold": 1, **_LM_EVAL}],
+    f"truthfulqa{which}{end}": [{**fold, **protocol} for fold in folds]
+    for end, protocol in _PROTOCOLS.items()
+    for which, folds in {"": _FOLDS, ":0": _FOLDS[:1], ":1": _FOLDS[1:]}.items()
+} | {
     **{name: [{}] for name in MAKERS if name != "truthfulqa"},
     **{name: [{}] for name in ("embedded:truth", "embedded:kinship", "embedded:edit")},
 }
@@ -60,7 +63,8 @@ def load_tasks(
 
     Args:
         name_or_file: "truthfulqa" (both folds), "truthfulqa:0", "truthfulqa:1", each of them also
-            with ":lm-eval" behind it for the prompts of lm-evaluation-harness; "mquake", "clutrr",
+            with ":lm-eval" behind it for the prompts of lm-evaluation-harness, or ":gen" for answers
+            in free text; "mquake", "clutrr",
             "arc-challenge", "boolq", "siqa", "svamp", "embedded:truth", "embedded:kinship",
             "embedded:edit"; a file; a file with arguments behind it, as
             "own.csv?prompt={q}&answer=a"; a task file (.toml); or a mapping of "train", "val" and

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lofit_lens.tasks.generated import Generated
+from lofit_lens.tasks.task import Example
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class FirstLetter(Generated):
         """The first letter of a generation."""
         return self.before_stop(generated).strip().lower()[:1]
 
-    def judge(self, prediction: str, right: tuple[str, ...]) -> dict[str, float]:
+    def judge(self, prediction: str, example: Example) -> dict[str, float]:
         """1 for that of an accepted answer, else 0."""
-        letters = {answer.strip().lower()[:1] for answer in right}
+        letters = {answer.strip().lower()[:1] for answer in example.correct}
         return {"first letter": float(prediction in letters)}

@@ -52,7 +52,7 @@ small = replace(small, tuning=replace(small.tuning, epochs=2))
 
 def compared(new: list[Any]) -> Any:
     return compare(
-        model, [task], ["output-norm/bias", "beft"], settings=small, texts=(),
+        model, [task], ["output-norm/bias", "value-bias"], settings=small, texts=(),
         out=out / "compared", keep_edits=True, on_run=new.append, progress=False,
     )  # fmt: skip
 
@@ -69,26 +69,26 @@ told["selector"] = {
     "selected": run(*chosen, "--k", 3, "--out", out / "selected")["heads"][0],
 }
 
-(folder,) = (out / "compared" / "edits").glob("beft-*")
-beft: Any = load_edit(folder, model)
+(folder,) = (out / "compared" / "edits").glob("value-bias-*")
+value_bias: Any = load_edit(folder, model)
 same = OutputBias(
-    torch.stack([w @ v.flatten() for w, v in zip(projections, beft.vectors, strict=True)])
+    torch.stack([w @ v.flatten() for w, v in zip(projections, value_bias.vectors, strict=True)])
 )
 logits = []
 with torch.no_grad():
-    for edit in (beft, same, 0 * beft):
+    for edit in (value_bias, same, 0 * value_bias):
         with edit.applied(model):
             logits.append(model(task.test[0].prompt))
 told["method"] = {
-    "edit": repr(type(beft)),
+    "edit": repr(type(value_bias)),
     "new": [record.method for record in first],
     "new when resumed": [record.method for record in second],
     "same when resumed": resumed.frame().equals(comparison.frame()),
     "read back": open_study(out / "compared").comparisons["compared"].methods,
-    "parameters": by_method["beft"].cost.parameters,
-    "scores": [r["correct"] for r in by_method["beft"].evaluation.records],
+    "parameters": by_method["value-bias"].cost.parameters,
+    "scores": [r["correct"] for r in by_method["value-bias"].evaluation.records],
     "scores of the loaded": [
-        r["correct"] for r in evaluate(model, task, beft, batch_size=256).records
+        r["correct"] for r in evaluate(model, task, value_bias, batch_size=256).records
     ],
     "beside the projected bias": (logits[0] - logits[1]).abs().max().item(),
     "beside none": (logits[0] - logits[2]).abs().max().item(),
@@ -109,14 +109,14 @@ told["scoring"] = {
 }
 
 study, again = out / "study", []
-response = dose_response(model, task, beft, out=study / "doses", progress=False)
-dose_response(model, task, beft, out=study / "doses", progress=False, on_record=again.append)
+response = dose_response(model, task, value_bias, out=study / "doses", progress=False)
+dose_response(model, task, value_bias, out=study / "doses", progress=False, on_record=again.append)
 page = report(study).read_text(encoding="utf-8")
 told["kind"] = {
     "strengths": response.frame()["strength"].tolist(),
     "values": response.frame()["value"].tolist(),
     "zero-shot": by_method["zero-shot"].evaluation.main.value,
-    "beft": by_method["beft"].evaluation.main.value,
+    "value-bias": by_method["value-bias"].evaluation.main.value,
     "new when resumed": len(again),
     "read back": open_study(study).of("dose responses")["doses"].frame().equals(response.frame()),
     "repr": repr(open_study(study)),

@@ -1,4 +1,4 @@
-"""BEFT: a bias on every value projection, a rival with an edit of a class of its own."""
+"""A bias on every value projection, a rival with an edit of a class of its own."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def shape_of(model: TransformerBridge) -> tuple[int, int, int]:
     return len(heads_of(model).layers), key_value_heads(model.cfg), model.cfg.d_head
 
 
-def train_beft(
+def train_value_bias(
     model: TransformerBridge, task: Task, config: TrainingConfig, *, progress: bool = True
 ) -> ValueBias:
     """Train the bias of every value projection, from zero."""
