@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
 from lofit_lens.analysis.plan.part import Part
+from lofit_lens.analysis.plan.plan import PlannedPart
 from lofit_lens.analysis.plan.study_file import StudyFile, read_study
 from lofit_lens.analysis.study.store import RECORDS, command_line
 from lofit_lens.errors import LofitLensError
@@ -24,8 +25,8 @@ class StudyFolder:
 
     Attributes:
         path: The folder.
-        told: What is known of the run: by name of the part its `parts` (model, experiment, cells),
-            what `failed`, what was `left_out`; by name of the model where it `ran`.
+        told: What is known of the run: by name of the part its `parts` (model, experiment, cells and
+            planned hours), what `failed`, what was `left_out`; by name of the model where it `ran`.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -81,6 +82,15 @@ class StudyFolder:
         folder.told |= {"failed": {}, "left_out": [], "command_line": command_line()}
         folder.told |= {"versions": library_versions()}
         return folder
+
+    def expect(self, parts: Sequence[Part], planned: Sequence[PlannedPart]) -> None:
+        """Note which parts there are, and what is planned of them."""
+        told = self.told.setdefault("parts", {})
+        for part in parts:
+            names = {"model": part.model.name, "experiment": part.experiment.name}
+            told.setdefault(part.folder, names | {"cells": None, "hours": None})
+        for one in planned:
+            told[one.part.folder] |= {"cells": one.cost.cells, "hours": one.hours}
 
     def copy(self, file: str | Path) -> None:
         """Keep a copy of the study file, and what is known so far."""

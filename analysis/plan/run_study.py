@@ -17,14 +17,15 @@ from lofit_lens.analysis.plan.entries import ModelEntry, TaskEntry
 from lofit_lens.analysis.plan.folder import StudyFolder
 from lofit_lens.analysis.plan.part import Part
 from lofit_lens.analysis.plan.parts import parts_of
-from lofit_lens.analysis.plan.plan import check_parts, in_words
+from lofit_lens.analysis.plan.plan import in_words, planned_parts
 from lofit_lens.analysis.plan.shapes import shape_here
 from lofit_lens.analysis.plan.study_file import read_study
 from lofit_lens.analysis.reporting.page import report
 from lofit_lens.analysis.study.record import Record
 from lofit_lens.analysis.study.store import Store
 from lofit_lens.attention import heads_of
-from lofit_lens.errors import LofitLensError
+from lofit_lens.errors import LofitLensError, told
+from lofit_lens.fast.memory import ran_out
 from lofit_lens.progress import say
 
 if TYPE_CHECKING:
@@ -85,7 +86,8 @@ def run_study(
     folder = StudyFolder.begun(out, study, file, resume=resume)
     parts = parts_of(study, TaskEntry.load, ModelEntry.tokenizer)
     shapes = {model.name: shape_here(model) for model in study.models}
-    check_parts(study, parts, shapes)
+    planned = planned_parts(study, parts, shapes)
+    folder.expect(parts, planned)
     folder.copy(file)
     end = None if study.budget_hours is None else time.monotonic() + 3600 * study.budget_hours
     how = {"workers": workers, "together": together, "progress": progress}
@@ -144,8 +146,7 @@ def _run_part(
     """Run a part, or go on with it."""
     cells = part.cells(heads_of(model), folder.path)
     n = len({cell.place for cell in cells})
-    told = {"model": part.model.name, "experiment": part.experiment.name, "cells": n}
-    folder.told.setdefault("parts", {})[part.folder] = told
+    folder.told["parts"][part.folder]["cells"] = n
     folder.save()
 
     def stop(_: Record) -> None:
@@ -174,15 +175,15 @@ def _noted(
         folder.told["left_out"].append(part.folder)
     except (LofitLensError, OSError) as error:
         _note(folder, part, error)
-        on_failure(LofitLensError(f"{part.folder}: {error}"))
-    except RuntimeError as error:
-        if "out of memory" not in str(error):
+        on_failure(LofitLensError(f"{part.folder}: {told(error)}"))
+    except (RuntimeError, MemoryError) as error:  # while the model was loaded
+        if not ran_out(error):
             raise
         _note(folder, part, error)
-        on_failure(LofitLensError(f"{part.folder}: {error}. Set a smaller batch_size."))
+        on_failure(LofitLensError(f"{part.folder}: {error}"))
     finally:
         folder.save()
 
 
 def _note(folder: StudyFolder, part: Part, error: Exception) -> None:
-    folder.told["failed"].setdefault(part.folder, []).append(str(error))
+    folder.told["failed"].setdefault(part.folder, []).append(told(error))
