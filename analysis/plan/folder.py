@@ -25,8 +25,8 @@ class StudyFolder:
 
     Attributes:
         path: The folder.
-        told: What is known of the run: by name of the part its `parts` (model, experiment, cells and
-            planned hours), what `failed`, what was `left_out`; by name of the model where it `ran`.
+        told: What is known of the run: by name of the part its `parts` (model, experiment, cells, planned
+            hours, and how it `ran`), what `failed`, what was `left_out`.
     """
 
     def __init__(self, path: str | Path) -> None:

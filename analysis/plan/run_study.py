@@ -122,17 +122,9 @@ def _run_model(
             folder.told["left_out"].append(part.folder)
             continue
         with _noted(folder, part, on_failure):
-            model = model or _loaded(folder, entry, how)
+            model = model or entry.load()
             _run_part(folder, part, model, end, on_failure, how)
     folder.save()
-
-
-def _loaded(folder: StudyFolder, entry: ModelEntry, how: dict[str, Any]) -> TransformerBridge:
-    model = entry.load()
-    threads = torch.get_num_threads() if how["workers"] == 1 else 1
-    ran = {"device": str(model.cfg.device), "threads": threads, "together": how["together"]}
-    folder.told.setdefault("ran", {})[entry.name] = ran
-    return model
 
 
 def _run_part(
@@ -146,7 +138,11 @@ def _run_part(
     """Run a part, or go on with it."""
     cells = part.cells(heads_of(model), folder.path)
     n = len({cell.place for cell in cells})
-    folder.told["parts"][part.folder]["cells"] = n
+    threads = torch.get_num_threads() if how["workers"] == 1 else 1
+    ran = {**place_of(model), "threads": threads, "together": how["together"]}
+    told = folder.told["parts"][part.folder]
+    as_before = told.setdefault("ran", ran) == ran
+    told |= {"cells": n, "ran": ran if as_before else None}  # None: one part of it so, another so
     folder.save()
 
     def stop(_: Record) -> None:
@@ -162,6 +158,12 @@ def _run_part(
     store = Store(folder.path / part.folder, part.experiment.folder, resume=True)
     store.ask(study=folder.told["name"])
     part.experiment.run(part, model, store, on_run=stop, on_failure=fail, **how)
+
+
+def place_of(model: TransformerBridge) -> dict[str, str]:
+    """What the last digits depend on beside weights and software: the device, and of CPUs the kind."""
+    device = str(model.cfg.device)
+    return {"device": device, "cpu": torch.backends.cpu.get_cpu_capability()}
 
 
 @contextmanager
