@@ -23,6 +23,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -35,8 +36,11 @@ import psutil
 import torch
 
 from benchmarks.mutations import mutated
+from lofit_lens.analysis.baselines.adapters import AdapterEdit
 from lofit_lens.analysis.baselines.bitfit import OutputBias
 from lofit_lens.analysis.baselines.contrast_edit import ContrastIntervention
+from lofit_lens.analysis.baselines.loreft import LoReFT
+from lofit_lens.analysis.causal.patching import PatchIntervention
 from lofit_lens.analysis.causal.stacking import StackedEdits
 from lofit_lens.analysis.inside.explorer.cards import HeadCards
 from lofit_lens.analysis.inside.layers import LayerDistribution, layer_distribution
@@ -213,9 +217,23 @@ def _one(name: str, save: Callable[[Path], object]) -> Callable[[Path], list[Pat
 
 def _edit(edit: Any) -> Reader:
     def write(folder: Path) -> list[Path]:
-        return list(edit.save(folder / "edit").iterdir())
+        made = edit() if callable(edit) else edit
+        return list(made.save(folder / "edit").iterdir())
 
     return Reader(write, lambda path: load_edit(path.parent))
+
+
+def _adapter(kind: str) -> AdapterEdit:
+    """LoRA or (IA)3 on a layer of 8 numbers."""
+    import peft
+
+    q, down = "blocks.0.attn.q", "blocks.0.mlp.out"
+    if kind == "lora":
+        weights = {f"{q}.lora_A.weight": torch.ones(2, 8), f"{q}.lora_B.weight": torch.ones(8, 2)}
+        return AdapterEdit(peft.LoraConfig(r=2, target_modules=["q"]), (q,), weights, ORIGIN)
+    config = peft.IA3Config(target_modules=["q", "out"], feedforward_modules=["out"])
+    weights = {f"{q}.ia3_l": torch.ones(8, 1), f"{down}.ia3_l": torch.ones(1, 8)}
+    return AdapterEdit(config, (q, down), weights, ORIGIN)
 
 
 def _records(folder: Path) -> list[Path]:
@@ -321,6 +339,10 @@ READERS: dict[str, Reader] = {
             )
         )
     ),
+    "lora edit": _edit(partial(_adapter, "lora")),
+    "ia3 edit": _edit(partial(_adapter, "ia3")),
+    "loreft edit": _edit(LoReFT(torch.ones(3, 2, 8), torch.ones(3, 2, 8), torch.ones(3, 2), 3)),
+    "patch edit": _edit(PatchIntervention(HEADS, HeadIntervention(HEADS, bias=torch.ones(2, 8)))),
     "head list .json": Reader(_one("h.json", HEADS.save), HeadSet.load),
     "head rows .json": Reader(
         _one("h.json", lambda p: p.write_text('[[0, 1], "L2H3", {"layer": 1, "head": 0}]')),
