@@ -141,7 +141,7 @@ def trial(name: str, n: int, seed: int) -> tuple[Count, Counter[str]]:
             path = rng.choice(list(good))
             path.write_bytes(mutated(good[path], rng))
             started = time.perf_counter()
-            problem = _outcome(reader, path, count)
+            problem = outcome(reader, path, count)
             spent = time.perf_counter() - started
             if problem is None and spent > SECONDS:
                 problem = f"{spent:.0f} seconds"
@@ -154,7 +154,7 @@ def trial(name: str, n: int, seed: int) -> tuple[Count, Counter[str]]:
     return count, problems
 
 
-def _outcome(reader: Reader, path: Path, count: Count) -> str | None:
+def outcome(reader: Reader, path: Path, count: Count) -> str | None:
     """Read a file; None, or what went wrong."""
     signal.signal(signal.SIGALRM, _too_long)
     signal.alarm(2 * SECONDS)
