@@ -82,18 +82,27 @@ class _Dispatched(TorchDispatchMode):
 
 
 class _Made(TorchFunctionMode):
-    """`torch.tensor` puts its tensor on a device where no dispatch mode sees it."""
+    """Two ways to make a tensor put it on a device where no dispatch mode sees it."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         if func is torch.tensor and kwargs.get("device") is not None:
             device = torch.device(kwargs.pop("device"))
             return func(*args, **kwargs).to(device)
+        if func is Tensor.new_tensor:
+            return func(*args, **kwargs).to(args[0].device)
         return func(*args, **kwargs)
 
 
 @contextmanager
 def pretended() -> Iterator[None]:
     """Let tensors be made on and moved to the pretended devices."""
-    with _Dispatched(), _Made():
-        yield
+    anew = torch.__future__.get_overwrite_module_params_on_conversion()
+    torch.__future__.set_overwrite_module_params_on_conversion(
+        True
+    )  # a module's `to` moves no data
+    try:
+        with _Dispatched(), _Made():
+            yield
+    finally:
+        torch.__future__.set_overwrite_module_params_on_conversion(anew)

@@ -6,14 +6,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import pytest
 import torch
 
+from lofit_lens.analysis.kinds.causal import causal_curves
 from lofit_lens.edits.files import load_edit
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.fast.switches import shortcuts
 from lofit_lens.fast.trial import try_shortcuts
+from lofit_lens.fast.wrappers import listens
 from lofit_lens.folding import fold
 from lofit_lens.heads import HeadSet
 from lofit_lens.model import freeze
@@ -24,7 +27,7 @@ from lofit_lens.tokenizer import attach_tokenizer, load_tokenizer, stand_in
 from lofit_lens.training import SelectionConfig, TuningConfig
 from tests.helpers import N_HEADS, N_LAYERS, draw_edit, draw_tokens, load_plain
 from tests.pretend_devices import FIRST, SECOND, Elsewhere, pretended
-from tests.test_spine import compared, results
+from tests.test_spine import apart, compared, results
 from tests.test_training import colour_task
 
 if TYPE_CHECKING:
@@ -162,13 +165,41 @@ def test_an_edit_learned_on_two_devices_is_kept_and_used_on_one(
 
 
 METHODS = (
-    "lofit", "lofit-scale", "probes/bias", "gates/bias", "attribution/bias", "iti", "repe-mean", "bitfit",
-    "red", "loreft", "lora", "ia3", "jola", "lorra", "repe-contrast",
-)  # fmt: skip
+    "lofit",
+    "gates/bias",
+    "attribution/bias",
+    "iti",
+    "bitfit",
+    "red",
+    "loreft",
+    "repe-contrast",
+)
+"""Those of a kind of their own, but for the adapters of peft, whose ways of making parameters cannot be
+pretended."""
 
 
-def test_every_method_of_a_comparison_runs_with_the_numbers_of_one_device(
+def test_every_method_of_a_comparison_gives_the_numbers_of_one_device(
     together: tuple[TransformerBridge, ...],
 ) -> None:
-    one, two = (compared(model, METHODS) for model in together)
+    one, two = (compared(model, METHODS, texts=None) for model in together)
     assert results(one.runs) == results(two.runs)
+
+
+def test_causal_curves_are_those_of_one_device(together: tuple[TransformerBridge, ...]) -> None:
+    frames = [
+        causal_curves(
+            model, apart(), HEADS, edit=draw_edit(model, heads=HEADS), ablation="mean", draws=1,
+            progress=False,
+        ).frame()
+        for model in together
+    ]  # fmt: skip
+    assert frames[0].equals(frames[1])
+
+
+def test_who_computes_in_place_of_a_layer_is_heard_where_accelerate_places_it(
+    spread: TransformerBridge,
+) -> None:
+    layer: Any = spread.blocks[0].attn.q.original_component
+    assert "forward" in vars(layer) and not listens(layer)
+    with patch.object(layer, "forward", lambda x: x):
+        assert listens(layer)
