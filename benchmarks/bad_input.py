@@ -51,7 +51,7 @@ from lofit_lens.analysis.study.record import Record
 from lofit_lens.edits.files import load_edit
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.edits.on_residual import ResidualIntervention
-from lofit_lens.errors import LofitLensError
+from lofit_lens.errors import LofitLensError, told
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
 from lofit_lens.identity import Fingerprint
@@ -163,8 +163,8 @@ def outcome(reader: Reader, path: Path, count: Count) -> str | None:
             found = reader.read(path)
         except LofitLensError as error:
             names = {*path.parts[3:], *(file.name for file in path.parent.iterdir())}
-            if not any(name in str(error) for name in names):
-                return f"no file named: {str(error)[:90]}"
+            if not any(name in told(error) for name in names):
+                return f"no file named: {told(error)[:90]}"
             raise
         show(found)
         count.accepted += 1

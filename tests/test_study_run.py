@@ -174,6 +174,8 @@ def test_a_part_that_fails_is_told_the_others_go_on_and_it_is_tried_again(
     again = run_study(short, tmp_path / "out", resume=True, progress=False)
     assert again.failed == {}
     assert (run.folder / "tiny-transfer" / "figure2.html").is_file()
+    assert again.report is not None
+    assert "tiny-transfer" in again.report.read_text(encoding="utf-8")
 
 
 def test_nothing_is_begun_when_the_budget_is_spent_and_the_budget_may_be_raised(

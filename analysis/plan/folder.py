@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ class StudyFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.told: dict[str, Any] = {}
-        self._again: Container[str] = ()
+        self._again: set[str] = set()
 
     @classmethod
     def opened(cls, path: str | Path) -> StudyFolder:
@@ -78,7 +78,7 @@ class StudyFolder:
             "name": study.name,
             "key": study.key,
         }
-        folder._again = (there or {}).get("failed", {})
+        folder._again = set((there or {}).get("failed", ()))
         folder.told |= {"failed": {}, "left_out": [], "command_line": command_line()}
         folder.told |= {"versions": library_versions()}
         return folder
@@ -112,6 +112,12 @@ class StudyFolder:
     def records(self, part: str) -> list[Path]:
         """The records of a part."""
         return sorted((self.path / part / RECORDS).glob("*.json.gz"))
+
+    def begin(self, part: Part, **told: Any) -> None:
+        """Note that a part is run, and what is known of it by now."""
+        self._again.discard(part.folder)
+        self.told["parts"][part.folder] |= told
+        self.save()
 
     def is_finished(self, part: Part) -> bool:
         """Whether a part has come to its end, and nothing in it failed in an earlier run."""

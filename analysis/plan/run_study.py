@@ -140,10 +140,8 @@ def _run_part(
     n = len({cell.place for cell in cells})
     threads = torch.get_num_threads() if how["workers"] == 1 else 1
     ran = {**place_of(model), "threads": threads, "together": how["together"]}
-    told = folder.told["parts"][part.folder]
-    as_before = told.setdefault("ran", ran) == ran
-    told |= {"cells": n, "ran": ran if as_before else None}  # None: one part of it so, another so
-    folder.save()
+    as_before = folder.told["parts"][part.folder].get("ran", ran) == ran
+    folder.begin(part, cells=n, ran=ran if as_before else None)  # None: some of it so, some so
 
     def stop(_: Record) -> None:
         if end is not None and time.monotonic() > end:
