@@ -217,7 +217,7 @@ def _one(name: str, save: Callable[[Path], object]) -> Callable[[Path], list[Pat
 
 def _edit(edit: Any) -> Reader:
     def write(folder: Path) -> list[Path]:
-        made = edit() if callable(edit) else edit
+        made: Any = edit() if callable(edit) else edit
         return list(made.save(folder / "edit").iterdir())
 
     return Reader(write, lambda path: load_edit(path.parent))

@@ -20,18 +20,21 @@ import time
 import warnings
 import zlib
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import atheris
 import psutil
+
+atheris: Any = import_module("atheris")
 
 with atheris.instrument_imports(include=["lofit_lens"]):
     from benchmarks.bad_input import MEMORY, READERS, Count, outcome, show
-from benchmarks.mutations import mutated
+    from benchmarks.mutations import mutated
 
 LONGEST = 2**18
 """Bytes of an input."""

@@ -26,17 +26,17 @@ _INDEXED = (_aten.index.Tensor, _aten.index_put.default, _aten.index_put_.defaul
 class Elsewhere(torch.Tensor):
     """A tensor that says it is on a pretended device."""
 
-    inner: Tensor
+    held: Tensor
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # pyright: ignore
 
     @staticmethod
-    def __new__(cls, inner: Tensor, device: torch.device) -> Elsewhere:
+    def __new__(cls, held: Tensor, device: torch.device) -> Elsewhere:
         made: Any = torch.Tensor._make_wrapper_subclass(  # pyright: ignore
-            cls, inner.size(), strides=inner.stride(), storage_offset=inner.storage_offset(),
-            dtype=inner.dtype, device=device,
+            cls, held.size(), strides=held.stride(), storage_offset=held.storage_offset(),
+            dtype=held.dtype, device=device,
         )  # fmt: skip
-        made.inner = inner
+        made.held = held
         return made
 
     @classmethod
@@ -44,10 +44,10 @@ class Elsewhere(torch.Tensor):
         return _run(func, args, kwargs or {})
 
     def tolist(self) -> Any:
-        return self.inner.tolist()
+        return self.held.tolist()
 
     def __repr__(self, **_: Any) -> str:
-        return f"Elsewhere({self.inner}, {self.device})"
+        return f"Elsewhere({self.held}, {self.device})"
 
 
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -65,10 +65,10 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if asked is not None:
         place, kwargs = torch.device(asked), {**kwargs, "device": torch.device("cpu")}
 
-    def inner(x: Any) -> Any:
-        return x.inner if isinstance(x, Elsewhere) else x
+    def held(x: Any) -> Any:
+        return x.held if isinstance(x, Elsewhere) else x
 
-    found = func(*tree_map(inner, args), **tree_map(inner, kwargs))
+    found = func(*tree_map(held, args), **tree_map(held, kwargs))
     if func._schema.is_mutable:
         return args[0] if isinstance(found, Tensor) else found
     if place.index is None:

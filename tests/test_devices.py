@@ -49,9 +49,9 @@ def spread(tiny_folder: Callable[[str], Path]) -> Iterator[TransformerBridge]:
     folder = str(tiny_folder("llama"))
     plain = load_plain(folder)
     with pretended():
-        names = {name: str(device) for name, device in PLACES.items()}
+        names: Any = {name: str(device) for name, device in PLACES.items()}
         placed = accelerate.dispatch_model(
-            plain, device_map=names, main_device=str(FIRST), force_hooks=True
+            plain, device_map=names, main_device=FIRST, force_hooks=True
         )
         model = TransformerBridge.boot_transformers(folder, hf_model=placed, tokenizer=stand_in())
         attach_tokenizer(model, load_tokenizer(folder))

@@ -108,7 +108,7 @@ def load_each(
             )
     drawn = {"seed": seed}
     return [
-        [_from_file(name, file, {"by": by, **options})]
+        [_from_file(n, file, {"by": by, **options})]
         if file is not None
         else [scored_by(_fixed(str(n), data_dir, drawn | fold), by) for fold in FIXED[str(n)]]
         for n, file in zip(names, files, strict=True)
