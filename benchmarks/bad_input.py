@@ -23,7 +23,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -37,8 +37,11 @@ import torch
 from safetensors.numpy import save_file
 
 from benchmarks.mutations import mutated
+from lofit_lens.analysis.baselines.adapters import AdapterEdit
 from lofit_lens.analysis.baselines.bitfit import OutputBias
 from lofit_lens.analysis.baselines.contrast_edit import ContrastIntervention
+from lofit_lens.analysis.baselines.loreft import LoReFT
+from lofit_lens.analysis.causal.patching import PatchIntervention
 from lofit_lens.analysis.causal.stacking import StackedEdits
 from lofit_lens.analysis.inside.explorer.cards import HeadCards
 from lofit_lens.analysis.inside.layers import LayerDistribution, layer_distribution
@@ -52,7 +55,7 @@ from lofit_lens.edits.files import load_edit
 from lofit_lens.edits.of_vectors import read_vectors
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.edits.on_residual import ResidualIntervention
-from lofit_lens.errors import LofitLensError
+from lofit_lens.errors import LofitLensError, told
 from lofit_lens.head_scores import HeadScores
 from lofit_lens.heads import HeadSet
 from lofit_lens.identity import Fingerprint
@@ -143,7 +146,7 @@ def trial(name: str, n: int, seed: int) -> tuple[Count, Counter[str]]:
             path = rng.choice(list(good))
             path.write_bytes(mutated(good[path], rng))
             started = time.perf_counter()
-            problem = _outcome(reader, path, count)
+            problem = outcome(reader, path, count)
             spent = time.perf_counter() - started
             if problem is None and spent > SECONDS:
                 problem = f"{spent:.0f} seconds"
@@ -156,7 +159,7 @@ def trial(name: str, n: int, seed: int) -> tuple[Count, Counter[str]]:
     return count, problems
 
 
-def _outcome(reader: Reader, path: Path, count: Count) -> str | None:
+def outcome(reader: Reader, path: Path, count: Count) -> str | None:
     """Read a file; None, or what went wrong."""
     signal.signal(signal.SIGALRM, _too_long)
     signal.alarm(2 * SECONDS)
@@ -165,8 +168,8 @@ def _outcome(reader: Reader, path: Path, count: Count) -> str | None:
             found = reader.read(path)
         except LofitLensError as error:
             names = {*path.parts[3:], *(file.name for file in path.parent.iterdir())}
-            if not any(name in str(error) for name in names):
-                return f"no file named: {str(error)[:90]}"
+            if not any(name in told(error) for name in names):
+                return f"no file named: {told(error)[:90]}"
             raise
         show(found)
         count.accepted += 1
@@ -221,7 +224,8 @@ def _one(name: str, save: Callable[[Path], object]) -> Callable[[Path], list[Pat
 
 def _edit(edit: Any) -> Reader:
     def write(folder: Path) -> list[Path]:
-        return list(edit.save(folder / "edit").iterdir())
+        made: Any = edit() if callable(edit) else edit
+        return list(made.save(folder / "edit").iterdir())
 
     return Reader(write, lambda path: load_edit(path.parent))
 
@@ -249,6 +253,19 @@ def _control_vector(path: Path, _arrays: dict[str, Any]) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def _adapter(kind: str) -> AdapterEdit:
+    """LoRA or (IA)3 on a layer of 8 numbers."""
+    import peft
+
+    q, down = "blocks.0.attn.q", "blocks.0.mlp.out"
+    if kind == "lora":
+        weights = {f"{q}.lora_A.weight": torch.ones(2, 8), f"{q}.lora_B.weight": torch.ones(8, 2)}
+        return AdapterEdit(peft.LoraConfig(r=2, target_modules=["q"]), (q,), weights, ORIGIN)
+    config = peft.IA3Config(target_modules=["q", "out"], feedforward_modules=["out"])
+    weights = {f"{q}.ia3_l": torch.ones(8, 1), f"{down}.ia3_l": torch.ones(1, 8)}
+    return AdapterEdit(config, (q, down), weights, ORIGIN)
 
 
 def _records(folder: Path) -> list[Path]:
@@ -354,6 +371,10 @@ READERS: dict[str, Reader] = {
             )
         )
     ),
+    "lora edit": _edit(partial(_adapter, "lora")),
+    "ia3 edit": _edit(partial(_adapter, "ia3")),
+    "loreft edit": _edit(LoReFT(torch.ones(3, 2, 8), torch.ones(3, 2, 8), torch.ones(3, 2), 3)),
+    "patch edit": _edit(PatchIntervention(HEADS, HeadIntervention(HEADS, bias=torch.ones(2, 8)))),
     "head list .json": Reader(_one("h.json", HEADS.save), HeadSet.load),
     "head rows .json": Reader(
         _one("h.json", lambda p: p.write_text('[[0, 1], "L2H3", {"layer": 1, "head": 0}]')),

@@ -67,6 +67,11 @@ class TrainingStopped(LofitLensError):
         return type(self), (str(self), self.learned), vars(self)
 
 
+def told(error: BaseException) -> str:
+    """The message of an error, with what was noted on its way."""
+    return "\n".join([str(error), *getattr(error, "__notes__", ())])
+
+
 def check_one_of(name: str, value: object, known: Collection[object]) -> None:
     """Refuse a value of an argument that is none of the known ones.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import json
@@ -117,14 +118,24 @@ def write_json_gz(path: str | Path, content: Mapping[str, Any]) -> Path:
 
 
 def write_whole(path: str | Path, content: bytes) -> Path:
-    """Write a file, and its folder, so that a run cut short leaves the old one and no half file."""
+    """Write a file, and its folder, so that a run cut short leaves the old one and no half file.
+
+    Raises:
+        OSError: It cannot be written; the error names it, and says what to do where the disk is full.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")  # others may write it too
     try:
-        partial.write_bytes(content)
-        with partial.open("rb+") as written:
-            os.fsync(written.fileno())  # on the disk before it has its name
-        return partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.write_bytes(content)
+            with partial.open("rb+") as written:
+                os.fsync(written.fileno())  # on the disk before it has its name
+            return partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        error.filename = str(path)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            error.add_note("What was finished before is kept. Make room, then go on with --resume.")
+        raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from lofit_lens.documents import typed
 from lofit_lens.errors import LofitLensError, ModelMismatchError, check_seed, check_whole
-from lofit_lens.files import read_json_gz, write_json
+from lofit_lens.files import read_json_gz, write_json, write_whole
 from lofit_lens.grid import Head, HeadGrid
 from lofit_lens.head_lists import EXPECTED, read_head_list
 from lofit_lens.hub import kept_file
@@ -219,9 +220,9 @@ class HeadSet:
             return write_json(path, self.to_json(), indent=None)
         if path.suffix != ".npy":
             raise LofitLensError(f"A head list is saved as .npy or .json, not {path.name!r}.")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(path, np.array(self.heads, dtype=np.int64).reshape(-1, 2))
-        return path
+        content = io.BytesIO()
+        np.save(content, np.array(self.heads, dtype=np.int64).reshape(-1, 2))
+        return write_whole(path, content.getvalue())
 
     @classmethod
     def load(

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lofit_lens.analysis.baselines.adapters import AdapterEdit, new_adapter
+from lofit_lens.edits.files import load_edit
 from lofit_lens.errors import LofitLensError, ModelMismatchError, UnsupportedError
 from lofit_lens.fast.switches import shortcuts
 from lofit_lens.identity import fingerprint
@@ -343,3 +346,32 @@ def test_drawing_an_adapter_leaves_the_global_random_state_and_the_config_alone(
     assert not torch.equal(one.weights[name], other.weights[name])
     assert torch.equal(before, torch.get_rng_state())
     assert config == kept
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"r": "many"}, "peft cannot put AdapterEdit"),
+        ({"target_modules": [0.5]}, "peft cannot put AdapterEdit"),
+        ({"megatron_config": {"a": 1}}, "adapters with a megatron_config cannot be read"),
+    ],
+)
+def test_a_damaged_file_of_an_adapter_is_an_error_of_ours(
+    llama: TransformerBridge, tmp_path: Path, changes: dict[str, Any], told: str
+) -> None:
+    tokens = draw_tokens()
+    clean = llama(tokens)
+    file = finished(draw_adapter(llama, "lora")).save(tmp_path) / "adapter.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(content | {"peft": content["peft"] | changes}))
+    with pytest.raises(LofitLensError, match=told), load_edit(tmp_path).applied(llama):
+        pass
+    assert torch.equal(llama(tokens), clean)
+
+
+def test_an_adapter_without_some_of_its_numbers_is_refused(llama: TransformerBridge) -> None:
+    whole = finished(draw_adapter(llama, "lora"))
+    _, *kept = whole.weights
+    edit = replace(whole, weights={name: whole.weights[name] for name in kept})
+    with pytest.raises(LofitLensError, match="there are no numbers for"), edit.applied(llama):
+        pass

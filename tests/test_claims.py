@@ -155,16 +155,16 @@ def test_a_claim_is_anothers_until_it_is_given_back(tmp_path: Path) -> None:
     assert other.take("work")
 
 
-def left_by(process: int, started: float, host: str = socket.gethostname()) -> str:
-    return json.dumps({"host": host, "process": process, "started": started})
+def left_by(process: int, host: str = socket.gethostname()) -> str:
+    return json.dumps({"host": host, "process": process, "identity": 0})
 
 
-@pytest.mark.parametrize("started", [0.0, 1.5])
-def test_the_claim_of_a_process_that_is_gone_is_taken_over(tmp_path: Path, started: float) -> None:
+@pytest.mark.parametrize("again", [False, True])
+def test_the_claim_of_a_process_that_is_gone_is_taken_over(tmp_path: Path, again: bool) -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         gone.wait()
-    process = gone.pid if started else os.getpid()  # or its number is another's by now
-    (tmp_path / "work.json").write_text(left_by(process, started))
+    process = os.getpid() if again else gone.pid  # or its number is another's by now
+    (tmp_path / "work.json").write_text(left_by(process))
     assert Claims(tmp_path).take("work")
 
 
@@ -174,7 +174,7 @@ def test_a_process_elsewhere_counts_as_gone_when_it_is_silent_by_our_own_clock(
     now = [1000.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     file, own = tmp_path / "work.json", Claims(tmp_path)
-    file.write_text(left_by(1, 0.0, host="elsewhere"))
+    file.write_text(left_by(1, host="elsewhere"))
     os.utime(file, (1, 1))  # its clock is years behind
     assert not own.take("work")
     now[0] += claims.SILENT - 1

@@ -233,3 +233,14 @@ def test_a_wrong_task_file_is_told(text: str, message: str, tmp_path: Path) -> N
     (tmp_path / "own.toml").write_text(text, encoding="utf-8")
     with pytest.raises((LofitLensError, DataError), match=message):
         load_tasks(str(tmp_path / "own.toml"))
+
+
+def test_of_several_tasks_an_error_says_which(tmp_path: Path) -> None:
+    for name, prompt in (("good", "{q}"), ("bad", "{q")):
+        told = f'file = "rows.csv"\nprompt = "{prompt}"\nanswer = "a"\n'
+        (tmp_path / f"{name}.toml").write_text(told, encoding="utf-8")
+    (tmp_path / "rows.csv").write_text("q,a\n" + "who,me\n" * 12, encoding="utf-8")
+    names = [str(tmp_path / f"{name}.toml") for name in ("bad", "good")]
+    with pytest.raises(LofitLensError, match="is malformed") as error:
+        load_each(names)
+    assert error.value.__notes__ == [f"This was the task {names[0]}."]

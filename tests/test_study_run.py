@@ -15,7 +15,7 @@ from lofit_lens.analysis.plan.folder import MARKER, StudyFolder
 from lofit_lens.analysis.plan.plan import plan_study
 from lofit_lens.analysis.plan.reproduce import differences, reproduce
 from lofit_lens.analysis.plan.run_study import StudyRun, run_study
-from lofit_lens.analysis.plan.status import study_status
+from lofit_lens.analysis.plan.status import PartStatus, StudyStatus, study_status
 from lofit_lens.analysis.reading.open import open_study
 from lofit_lens.analysis.study.record import Record
 from lofit_lens.errors import LofitLensError
@@ -68,7 +68,7 @@ def file(tiny_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="module")
 def done(file: Path) -> StudyRun:
-    return run_study(file, file.parent / "out", together=1, progress=False)
+    return run_study(file, file.parent / "out", together=3, progress=False)
 
 
 def records(folder: Path) -> Sequence[Path]:
@@ -116,13 +116,30 @@ def test_the_status_counts_what_is_done(done: StudyRun, tmp_path: Path) -> None:
     assert all(part.done == part.cells for part in whole.parts)
     assert whole.hours_left == 0
     shutil.copytree(done.folder, tmp_path / "out")
-    gone = records(tmp_path / "out")[0]
+    gone, copied, damaged = records(tmp_path / "out")[:3]
     gone.unlink()
+    damaged.write_bytes(damaged.read_bytes()[:50])
+    shutil.copy(copied, copied.with_name("copy-of-it.json.gz"))
     (gone.parent.parent / "claims").mkdir()
     (gone.parent.parent / "claims" / "key.json").write_text("{}", encoding="utf-8")
-    parts = {part.part: part for part in study_status(tmp_path / "out").parts}
+    found = study_status(tmp_path / "out")
+    parts = {part.part: part for part in found.parts}
     part = parts[gone.parents[1].name]
-    assert (part.cells - part.done, part.running) == (1, 1)
+    assert (part.left, part.running) == (2, 1)
+    (error,) = found.errors[part.part]
+    assert damaged.name in error and "Remove it" in error
+
+
+def test_what_is_left_is_reckoned_by_the_pace_of_what_is_done() -> None:
+    begun = PartStatus("a", 4, 2, 0, 0, seconds=7200.0, planned=2.0)  # 2 h, 1 h was planned
+    waiting = PartStatus("b", 10, 0, 0, 0, seconds=0.0, planned=3.0)
+    unknown = PartStatus("c", None, 0, 0, 0, seconds=0.0, planned=None)
+    found = StudyStatus("s", [begun, waiting], [], {})
+    assert found.hours_left == pytest.approx(2 + 3 * 2)
+    assert "2 of 14 cells, about 8.0 h left" in repr(found)
+    found = StudyStatus("s", [begun, unknown], [], {})
+    assert found.hours_left is None
+    assert "2 of 4 cells and those of parts marked ?" in repr(found)
 
 
 def test_a_finished_study_is_not_run_again_and_a_part_that_is_missing_is(
@@ -174,6 +191,8 @@ def test_a_part_that_fails_is_told_the_others_go_on_and_it_is_tried_again(
     again = run_study(short, tmp_path / "out", resume=True, progress=False)
     assert again.failed == {}
     assert (run.folder / "tiny-transfer" / "figure2.html").is_file()
+    assert again.report is not None
+    assert "tiny-transfer" in again.report.read_text(encoding="utf-8")
 
 
 def test_nothing_is_begun_when_the_budget_is_spent_and_the_budget_may_be_raised(
@@ -186,6 +205,10 @@ def test_nothing_is_begun_when_the_budget_is_spent_and_the_budget_may_be_raised(
     patient.write_text(f"budget_hours = 1.0\n{text}", encoding="utf-8")
     run = run_study(hasty, tmp_path / "out", progress=False)
     assert (run.left_out, run.report) == (["tiny-compare"], None)
+    (part,) = study_status(run.folder).parts
+    (planned,) = plan_study(hasty).parts
+    assert (part.cells, part.left, part.done) == (planned.cost.cells, planned.cost.cells, 0)
+    assert study_status(run.folder).hours_left == pytest.approx(planned.hours)
     assert "Not all" in repr(plan_study(hasty))
     again = run_study(patient, tmp_path / "out", resume=True, progress=False)
     assert again.left_out == []
@@ -219,7 +242,9 @@ def test_on_another_machine_records_are_compared_within_a_tolerance(
 ) -> None:
     shutil.copytree(done.folder, tmp_path / "out")
     folder = StudyFolder.opened(tmp_path / "out")
-    folder.told["ran"]["tiny"]["threads"] = 64
+
+    for part in folder.told["parts"].values():
+        part["ran"]["cpu"] = "another"
     folder.save()
     (cell,) = reproduce(tmp_path / "out", cells=1, progress=False).cells
     assert cell.tolerance > 0

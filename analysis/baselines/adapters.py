@@ -79,10 +79,24 @@ class AdapterEdit(BaseEdit):
         Raises:
             ModelMismatchError: It was learned on another model.
             UnsupportedError: The model has no such layers.
+            LofitLensError: `peft` can make no modules around them of this configuration and these numbers.
         """
         self.check_model(model)
         layers = {place: linear(model, place) for place in self.places}
-        modules = wrapped(self.peft_config, layers, self.weights)
+        try:
+            modules = wrapped(self.peft_config, layers, self.weights)
+        except (
+            AttributeError,
+            ImportError,
+            LookupError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
+            raise LofitLensError(
+                f"peft cannot put {self!r} on this model: {error!r}. Its file may be damaged, or of another "
+                "version of peft."
+            ) from error
         with calling_through(layers, modules, learning=trainable(self.weights)):
             yield
 
@@ -127,6 +141,11 @@ class AdapterEdit(BaseEdit):
         weights = {name: part for name, part in parts.items() if isinstance(part, Tensor)}
         told = {f.name: parts[f.name] for f in fields(_Written) if f.name in parts}
         found = typed(told, _Written)
+        variants = [
+            name for name, value in found.peft.items() if name.endswith("_config") and value
+        ]
+        if variants:
+            raise LofitLensError(f"adapters with a {variants[0]} cannot be read (`$.peft`)")
         try:
             config = peft.get_peft_config(dict(found.peft))
         except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -142,6 +142,9 @@ def wrapped(
             if name.startswith(f"{place}.")
         }
         peft.set_peft_model_state_dict(tree, placed, low_cpu_mem_usage=True)
+        lacking = [name for name, parameter in tree.named_parameters() if parameter.is_meta]
+        if lacking:
+            raise ValueError(f"there are no numbers for {', '.join(lacking[:3])}")
     return tree
 
 

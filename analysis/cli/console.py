@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from lofit_lens.errors import LofitLensError, TrainingStopped
+from lofit_lens.errors import LofitLensError, TrainingStopped, told
 
 if TYPE_CHECKING:
     from lofit_lens.analysis.study.record import Record
@@ -41,8 +41,10 @@ def command(as_json: bool, quiet: bool = False) -> Iterator[Report]:
         _fail(f"{told(error)}\n{report.save_rescue(error)}")
     except (LofitLensError, OSError) as error:
         _fail(told(error))
-    except RuntimeError as error:
-        if "out of memory" not in str(error):
+    except (RuntimeError, MemoryError) as error:
+        from lofit_lens.fast.memory import ran_out
+
+        if not ran_out(error):
             raise
         _fail(f"{error}\nGive a smaller --batch-size; in training, --micro-batch-size auto.")
     except KeyboardInterrupt:
@@ -51,11 +53,6 @@ def command(as_json: bool, quiet: bool = False) -> Iterator[Report]:
     report.print()
     if report.failures:
         _fail("What failed, as said above, was left out.")
-
-
-def told(error: BaseException) -> str:
-    """The message of an error, with what was noted on its way."""
-    return "\n".join([str(error), *getattr(error, "__notes__", ())])
 
 
 def _fail(message: str) -> None:

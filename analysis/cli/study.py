@@ -93,8 +93,8 @@ def reproduce(
 ) -> None:
     """Run cells of a study again and compare their records with those in the folder.
 
-    All but costs has to be equal on the same device with as many threads after a run with --together 1;
-    else numbers may differ by a tolerance, which is printed.
+    Whatever was trained in one forward pass with them is trained again too. All but costs has to be equal on
+    the same kind of CPU; elsewhere numbers may differ by a tolerance, which is printed.
     """
     from lofit_lens.analysis.plan.reproduce import reproduce as run_again
     from lofit_lens.analysis.study.store import rows_of

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
 
 from lofit_lens.analysis.figures.presets import SCREEN
 from lofit_lens.errors import LofitLensError
+from lofit_lens.files import write_whole
 
 CONFIG: dict[str, Any] = {
     "displaylogo": False,
@@ -54,7 +56,11 @@ def write_figures(figures: Mapping[Path, go.Figure]) -> list[Path]:
         _draw(pictures)
     for path, figure in figures.items():
         if path not in pictures:
-            figure.write_html(path, include_plotlyjs="directory", config=CONFIG)
+            text = figure.to_html(include_plotlyjs="directory", config=CONFIG)
+            write_whole(path, text.encode())
+            script = path.with_name("plotly.min.js")
+            if not script.is_file():
+                write_whole(script, get_plotlyjs().encode())
     return list(figures)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lofit_lens.analysis.plan.part import Part
+from lofit_lens.analysis.plan.plan import PlannedPart
 from lofit_lens.analysis.plan.study_file import StudyFile, read_study
 from lofit_lens.analysis.study.store import RECORDS, command_line
 from lofit_lens.errors import LofitLensError
@@ -24,14 +25,14 @@ class StudyFolder:
 
     Attributes:
         path: The folder.
-        told: What is known of the run: by name of the part its `parts` (model, experiment, cells),
-            what `failed`, what was `left_out`; by name of the model where it `ran`.
+        told: What is known of the run: by name of the part its `parts` (model, experiment, cells, planned
+            hours, and how it `ran`), what `failed`, what was `left_out`.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.told: dict[str, Any] = {}
-        self._again: Container[str] = ()
+        self._again: set[str] = set()
 
     @classmethod
     def opened(cls, path: str | Path) -> StudyFolder:
@@ -77,10 +78,19 @@ class StudyFolder:
             "name": study.name,
             "key": study.key,
         }
-        folder._again = (there or {}).get("failed", {})
+        folder._again = set((there or {}).get("failed", ()))
         folder.told |= {"failed": {}, "left_out": [], "command_line": command_line()}
         folder.told |= {"versions": library_versions()}
         return folder
+
+    def expect(self, parts: Sequence[Part], planned: Sequence[PlannedPart]) -> None:
+        """Note which parts there are, and what is planned of them."""
+        told = self.told.setdefault("parts", {})
+        for part in parts:
+            names = {"model": part.model.name, "experiment": part.experiment.name}
+            told.setdefault(part.folder, names | {"cells": None, "hours": None})
+        for one in planned:
+            told[one.part.folder] |= {"cells": one.cost.cells, "hours": one.hours}
 
     def copy(self, file: str | Path) -> None:
         """Keep a copy of the study file, and what is known so far."""
@@ -102,6 +112,12 @@ class StudyFolder:
     def records(self, part: str) -> list[Path]:
         """The records of a part."""
         return sorted((self.path / part / RECORDS).glob("*.json.gz"))
+
+    def begin(self, part: Part, **told: Any) -> None:
+        """Note that a part is run, and what is known of it by now."""
+        self._again.discard(part.folder)
+        self.told["parts"][part.folder] |= told
+        self.save()
 
     def is_finished(self, part: Part) -> bool:
         """Whether a part has come to its end, and nothing in it failed in an earlier run."""

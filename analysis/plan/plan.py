@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -122,8 +122,7 @@ def plan_study(path: str | Path, *, tflops: float | None = None) -> Plan:
 
     shapes = {model.name: _shape(study, number) for number, model in enumerate(study.models)}
     parts = parts_of(study, load, tokenizer_here)
-    planned = [_planned(study, part, shapes[part.model.name], tflops) for part in parts]
-    study.problems.check()
+    planned = planned_parts(study, parts, shapes, tflops=tflops)
     rates = {rate_for(model, tflops) for model in study.models}
     told = " and ".join(f"{rate:g}" for rate in sorted(rates))
     notes = [
@@ -134,23 +133,25 @@ def plan_study(path: str | Path, *, tflops: float | None = None) -> Plan:
         notes.append(
             f"Not on this machine, planned by the sizes in the paper: {', '.join(missing)}."
         )
-    return Plan(study, [one for one in planned if one is not None], notes)
+    return Plan(study, planned, notes)
 
 
-def check_parts(
-    study: StudyFile, parts: Sequence[Part], shapes: dict[str, PlanShape | None]
-) -> None:
-    """Refuse a study that asks for what cannot be done, as far as the shapes of models are known.
+def planned_parts(
+    study: StudyFile,
+    parts: Sequence[Part],
+    shapes: Mapping[str, PlanShape | None],
+    *,
+    tflops: float | None = None,
+) -> list[PlannedPart]:
+    """What parts would cost, of those on models whose shapes are known.
 
     Raises:
-        StudyFileError: It does.
+        StudyFileError: A part asks for what cannot be done.
     """
-    for part in parts:
-        shape = shapes[part.model.name]
-        if shape is not None:
-            with study.problems.at(("experiments", study.experiments.index(part.experiment))):
-                part.cells(shape.heads)
+    known = [(part, shape) for part in parts if (shape := shapes[part.model.name]) is not None]
+    planned = [_planned(study, part, shape, tflops) for part, shape in known]
     study.problems.check()
+    return [one for one in planned if one is not None]
 
 
 def rate_for(model: ModelEntry, tflops: float | None) -> float:

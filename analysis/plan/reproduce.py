@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -17,20 +18,22 @@ from lofit_lens.analysis.plan.entries import ModelEntry, TaskEntry
 from lofit_lens.analysis.plan.folder import StudyFolder
 from lofit_lens.analysis.plan.part import Part
 from lofit_lens.analysis.plan.parts import parts_of
+from lofit_lens.analysis.plan.run_study import place_of
 from lofit_lens.analysis.study.bench import Bench
-from lofit_lens.analysis.study.graph import Planned
 from lofit_lens.analysis.study.record import Record
 from lofit_lens.analysis.study.run import run_cells
 from lofit_lens.analysis.study.store import Store
-from lofit_lens.errors import LofitLensError
+from lofit_lens.attention import device_of
+from lofit_lens.errors import LofitLensError, told
+from lofit_lens.progress import say
 
 if TYPE_CHECKING:
     import pandas as pd
     from transformer_lens.model_bridge import TransformerBridge
 
 TOLERANCE = 1e-3
-"""How far numbers may differ where device or threads do, or trainings shared their forward passes, relative
-to those above 1."""
+"""How far numbers may differ on another device or kind of CPU, or where a part of them was run with other
+threads or `together` than the rest, relative to those above 1."""
 
 COSTS = {"seconds", "fit_seconds", "score_seconds", "tokens", "fit_tokens", "score_tokens"}
 """What is not compared: it depends on what was trained and scored beside a cell."""
@@ -100,8 +103,9 @@ def reproduce(
 ) -> Reproduction:
     """Run some cells of a study again, in a temporary folder, and compare their records with the old.
 
-    All but the costs has to be equal where device and threads are those of the run and nothing was
-    trained together, else within `TOLERANCE`.
+    Whatever shared a forward pass with what a cell needs is trained again too, with as many threads, since
+    the last digits depend on both: a cell costs up to `together` trainings of each stage. All but the costs
+    has then to be equal, on the same kind of CPU; else within `TOLERANCE`.
 
     Args:
         folder: The `--out` of `run`.
@@ -126,11 +130,9 @@ def reproduce(
     chosen = [done[i] for i in sorted(drawn)]
     for entry, of_model in groupby(chosen, key=lambda one: one[0].model):
         model = entry.load()
-        ran = {"device": str(model.cfg.device), "threads": torch.get_num_threads(), "together": 1}
-        same = study.told.get("ran", {}).get(entry.name) == ran
         for part, of_part in groupby(of_model, key=lambda one: one[0]):
             records = [Record.load(path) for _, path in of_part]
-            found += _again(study, part, records, model, 0.0 if same else TOLERANCE, progress)
+            found += _again(study, part, records, model, progress)
     return Reproduction(found)
 
 
@@ -139,29 +141,43 @@ def _again(
     part: Part,
     records: Sequence[Record],
     model: TransformerBridge,
-    tolerance: float,
     progress: bool,
 ) -> Iterator[Again]:
     """Run the cells of some records of a part again."""
-    kind = part.experiment
+    kind, ran = part.experiment, study.told["parts"][part.folder].get("ran") or {}
+    exact = place_of(model).items() <= ran.items() and device_of(model).type == "cpu"
+    tolerance = 0.0 if exact else TOLERANCE
     bench = Bench.of(
         model, kind.texts, n_answers=getattr(kind, "answers", 0),
         batch_size=part.batch_size(Bench(model, ()).heads),
     )  # fmt: skip
-    planned = [Planned.of(cell, bench) for cell in part.cells(bench.heads, study.path)]
-    cells = {one.key: one.cell for one in planned}
+    cells = part.cells(bench.heads, study.path)
+    with TemporaryDirectory() as place, _threads(ran.get("threads", torch.get_num_threads())):
+        new = run_cells(
+            bench, cells, Store(place), only={record.key for record in records},
+            together=ran.get("together", 1), on_failure=lambda error: say(told(error)),
+            what="reproduce", progress=progress,
+        )  # fmt: skip
+    by_key = {record.key: record for record in new}
     for record in records:
-        if record.key not in cells:
-            yield Again(part.folder, record.name, math.inf, "key (other versions or data)", 0.0)
+        if record.key not in by_key:
+            why = "nothing: it failed, or its key is of other versions or data"
+            yield Again(part.folder, record.name, math.inf, why, 0.0)
             continue
-        with TemporaryDirectory() as place:
-            store = Store(place)
-            (new,) = run_cells(
-                bench, [cells[record.key]], store, what="reproduce", progress=progress
-            )
-        there, here = record.to_json(), new.to_json()
+        there, here = record.to_json(), by_key[record.key].to_json()
         worst = max(differences(there, here), default=("", 0.0), key=lambda one: one[1])
         yield Again(part.folder, record.name, worst[1], worst[0], tolerance)
+
+
+@contextmanager
+def _threads(n: int) -> Iterator[None]:
+    """Compute with so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def differences(one: Any, other: Any, where: str = "") -> Iterator[tuple[str, float]]:

@@ -17,14 +17,15 @@ from lofit_lens.analysis.plan.entries import ModelEntry, TaskEntry
 from lofit_lens.analysis.plan.folder import StudyFolder
 from lofit_lens.analysis.plan.part import Part
 from lofit_lens.analysis.plan.parts import parts_of
-from lofit_lens.analysis.plan.plan import check_parts, in_words
+from lofit_lens.analysis.plan.plan import in_words, planned_parts
 from lofit_lens.analysis.plan.shapes import shape_here
 from lofit_lens.analysis.plan.study_file import read_study
 from lofit_lens.analysis.reporting.page import report
 from lofit_lens.analysis.study.record import Record
 from lofit_lens.analysis.study.store import Store
 from lofit_lens.attention import heads_of
-from lofit_lens.errors import LofitLensError
+from lofit_lens.errors import LofitLensError, told
+from lofit_lens.fast.memory import ran_out
 from lofit_lens.progress import say
 
 if TYPE_CHECKING:
@@ -85,7 +86,8 @@ def run_study(
     folder = StudyFolder.begun(out, study, file, resume=resume)
     parts = parts_of(study, TaskEntry.load, ModelEntry.tokenizer)
     shapes = {model.name: shape_here(model) for model in study.models}
-    check_parts(study, parts, shapes)
+    planned = planned_parts(study, parts, shapes)
+    folder.expect(parts, planned)
     folder.copy(file)
     end = None if study.budget_hours is None else time.monotonic() + 3600 * study.budget_hours
     how = {"workers": workers, "together": together, "progress": progress}
@@ -120,18 +122,10 @@ def _run_model(
             folder.told["left_out"].append(part.folder)
             continue
         with _noted(folder, part, on_failure):
-            model = model or _loaded(folder, entry, how)
+            model = model or entry.load()
             beside = [folder.path / other.folder for other in parts if other is not part]
             _run_part(folder, part, model, end, on_failure, how, beside)
     folder.save()
-
-
-def _loaded(folder: StudyFolder, entry: ModelEntry, how: dict[str, Any]) -> TransformerBridge:
-    model = entry.load()
-    threads = torch.get_num_threads() if how["workers"] == 1 else 1
-    ran = {"device": str(model.cfg.device), "threads": threads, "together": how["together"]}
-    folder.told.setdefault("ran", {})[entry.name] = ran
-    return model
 
 
 def _run_part(
@@ -146,9 +140,10 @@ def _run_part(
     """Run a part, or go on with it, and with what others on the model gave."""
     cells = part.cells(heads_of(model), folder.path)
     n = len({cell.place for cell in cells})
-    told = {"model": part.model.name, "experiment": part.experiment.name, "cells": n}
-    folder.told.setdefault("parts", {})[part.folder] = told
-    folder.save()
+    threads = torch.get_num_threads() if how["workers"] == 1 else 1
+    ran = {**place_of(model), "threads": threads, "together": how["together"]}
+    as_before = folder.told["parts"][part.folder].get("ran", ran) == ran
+    folder.begin(part, cells=n, ran=ran if as_before else None)  # None: some of it so, some so
 
     def stop(_: Record) -> None:
         if end is not None and time.monotonic() > end:
@@ -165,6 +160,12 @@ def _run_part(
     part.experiment.run(part, model, store, on_run=stop, on_failure=fail, **how)
 
 
+def place_of(model: TransformerBridge) -> dict[str, str]:
+    """What the last digits depend on beside weights and software: the device, and of CPUs the kind."""
+    device = str(model.cfg.device)
+    return {"device": device, "cpu": torch.backends.cpu.get_cpu_capability()}
+
+
 @contextmanager
 def _noted(
     folder: StudyFolder, part: Part, on_failure: Callable[[LofitLensError], object]
@@ -176,15 +177,15 @@ def _noted(
         folder.told["left_out"].append(part.folder)
     except (LofitLensError, OSError) as error:
         _note(folder, part, error)
-        on_failure(LofitLensError(f"{part.folder}: {error}"))
-    except RuntimeError as error:
-        if "out of memory" not in str(error):
+        on_failure(LofitLensError(f"{part.folder}: {told(error)}"))
+    except (RuntimeError, MemoryError) as error:  # while the model was loaded
+        if not ran_out(error):
             raise
         _note(folder, part, error)
-        on_failure(LofitLensError(f"{part.folder}: {error}. Set a smaller batch_size."))
+        on_failure(LofitLensError(f"{part.folder}: {error}"))
     finally:
         folder.save()
 
 
 def _note(folder: StudyFolder, part: Part, error: Exception) -> None:
-    folder.told["failed"].setdefault(part.folder, []).append(str(error))
+    folder.told["failed"].setdefault(part.folder, []).append(told(error))

@@ -24,6 +24,7 @@ from lofit_lens.analysis.reporting.origins import (
 from lofit_lens.analysis.reporting.plots import traces_frame
 from lofit_lens.analysis.reporting.section import Section, plotted
 from lofit_lens.errors import LofitLensError
+from lofit_lens.files import write_whole
 from lofit_lens.plotting import DARK, TEMPLATE
 from lofit_lens.provenance import library_versions
 
@@ -64,11 +65,7 @@ def report(folder: str | Path, *, out: str | Path | None = None, title: str | No
     out = Path(out)
     if out.is_dir():
         raise LofitLensError(f"{out} is a folder; name a file, as {out / 'report.html'}.")
-    study = open_study(folder)
-    text = page(study, title=title)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(text, encoding="utf-8")
-    return out
+    return write_whole(out, page(open_study(folder), title=title).encode())
 
 
 def page(study: Study, *, title: str | None = None) -> str:

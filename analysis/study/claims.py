@@ -13,13 +13,14 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Event, Thread
 from uuid import uuid4
 
 import psutil
 
+from lofit_lens.documents import typed
 from lofit_lens.errors import LofitLensError
 from lofit_lens.files import marker_in
 
@@ -77,12 +78,11 @@ class Claims:
         """Claim a piece of work; False: another process has it."""
         file = self._file(name)
         file.parent.mkdir(parents=True, exist_ok=True)
-        own = psutil.Process()
-        told = {"host": socket.gethostname(), "process": own.pid, "started": own.create_time()}
+        own = os.getpid()
+        holder = _Holder(socket.gethostname(), own, _identity(own))
         for _ in range(2):
             try:
-                with file.open("x", encoding="utf-8") as made:
-                    made.write(json.dumps(told))
+                file.touch(exist_ok=False)
             except FileExistsError:
                 if not self._is_left(file):
                     return False
@@ -92,6 +92,11 @@ class Claims:
                     left.unlink()
             else:
                 self._held.add(name)
+                try:
+                    file.write_text(json.dumps(asdict(holder)), encoding="utf-8")
+                except OSError:
+                    self.drop(name)
+                    raise
                 return True
         return False
 
@@ -109,10 +114,10 @@ class Claims:
         own = {self._file(name) for name in self._held}
         for file in self.folder.glob(f"{HOLDER}*.json"):
             if file not in own and not self._is_left(file):
-                holder = marker_in(self.folder, file.name) or {}
+                holder = _holder(file)
                 raise LofitLensError(
-                    f"{self.folder.parent} is being filled by process {holder.get('process')} on "
-                    f"{holder.get('host')}. Wait for it or stop it, share its work with --resume, or "
+                    f"{self.folder.parent} is being filled by process {holder.process} on "
+                    f"{holder.host}. Wait for it or stop it, share its work with --resume, or "
                     "name another folder."
                 )
 
@@ -121,11 +126,11 @@ class Claims:
 
     def _is_left(self, file: Path) -> bool:
         """Whether the process that made a claim is gone."""
-        holder = marker_in(file.parent, file.name) or {}
-        if holder.get("host") == socket.gethostname():
+        holder = _holder(file)
+        if holder.host == socket.gethostname():
             try:
-                return psutil.Process(holder["process"]).create_time() != holder["started"]
-            except psutil.NoSuchProcess:
+                return _identity(holder.process) != holder.identity
+            except (psutil.NoSuchProcess, ValueError):
                 return True
         try:
             touched = file.stat().st_mtime_ns
@@ -140,5 +145,26 @@ class Claims:
     def _beat(self, stop: Event) -> None:
         while not stop.wait(BEAT):
             for name in list(self._held):
-                with suppress(FileNotFoundError):
+                with suppress(OSError):  # the next one may succeed
                     os.utime(self._file(name))
+
+
+@dataclass(frozen=True)
+class _Holder:
+    """Who made a claim."""
+
+    host: str = ""
+    process: int = 0
+    identity: int = 0
+
+
+def _holder(file: Path) -> _Holder:
+    """Who made a claim; nobody if that is not written yet, or the file is foreign."""
+    with suppress(LofitLensError):
+        return typed(marker_in(file.parent, file.name) or {}, _Holder)
+    return _Holder()
+
+
+def _identity(process: int) -> int:
+    """What tells a process from a later one of the same number, whatever becomes of the clock."""
+    return hash(psutil.Process(process))

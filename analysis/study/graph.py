@@ -206,14 +206,17 @@ class Graph:
         choice = done.product
         return told | ({"rate_choice": choice.to_json()} if isinstance(choice, RateChoice) else {})
 
-    def keep_only(self, wanted: Iterable[Step[Any]]) -> None:
-        """Leave out the steps that none of these needs."""
-        needed = {one.key for step in wanted for one in all_steps(step)}
-        self._left = {key: step for key, step in self._left.items() if key in needed}
+    def leave_out(self, *steps: Step[Any]) -> None:
+        """Leave out steps, what needs them, and what they alone need."""
+        gone = {step.key for step in steps}
+        self._wanted = [s for s in self._wanted if gone.isdisjoint(o.key for o in all_steps(s))]
+        self.prune()
 
     def prune(self) -> None:
         """Leave out what nothing that is left needs."""
-        self.keep_only(step for step in self._wanted if step.key in self._left)
+        wanted = (step for step in self._wanted if step.key in self._left)
+        needed = {one.key for step in wanted for one in all_steps(step)}
+        self._left = {key: step for key, step in self._left.items() if key in needed}
 
     def stop(self, error: LofitLensError) -> None:
         """Do no more than score what has been fitted; `check` then raises the first error."""
@@ -224,6 +227,34 @@ class Graph:
         if self._error is not None:
             raise self._error
         assert not self._left, "steps wait for one another"
+
+
+def with_whole_passes(
+    wanted: Sequence[Step[Any]], every: Sequence[Step[Any]], together: int
+) -> list[Step[Any]]:
+    """Some steps of an experiment, and all that are done in one pass with what they need.
+
+    Args:
+        wanted: The steps.
+        every: The last steps of the whole experiment.
+        together: How many steps that are alike were done in one pass.
+
+    Returns:
+        The steps in the order of the experiment.
+    """
+    passes = _passes(every, together)
+    steps = {step.key: step for last in every for step in all_steps(last)}
+    beside: dict[str, list[Step[Any]]] = {}
+    for step in steps.values():
+        beside.setdefault(passes[step.key], []).append(step)
+    found: set[str] = set()
+    left = [*wanted]
+    while left:
+        step = left.pop()
+        if step.key not in found:
+            found.add(step.key)
+            left += [*step.needs, *beside[passes[step.key]]]
+    return [step for step in steps.values() if step.key in found]
 
 
 def _passes(wanted: Iterable[Step[Any]], together: int) -> dict[str, str]:

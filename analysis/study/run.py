@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from typing import Any
 
 from lofit_lens.analysis.study.bench import Bench
 from lofit_lens.analysis.study.cell import Cell
 from lofit_lens.analysis.study.engines import engine_of
-from lofit_lens.analysis.study.graph import Graph, Planned
+from lofit_lens.analysis.study.graph import Graph, Planned, with_whole_passes
 from lofit_lens.analysis.study.record import ZERO_SHOT, Record
 from lofit_lens.analysis.study.score import Score, Scored
 from lofit_lens.analysis.study.step import Done, Outcome, Product, Step
@@ -30,6 +30,7 @@ def run_cells(
     *,
     together: int = 8,
     workers: Executor | int = 1,
+    only: Collection[str] | None = None,
     on_step: Callable[[Step[Any], Any], object] | None = None,
     on_record: Callable[[Record], object] | None = None,
     on_failure: Callable[[LofitLensError], object] | None = None,
@@ -45,6 +46,8 @@ def run_cells(
         store: Where records and products are looked for and kept.
         together: How many runs that are alike are trained in one forward pass.
         workers: What does the work: a number of processes, of which 1 is this one, or an executor.
+        only: Keys of the cells whose records are wanted. They are run as among all: with whatever is
+            done in one pass with what they need. None: all.
         on_step: Called with each step that was done and what it gave.
         on_record: Called with each new record.
         on_failure: Called with the error of a method that fails; it is then left out on that task
@@ -60,7 +63,8 @@ def run_cells(
     store.on(bench)
     planned = list({one.key: one for one in (Planned.of(cell, bench) for cell in cells)}.values())
     store.check({(one.key, one.cell.place): one.cell.protocol(bench) for one in planned})
-    waiting = [one for one in planned if one.key not in store.records]
+    asked = [one for one in planned if only is None or one.key in only]
+    waiting = [one for one in asked if one.key not in store.records]
     by_score: dict[str, list[Planned]] = {}
     for one in planned:
         by_score.setdefault(one.score.key, []).append(one)
@@ -75,7 +79,10 @@ def run_cells(
         return Done(_scored(records[0])) if found and len(records) == len(found) else None
 
     every = [one.score for one in planned]
-    graph = Graph([one.score for one in waiting], store, together, every, look)
+    wanted: Sequence[Step[Any]] = [one.score for one in waiting]
+    if only is not None:
+        wanted = with_whole_passes(wanted, every, together)
+    graph = Graph(wanted, store, together, every, look)
     left = {one.key: one for one in waiting}
     failed: set[tuple[str, str]] = set()
 
@@ -102,20 +109,22 @@ def run_cells(
         elif first:
             on_failure(error)
         failed.update(first)
-        for one in list(left.values()):
-            if one in gone or (on_failure is not None and one.method in failed):
-                del left[one.key]
-        graph.keep_only(one.score for one in left.values())
+        if on_failure is not None:
+            gone = [one for one in left.values() if one in gone or one.method in failed]
+        for one in gone:
+            del left[one.key]
+        needed = {one.score.key for one in left.values()}
+        graph.leave_out(step, *(one.score for one in gone if one.score.key not in needed))
 
-    bar = long_bar(planned, what, progress=progress)
+    bar = long_bar(asked, what, progress=progress)
     with bar:
-        bar.update(len(planned) - len(waiting))
+        bar.update(len(asked) - len(waiting))
         for one in waiting:
             if graph.has(one.score):  # its scores were given
                 finish(one.score, None)
         with store.claiming():
             _work(graph, bench, workers, finish, fail, progress=progress)
-    return [store.records[one.key] for one in planned if one.method not in failed]
+    return [store.records[one.key] for one in asked if one.method not in failed]
 
 
 def run_steps(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from lofit_lens.analysis.study.keys import key_of
 from lofit_lens.errors import LofitLensError
+from lofit_lens.fast.memory import ran_out
 from lofit_lens.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -94,17 +95,27 @@ class Step(ABC, Generic[Product]):
 Given = Sequence[Sequence[Any]]
 """The products of what steps need, for each of them."""
 
+ADVICE = (
+    'Set a smaller batch_size, or "auto"; in training a smaller micro_batch_size, or "auto", or train '
+    "fewer runs together."
+)
+"""Where memory ran out."""
+
 Outcome = Sequence[Done[Any] | LofitLensError]
 """What each step gave, or why it failed."""
 
 
 def perform(bench: Bench, steps: Sequence[Step[Any]], given: Given) -> Outcome:
-    """Do steps that are alike, and measure what each cost."""
+    """Do steps that are alike, and measure what each cost; running out of memory is a failure."""
     with bench.measured() as measured:
         try:
             found = steps[0].run_all(bench, steps, given)
         except LofitLensError as error:
             found = [error] * len(steps)
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
+            found = [LofitLensError(f"{error}\n{ADVICE}")] * len(steps)
     share = Done(None, measured.seconds / len(steps), round(measured.tokens / len(steps)))
     return [
         one if isinstance(one, LofitLensError) else replace(share, product=one) for one in found

@@ -197,8 +197,8 @@ class Store:
         """A record by its key, also one that another process wrote since; `name` is its file's."""
         if key not in self.records and self.path is not None and not self._overwrite:
             file = self.path / RECORDS / f"{name}.json.gz"
-            if file.is_file():
-                self.records[key] = Record.load(file)
+            if file.is_file() and (found := stored_record(file)) is not None:
+                self.records[key] = found
         return self.records.get(key)
 
     def keep(self, made: Sequence[tuple[Step[Any], Done[Any]]]) -> None:
@@ -360,9 +360,8 @@ class Store:
         for whole in (path / PASSES).glob("*"):
             if not whole.suffix:
                 self._unpack(whole)
-        for file in sorted((path / RECORDS).glob("*.json.gz")):
-            record = Record.load(file)
-            self.take([record if record.key else replace(record, key=key_of(record.to_json()))])
+        files = sorted((path / RECORDS).glob("*.json.gz"))
+        self.take(record for record in map(stored_record, files) if record is not None)
 
 
 @dataclass(frozen=True)
@@ -376,6 +375,21 @@ def _cost(file: Path) -> dict[str, Any]:
     with suppress(LofitLensError):
         return {**vars(typed(marker_in(file.parent, file.name) or {}, _Cost))}
     return {}
+
+
+def stored_record(file: Path) -> Record | None:
+    """A record in a store; None of a file that bears the name of another one.
+
+    Raises:
+        LofitLensError: It is damaged; the message says what to do.
+    """
+    try:
+        record = Record.load(file)
+    except LofitLensError as error:
+        raise LofitLensError(f"{error} Remove it, and --resume runs its cell again.") from error
+    if not record.key:  # made by hand
+        return replace(record, key=key_of(record.to_json()))
+    return record if file.name == f"{record.name}.json.gz" else None
 
 
 def save_records(folder: str | Path, kind: Kind, records: Sequence[Record], **told: Any) -> Path:

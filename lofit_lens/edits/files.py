@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError
@@ -66,12 +68,18 @@ def save_edit(edit: Edit, folder: str | Path) -> Path:
     """
     folder, tensors = Path(folder), {}
     content = {"schema": EDIT_SCHEMA, **_described(edit, "", tensors)}
-    for ending in ("json", "safetensors"):  # never numbers beside the description of another edit
-        for name in NAMES:
-            (folder / f"{name}.{ending}").unlink(missing_ok=True)
     name = _NAMES.get(content["kind"], "edit")
-    write_whole(folder / f"{name}.safetensors", save(tensors))
-    write_json(folder / f"{name}.json", content, indent=None)
+    partial = folder / f".{uuid4().hex}.partial"
+    try:
+        numbers = write_whole(partial / f"{name}.safetensors", save(tensors))
+        told = write_json(partial / f"{name}.json", content, indent=None)
+        for ending in ("json", "safetensors"):  # never numbers beside another edit's description
+            for known in NAMES:
+                (folder / f"{known}.{ending}").unlink(missing_ok=True)
+        for file in (numbers, told):
+            file.replace(folder / file.name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 

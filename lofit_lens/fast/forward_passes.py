@@ -118,7 +118,7 @@ def _mask(
         sees = torch.ones(width, width, dtype=torch.bool, device=rows.tokens.device).tril()
         sees = sees.expand(n_rows, -1, -1)
     if past is not None:
-        front = sees.new_ones(n_rows, past.length) if real is None else real
+        front = sees.new_ones(n_rows, past.length) if real is None else real.to(sees.device)
         sees = torch.cat([front[:, None].expand(-1, width, -1), sees], dim=-1)
     hf_model: Any = model.original_model
     if hf_model.config._attn_implementation == "sdpa":

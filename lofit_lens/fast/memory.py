@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Literal, TypeVar
 
 import psutil
 import torch
 
 from lofit_lens.errors import check_whole
+from lofit_lens.progress import say
 
 T = TypeVar("T")
 
@@ -50,7 +52,10 @@ def within_memory(run: Callable[[int], T], batch_size: BatchSize, device: torch.
 
 
 def halved(run: Callable[[int], T], size: int) -> tuple[T, int]:
-    """Run with a size, and with half of it again whenever memory runs out; also the size that fits."""
+    """Run with a size, and with half of it again whenever memory runs out; also the size that fits.
+
+    What is halved is said, once in a process.
+    """
     while True:
         try:
             return run(size), size
@@ -58,13 +63,19 @@ def halved(run: Callable[[int], T], size: int) -> tuple[T, int]:
             if size == 1 or not ran_out(error):
                 raise
         size //= 2
+        _say_halved(size)
 
 
-def ran_out(error: RuntimeError) -> bool:
+@cache
+def _say_halved(size: int) -> None:
+    say(f"Memory ran out with {2 * size} or more at once; going on with {size}.")
+
+
+def ran_out(error: RuntimeError | MemoryError) -> bool:
     """Whether memory ran out; then what is no longer needed is let go."""
     from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
-    out = should_reduce_batch_size(error)
+    out = isinstance(error, MemoryError) or should_reduce_batch_size(error)
     if out:
         clear_device_cache(garbage_collection=True)
     return out

@@ -98,7 +98,9 @@ def listens(module: nn.Module) -> bool:
 
 def _replaced(module: nn.Module) -> bool:
     """Whether a module computes something else, other than to be placed on devices by accelerate."""
-    return "forward" in module.__dict__ and "_hf_hook" not in module.__dict__
+    forward = module.__dict__.get("forward")
+    placing = getattr(getattr(forward, "func", None), "__module__", None) == "accelerate.hooks"
+    return forward is not None and not placing
 
 
 def heeds(hook: Any) -> bool:

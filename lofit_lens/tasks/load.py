@@ -17,7 +17,7 @@ from lofit_lens.tasks.embedded import embedded
 from lofit_lens.tasks.from_file import from_file
 from lofit_lens.tasks.llm_adapters import arc_challenge, boolq, siqa, svamp
 from lofit_lens.tasks.mquake import mquake
-from lofit_lens.tasks.named_files import named_file
+from lofit_lens.tasks.named_files import NamedFile, named_file
 from lofit_lens.tasks.tables import FORMATS
 from lofit_lens.tasks.task import Task
 from lofit_lens.tasks.truthfulqa import truthfulqa
@@ -112,7 +112,7 @@ def load_each(
             )
     drawn = {"seed": seed}
     return [
-        [from_file(file.path, **{"by": by, **options, **file.arguments})]
+        [_from_file(n, file, {"by": by, **options})]
         if file is not None
         else [scored_by(_fixed(str(n), data_dir, drawn | fold), by) for fold in FIXED[str(n)]]
         for n, file in zip(names, files, strict=True)
@@ -151,6 +151,15 @@ def reload_task(
     if not isinstance(arguments["split"], str):
         arguments["split"] = tuple(arguments["split"])
     return from_file(name, name=arguments.pop("task_name", None), by=by, **arguments)
+
+
+def _from_file(name: object, file: NamedFile, options: Mapping[str, Any]) -> Task:
+    """The task of a file; of several that are named, an error says which."""
+    try:
+        return from_file(file.path, **{**options, **file.arguments})
+    except LofitLensError as error:
+        error.add_note(f"This was the task {name}.")
+        raise
 
 
 def _fixed(name: str, data_dir: str | Path | None, arguments: Mapping[str, Any]) -> Task:

@@ -88,4 +88,7 @@ def _task_file(path: Path) -> NamedFile:
     if not all(isinstance(file, str) for file in files.values()):
         raise DataError(f"{path}: {', '.join(files)} must be paths in quotes.")
     paths = {name: str(path.parent / Path(file).expanduser()) for name, file in files.items()}
+    missing = [place for place in paths.values() if not find(place).is_file()]
+    if missing:
+        raise DataError(f"There is no file {missing[0]}, which {path} names.")
     return NamedFile(paths.get("file", paths), {"name": path.stem, **arguments})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
@@ -43,6 +42,9 @@ PAPER_HEADS: dict[str, tuple[int, int, int]] = {
 }
 """Heads of each model of the paper, and how many of them it calls 3% and 10%."""
 
+
+LARGEST = 3e37
+"""A larger number would not fit into float32 in a step of Adam."""
 
 SAME = {"same": True}
 """Marks what does not change what is learned, only its memory, time and record."""
@@ -103,9 +105,9 @@ class TrainingConfig:
                         f'learning_rate must be a number greater than 0, or "auto"; got {value!r}.'
                     )
                 continue
-            if not math.isfinite(value) or value < 0 or (name in positive and value == 0):
+            if not 0 <= value <= LARGEST or (name in positive and value == 0):
                 valid = "greater than 0" if name in positive else "0 or greater"
-                raise LofitLensError(f"{name} must be {valid}, got {value}.")
+                raise LofitLensError(f"{name} must be {valid}, to {LARGEST:g}; got {value}.")
         if self.rate_choice and self.rate_choice["learning_rate"] != self.learning_rate:
             object.__setattr__(self, "rate_choice", None)  # it was of another rate
         if self.micro_batch_size is not None:
