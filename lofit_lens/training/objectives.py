@@ -78,29 +78,22 @@ def total_weight(objective: Objective, items: Sequence[Item]) -> int:
     return sum(item.texts[0].n_answer for item in items) if objective == "sft" else len(items)
 
 
-def dpo_loss(
-    chosen: Tensor,
-    rejected: Tensor,
-    chosen_reference: float,
-    rejected_reference: float,
-    beta: float,
-) -> Tensor:
-    """Direct preference optimisation on one pair, sigmoid form (Rafailov et al. 2023, eq. 7)."""
-    return -logsigmoid(beta * ((chosen - chosen_reference) - (rejected - rejected_reference)))
+def dpo_loss(margin: Tensor, beta: float) -> Tensor:
+    """Direct preference optimisation, sigmoid form (Rafailov et al. 2023, eq. 7).
+
+    Args:
+        margin: By how much more the preferred answer has gained on the reference than the rejected one.
+        beta: Strength of the pull to the reference.
+    """
+    return -logsigmoid(beta * margin)
 
 
-def ipo_loss(
-    chosen: Tensor,
-    rejected: Tensor,
-    chosen_reference: float,
-    rejected_reference: float,
-    beta: float,
-) -> Tensor:
-    """Identity preference optimisation on one pair (Azar et al. 2023, eq. 17; beta is their tau).
+def ipo_loss(margin: Tensor, beta: float) -> Tensor:
+    """Identity preference optimisation (Azar et al. 2023, eq. 17; beta is their tau).
 
     Log-probabilities are sums over tokens, as there; TRL divides them by the number of tokens.
+    Arguments are those of `dpo_loss`.
     """
-    margin = (chosen - chosen_reference) - (rejected - rejected_reference)
     return (margin - 1 / (2 * beta)) ** 2
 
 
@@ -113,7 +106,8 @@ def _loss(objective: Objective, logprobs: Logprobs, item: Item, beta: float) -> 
     if objective == "sft":
         return -logprobs[0]
     if objective in PREFERENCE:
-        return PREFERENCE[objective](logprobs[0], logprobs[1], *item.reference, beta=beta)
+        chosen, rejected = (new - old for new, old in zip(logprobs, item.reference, strict=True))
+        return PREFERENCE[objective](chosen - rejected, beta)
     if item.lengths:
         logprobs = logprobs / logprobs.new_tensor(item.lengths)
     return torch.logsumexp(logprobs, 0) - logprobs[0]
