@@ -9,7 +9,7 @@ from typing import Any
 from lofit_lens.analysis.plan.part import Part
 from lofit_lens.analysis.plan.plan import PlannedPart
 from lofit_lens.analysis.plan.study_file import StudyFile, read_study
-from lofit_lens.analysis.study.store import RECORDS, command_line
+from lofit_lens.analysis.study.store import KEPT, RECORDS, command_line
 from lofit_lens.errors import LofitLensError
 from lofit_lens.files import marker_in, read_json, write_json, write_whole
 from lofit_lens.provenance import library_versions
@@ -118,6 +118,10 @@ class StudyFolder:
         self._again.discard(part.folder)
         self.told["parts"][part.folder] |= told
         self.save()
+
+    def products(self, part: str) -> list[Path]:
+        """What steps of a part gave and keep: learning rates, scores of heads."""
+        return [file for kept in KEPT for file in (self.path / part / kept).glob("*.json")]
 
     def is_finished(self, part: Part) -> bool:
         """Whether a part has come to its end, and nothing in it failed in an earlier run."""

@@ -105,7 +105,8 @@ def reproduce(
 
     Whatever shared a forward pass with what a cell needs is trained again too, with as many threads, since
     the last digits depend on both: a cell costs up to `together` trainings of each stage. All but the costs
-    has then to be equal, on the same kind of CPU; else within `TOLERANCE`.
+    has then to be equal, on the same kind of CPU; else within `TOLERANCE`, as also where experiments share
+    what was trained once for all of them.
 
     Args:
         folder: The `--out` of `run`.
@@ -146,6 +147,7 @@ def _again(
     """Run the cells of some records of a part again."""
     kind, ran = part.experiment, study.told["parts"][part.folder].get("ran") or {}
     exact = place_of(model).items() <= ran.items() and device_of(model).type == "cpu"
+    exact = exact and not _shared(study, part)
     tolerance = 0.0 if exact else TOLERANCE
     bench = Bench.of(
         model, kind.texts, n_answers=getattr(kind, "answers", 0),
@@ -167,6 +169,16 @@ def _again(
         there, here = record.to_json(), by_key[record.key].to_json()
         worst = max(differences(there, here), default=("", 0.0), key=lambda one: one[1])
         yield Again(part.folder, record.name, worst[1], worst[0], tolerance)
+
+
+def _shared(study: StudyFolder, part: Part) -> bool:
+    """Whether a part has a product of another one, which may have been trained beside other runs there."""
+    own = {file.relative_to(study.path / part.folder) for file in study.products(part.folder)}
+    return any(
+        own & {file.relative_to(study.path / other) for file in study.products(other)}
+        for other in study.told["parts"]
+        if other != part.folder
+    )
 
 
 @contextmanager
