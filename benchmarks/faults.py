@@ -201,7 +201,7 @@ def main() -> None:
 
         def timed(name: str, *processes: tuple[str, ...]) -> tuple[Path, float]:
             (root / name).mkdir()
-            (root / name / "config.py").write_text(PARSL.format(run_dir=str(root / name / "parsl")))
+            (root / name / "config.py").write_text(PARSL.format(run_dir=str(root / "parsl")))
             folder, begun = root / name / "study", time.perf_counter()
             running = [started(folder, *words) for words in processes]
             if "--parsl" in processes[0]:

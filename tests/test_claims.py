@@ -248,9 +248,14 @@ def test_parsl_does_the_work_of_a_configuration_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(None, "There is no file"), ("", "must define `config`"), ("config = 3", "got int")],
+    [
+        (None, "There is no file"),
+        ("", "must define `config`"),
+        ("config = 3", "got int"),
+        (PARSL.format("my runs"), "blank in it"),
+    ],
 )
-def test_a_file_without_a_configuration_is_told(
+def test_a_configuration_that_cannot_be_used_is_told(
     content: str | None, said: str, tmp_path: Path, llama: TransformerBridge
 ) -> None:
     del llama

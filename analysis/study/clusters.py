@@ -20,7 +20,8 @@ def parsl_executor(path: str | Path) -> Executor:
         path: A Python file that defines `config`, a `parsl.Config`. It is run.
 
     Raises:
-        LofitLensError: Parsl is not installed, there is no such file, or it defines no `config`.
+        LofitLensError: Parsl is not installed, there is no such file, it defines no `config`, or one with
+            a blank in `run_dir`, where Parsl would wait for its workers forever.
     """
     if find_spec("parsl") is None:
         raise LofitLensError('Parsl is not installed: pip install "lofit-lens[cluster]".')
@@ -33,5 +34,10 @@ def parsl_executor(path: str | Path) -> Executor:
     if not isinstance(config, Config):
         raise LofitLensError(
             f"{path} must define `config`, a parsl.Config; got {type(config).__name__}."
+        )
+    if any(map(str.isspace, config.run_dir)):
+        raise LofitLensError(
+            f"run_dir of {path} has a blank in it, so that Parsl could not start its workers; got "
+            f"{config.run_dir!r}. Name another folder."
         )
     return ParslPoolExecutor(config=config)
