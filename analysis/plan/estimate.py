@@ -19,6 +19,7 @@ from lofit_lens.analysis.methods.steps import Fit, Rate, Select, Tune
 from lofit_lens.analysis.methods.whole import LORRA_STRENGTHS, TRAINED
 from lofit_lens.analysis.plan.shapes import PlanShape
 from lofit_lens.analysis.study.cell import Cell
+from lofit_lens.analysis.study.fitted import FITTED
 from lofit_lens.analysis.study.score import Score
 from lofit_lens.analysis.study.step import Step, all_steps
 from lofit_lens.checking.memory import memory_needed
@@ -50,10 +51,19 @@ class Cost:
     operations: float
 
 
-def cost_of(cells: Sequence[Cell], shape: PlanShape) -> Cost:
-    """Reckon what cells cost."""
+def cost_of(cells: Sequence[Cell], shape: PlanShape, *, given: set[str]) -> Cost:
+    """Reckon what cells cost.
+
+    Args:
+        cells: The cells.
+        shape: Of the model.
+        given: Keys of steps that other experiments on the model have done; those of these cells that
+            others can take are added.
+    """
     unique = {cell.place: cell.score(shape.heads) for cell in cells}
-    steps = {step.key: step for score in unique.values() for step in all_steps(score)}
+    every = {step.key: step for score in unique.values() for step in all_steps(score)}
+    steps = {key: step for key, step in every.items() if key not in given}
+    given.update(key for key, step in steps.items() if step.folder not in ("", FITTED))
     trainings = sum(_trainings(step) for step in steps.values())
     tokens = sum(_tokens(step) for step in steps.values())
     return Cost(len(unique), trainings, 2.0 * shape.sizes.parameters * tokens)

@@ -149,7 +149,10 @@ def planned_parts(
         StudyFileError: A part asks for what cannot be done.
     """
     known = [(part, shape) for part in parts if (shape := shapes[part.model.name]) is not None]
-    planned = [_planned(study, part, shape, tflops) for part, shape in known]
+    given: dict[str, set[str]] = {part.model.name: set() for part, _ in known}
+    planned = [
+        _planned(study, part, shape, tflops, given[part.model.name]) for part, shape in known
+    ]
     study.problems.check()
     return [one for one in planned if one is not None]
 
@@ -185,10 +188,11 @@ def _shape(study: StudyFile, number: int) -> PlanShape:
 
 
 def _planned(
-    study: StudyFile, part: Part, shape: PlanShape, tflops: float | None
+    study: StudyFile, part: Part, shape: PlanShape, tflops: float | None, given: set[str]
 ) -> PlannedPart | None:
+    """What a part would cost beside what earlier parts on the model give, to which it adds its own."""
     with study.problems.at(("experiments", study.experiments.index(part.experiment))):
-        cost = cost_of(part.cells(shape.heads), shape)
+        cost = cost_of(part.cells(shape.heads), shape, given=given)
         settings = next(iter(part.settings(shape.heads).values()))
         kind = part.model.dtype or ("float32" if (part.model.device or "") == "cpu" else "bfloat16")
         memory = memory_of(part.tasks, settings, shape, BYTES.get(kind, 4))
