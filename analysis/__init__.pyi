@@ -59,4 +59,4 @@ from .study.record import Record as Record
 from .suites.inspect_model import inspect_model as inspect_model
 from .suites.lm_eval import SuiteScores as SuiteScores
 from .suites.lm_eval import lm_eval as lm_eval
-from .tables.claims import claims as claims
+from .tables.paper_claims import claims as claims

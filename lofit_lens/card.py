@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -13,14 +12,13 @@ from lofit_lens.edits.edit import Edit
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import HeadSet
+from lofit_lens.hub import is_hub_name
 from lofit_lens.statistics import Estimate
 
 if TYPE_CHECKING:
     from lofit_lens.head_scores import HeadScores
     from lofit_lens.provenance import Provenance
     from lofit_lens.scoring.evaluation import Evaluation
-
-_ON_HUB = re.compile(r"[\w.-]+/[\w.-]+")
 
 _SCORED = "| what | metric | value, % | 95% interval | n |\n|---|---|---:|---:|---:|\n"
 
@@ -80,9 +78,7 @@ def card(
     from huggingface_hub import ModelCardData
 
     origin: Provenance | None = getattr(thing, "provenance", None)
-    known = (
-        origin.fingerprint.name if origin and _ON_HUB.fullmatch(origin.fingerprint.name) else None
-    )
+    known = origin.fingerprint.name if origin and is_hub_name(origin.fingerprint.name) else None
     base = base_model or known
     scores = _scores(origin, evaluations or {})
     front = ModelCardData(

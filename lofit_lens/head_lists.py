@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lofit_lens.arrays import npy_array
 from lofit_lens.documents import MOST_BYTES, typed
 from lofit_lens.errors import LofitLensError
 from lofit_lens.files import read_json_gz, whole
 from lofit_lens.grid import MOST
+
+T = TypeVar("T")
 
 ENDINGS = (".npy", ".json", ".csv", ".tsv", ".txt")
 
@@ -29,16 +31,19 @@ def is_head_list(name: str | Path) -> bool:
     return Path(name).suffix.lower() in ENDINGS or _NAMES.fullmatch(str(name)) is not None
 
 
-def read_head_list(source: str | Path) -> Mapping[str, Any] | list[tuple[int, int]]:
+def read_head_list(
+    source: str | Path, of_object: Callable[[Mapping[str, Any]], T] = dict
+) -> T | list[tuple[int, int]]:
     """Read a head list.
 
     Args:
         source: A `.npy` with rows of layer and head, a `.json` with a list of them or written by
             `HeadSet.save`, a `.csv` or `.tsv` with the columns layer and head, a `.txt` with names
             such as `L1H3`; or those names themselves, separated by commas or white space.
+        of_object: Makes something of the object of a JSON file, which has the shape of the model too.
 
     Returns:
-        Rows of layer and head; or the object of a JSON file, which has the shape of the model too.
+        Rows of layer and head, or what was made of an object.
 
     Raises:
         LofitLensError: There is no such file, or a table lacks the columns.
@@ -56,7 +61,11 @@ def read_head_list(source: str | Path) -> Mapping[str, Any] | list[tuple[int, in
         return _named(whole(path).decode("utf-8-sig"))
     if ending != ".json":
         return _array(path)
-    return read_json_gz(path, _listed, what="a head list")
+
+    def build(content: Any) -> T | list[tuple[int, int]]:
+        return of_object(content) if isinstance(content, Mapping) else _listed(content)
+
+    return read_json_gz(path, build, what="a head list")
 
 
 def _named(text: str) -> list[tuple[int, int]]:
@@ -74,10 +83,8 @@ def _array(path: Path) -> list[tuple[int, int]]:
     return [(layer, head) for layer, head in found.tolist()]
 
 
-def _listed(content: Any) -> Mapping[str, Any] | list[tuple[int, int]]:
-    """The heads of a JSON list, or an object as it is."""
-    if isinstance(content, Mapping):
-        return content
+def _listed(content: Any) -> list[tuple[int, int]]:
+    """The heads of a JSON list."""
     parts = content if isinstance(content, list) else [content]
     try:
         return typed([_head(part) for part in parts], list[tuple[int, int]])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lofit_lens.documents import typed
 from lofit_lens.errors import LofitLensError, ModelMismatchError, check_seed, check_whole
-from lofit_lens.files import read_json_gz, write_json, write_whole
+from lofit_lens.files import write_json, write_whole
 from lofit_lens.grid import Head, HeadGrid
 from lofit_lens.head_lists import EXPECTED, read_head_list
 from lofit_lens.hub import kept_file
@@ -250,13 +250,12 @@ class HeadSet:
         """
         path = kept_file(path, HEADS, revision=revision, what="head list")
         try:
-            content = read_head_list(path)
-            if isinstance(content, Mapping):
-                found = read_json_gz(path, cls.from_json, what="a head list")
+            found = read_head_list(path, cls.from_json)
+            if isinstance(found, HeadSet):
                 rows, shape = found.heads, (found.n_layers, found.n_heads)
                 without = tuple(without) or found.without
             else:
-                rows, shape = content, (n_layers, n_heads)
+                rows, shape = found, (n_layers, n_heads)
         except (TypeError, ValueError, OverflowError, EOFError, OSError) as error:
             raise LofitLensError(f"{path} is not a head list: {error}. {EXPECTED}") from error
         if shape[0] is None or shape[1] is None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lofit_lens.card import card
 from lofit_lens.edits.edit import Edit
-from lofit_lens.edits.files import NAMES, save_edit
+from lofit_lens.edits.files import FILES, save_edit
 from lofit_lens.errors import LofitLensError
 from lofit_lens.head_scores import SCORES
 from lofit_lens.heads import HEADS, HeadSet
@@ -62,12 +62,11 @@ def push_to_hub(
     files = _files(thing) | {
         CARD: card(thing, repo, evaluations=evaluations, base_model=base_model).encode()
     }
-    stale = [f"{name}.{ending}" for name in NAMES for ending in ("json", "safetensors")]
     api = HfApi()
     try:
         api.create_repo(repo, private=private, exist_ok=True)
         there = api.list_repo_files(repo) if isinstance(thing, Edit) else []
-        deleted = [CommitOperationDelete(name) for name in stale if name in {*there} - {*files}]
+        deleted = [CommitOperationDelete(name) for name in FILES if name in {*there} - {*files}]
         added = [CommitOperationAdd(name, content) for name, content in files.items()]
         what = type(thing).__name__
         return api.create_commit(repo, [*deleted, *added], commit_message=f"Push {what}").oid

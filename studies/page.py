@@ -17,7 +17,7 @@ import pandas as pd
 from lofit_lens.analysis import claims, for_paper, open_study, study_status, write_figure
 from lofit_lens.analysis.plan.folder import COPY, StudyFolder
 from lofit_lens.analysis.reading.study import Study
-from lofit_lens.analysis.tables.cells import Tables
+from lofit_lens.analysis.tables.cells import Tables, difference
 from lofit_lens.analysis.tables.tables import as_markdown
 from lofit_lens.errors import LofitLensError
 
@@ -91,13 +91,11 @@ def _figures(study: Study, page: Path) -> Iterator[str]:
 
 def _verdicts(found: pd.DataFrame) -> pd.DataFrame:
     """The claims with their verdicts, in points of percent."""
-    ends = (found["difference_low"] * 100, found["difference_high"] * 100)
-    interval = [f"[{low:+.1f}, {high:+.1f}]" for low, high in zip(*ends, strict=True)]
+    rows = found.to_dict("records")
     return pd.DataFrame({
         "claim": found["text"] + " (" + found["source"] + ")",
         "compared": found["method"] + " - " + found["other"],
-        "ours": [f"{100 * value:+.1f}" for value in found["difference"]],
-        "interval": interval,
+        "ours": [difference(row) for row in rows],
         "paper": ["" if pd.isna(v) else f"{100 * v:+.1f}" for v in found["paper"]],
         "p": [f"{p:.2g}" for p in found["p_holm"]],
         "n, seeds": [f"{n}, {s}" for n, s in zip(found["n"], found["seeds"], strict=True)],

@@ -15,7 +15,7 @@ from lofit_lens.analysis.kinds.comparison import Comparison
 from lofit_lens.analysis.kinds.matrix import TransferMatrix
 from lofit_lens.analysis.reading.study import Study
 from lofit_lens.analysis.study.record import Record
-from lofit_lens.analysis.tables.claims import claims, spoken, verdict_of
+from lofit_lens.analysis.tables.paper_claims import claims, spoken, verdict_of
 from lofit_lens.errors import LofitLensError
 from lofit_lens.heads import HeadSet
 from tests.test_comparison import evaluation, run

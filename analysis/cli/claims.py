@@ -29,8 +29,8 @@ def claims(
     Each is tested where the run has the methods for it.
     """
     from lofit_lens.analysis.reading.open import open_study
-    from lofit_lens.analysis.tables.claims import claims as test_claims
-    from lofit_lens.analysis.tables.claims import spoken
+    from lofit_lens.analysis.tables.paper_claims import claims as test_claims
+    from lofit_lens.analysis.tables.paper_claims import spoken
 
     found = test_claims(open_study(folder), margin=margin / 100)
     report.add(spoken(found), claims=found.to_dict("records"))

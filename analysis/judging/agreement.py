@@ -6,14 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from math import nan
 from statistics import fmean
-from typing import TYPE_CHECKING
 
 from lofit_lens.analysis.judging.asked import Asked
 from lofit_lens.analysis.judging.verdicts import Verdicts
 from lofit_lens.errors import LofitLensError
-
-if TYPE_CHECKING:
-    pass
 
 
 def truth_of(every: Sequence[Asked]) -> Verdicts:

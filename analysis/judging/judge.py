@@ -100,17 +100,14 @@ def answers_in(
 
 
 def _asked(run: Record, examples: Mapping[str, Example]) -> dict[str, Asked]:
-    """The answers in a record: what was generated and scored, or what was written for reading."""
-    told = [(item["id"], item.get("prediction")) for item in run.evaluation.records]
-    if any(answer is None for _, answer in told):
-        told = [(answer["id"], answer["answer"]) for answer in run.answers]
-    missing = [name for name, _ in told if name not in examples]
+    """The answers in a record."""
+    missing = [name for name in run.written if name not in examples]
     if missing:
         raise LofitLensError(
             f"{run.fold} has no item {missing[0]!r} now, which {run.method} was scored on: the data changed. "
             "Give the task as it was."
         )
-    return {name: Asked.of(examples[name], str(answer)) for name, answer in told}
+    return {name: Asked.of(examples[name], answer) for name, answer in run.written.items()}
 
 
 def _rows(

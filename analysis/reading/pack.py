@@ -9,17 +9,12 @@ from typing import TYPE_CHECKING
 
 from lofit_lens.analysis.reading.open import open_study
 from lofit_lens.analysis.reading.packed import packed_bytes
+from lofit_lens.edits.files import FILES as EDIT_FILES
 from lofit_lens.errors import LofitLensError
 from lofit_lens.files import write_whole
 
 if TYPE_CHECKING:
     from lofit_lens.analysis.reading.study import Study
-
-EDIT_FILES = {
-    f"{name}.{ending}"
-    for name in ("edit", "intervention", "adapter")
-    for ending in ("json", "safetensors")
-}
 
 
 def pack(folder: str | Path, out: str | Path | None = None, *, edits: bool = False) -> Path:

@@ -8,7 +8,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lofit_lens.analysis.kinds.comparison import Comparison
-    from lofit_lens.analysis.study.record import Record
 
 SHOWN = 12
 
@@ -25,17 +24,9 @@ def written(comparison: Comparison, task: str) -> pd.DataFrame | None:
         for method in comparison.methods
         if any((r.method, r.task) == (method, task) for r in comparison.runs)
     }
-    columns = {method: _answers(run) for method, run in first.items()}
+    columns = {method: run.written for method, run in first.items()}
     asked = list(next(iter(columns.values())))[:SHOWN]
     if not asked:
         return None
     texts = {m: [answers.get(one, "") for one in asked] for m, answers in columns.items()}
     return pd.DataFrame({"item": asked, **texts})
-
-
-def _answers(run: Record) -> dict[str, str]:
-    """What was written for each item: answers for reading, or what was scored."""
-    if run.answers:
-        return {answer["id"]: answer["answer"] for answer in run.answers}
-    items = [item for item in run.evaluation.records if "prediction" in item]
-    return {item["id"]: item["prediction"] for item in items}

@@ -116,6 +116,14 @@ class Record:
         return self.cost.parameters > 0 or self.cost.fit_tokens > 0
 
     @property
+    def written(self) -> dict[str, str]:
+        """Answers in free text by item: what was generated and scored, or what was written for reading."""
+        found = {item["id"]: item.get("prediction") for item in self.evaluation.records}
+        if None in found.values():
+            found = {answer["id"]: answer["answer"] for answer in self.answers}
+        return {name: str(answer) for name, answer in found.items()}
+
+    @property
     def place(self) -> tuple[Any, ...]:
         """Which cell of an experiment it is, whatever it was made with."""
         return place_of(self.method, self.fold, self.seed, self.draw, self.cut)

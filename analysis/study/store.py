@@ -328,8 +328,9 @@ class Store:
             there = next((place for place in places if place.is_file()), None)
             if there is not None:
                 self._open()
-                for suffix in (".cost", ".json"):
-                    write_whole(file.with_suffix(suffix), there.with_suffix(suffix).read_bytes())
+                for one in (there.with_suffix(".cost"), there):
+                    if one.is_file():
+                        write_whole(file.with_suffix(one.suffix), one.read_bytes())
         return file if file.is_file() else None
 
     def _open(self) -> None:

@@ -46,6 +46,9 @@ _NAMES = {"heads": "intervention", "residual": "intervention", "adapter": "adapt
 NAMES = ("edit", "intervention", "adapter")
 """Names of the files of all kinds."""
 
+FILES = tuple(f"{name}.{ending}" for ending in ("json", "safetensors") for name in NAMES)
+"""The files themselves, descriptions first."""
+
 DESCRIPTION, TENSORS = "intervention.json", "intervention.safetensors"
 """The files of an edit of heads or of the residual stream."""
 
@@ -73,9 +76,8 @@ def save_edit(edit: Edit, folder: str | Path) -> Path:
     try:
         numbers = write_whole(partial / f"{name}.safetensors", save(tensors))
         told = write_json(partial / f"{name}.json", content, indent=None)
-        for ending in ("json", "safetensors"):  # never numbers beside another edit's description
-            for known in NAMES:
-                (folder / f"{known}.{ending}").unlink(missing_ok=True)
+        for known in FILES:  # never numbers beside another edit's description
+            (folder / known).unlink(missing_ok=True)
         for file in (numbers, told):
             file.replace(folder / file.name)
     finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
 from typing import TYPE_CHECKING, Literal
@@ -13,7 +13,8 @@ from scipy.stats import combine_pvalues, hypergeom
 from lofit_lens.analysis import published
 from lofit_lens.analysis.inside.overlap import head_overlap, pairs_of_tasks
 from lofit_lens.analysis.kinds.matrix import RANDOM
-from lofit_lens.analysis.study.paired import RESAMPLES, difference_columns
+from lofit_lens.analysis.study.paired import DIFFERENCE, RESAMPLES, difference_columns
+from lofit_lens.analysis.tables.cells import difference
 from lofit_lens.errors import LofitLensError
 from lofit_lens.statistics import average_difference, holm
 
@@ -87,10 +88,7 @@ CLAIMS = (
 OWN_HEADS = "heads chosen on a task do better on it than those of another task", "Figure 2"
 STABLE = "two seeds choose heads in common more often than chance", "Figure 6"
 
-COLUMNS = (
-    "claim", "text", "source", "run", "method", "other", "tasks", "difference", "difference_low",
-    "difference_high", "p", "n", "seeds", "paper",
-)  # fmt: skip
+Row = Mapping[str, object]
 
 
 def claims(study: Study, *, margin: float = MARGIN) -> pd.DataFrame:
@@ -126,12 +124,12 @@ def claims(study: Study, *, margin: float = MARGIN) -> pd.DataFrame:
             f"{', '.join(dict.fromkeys(claim.method for claim in CLAIMS))} and a method to compare it "
             "with, a transfer of heads, or heads of several seeds."
         )
-    frame = pd.DataFrame([row for _, row in rows], columns=list(COLUMNS))
+    frame = pd.DataFrame([row for _, row in rows])
     frame["p_holm"] = nan
     for _, part in frame.groupby(["claim", "run"], sort=False):
         frame.loc[part.index, "p_holm"] = holm(part["p"].to_numpy())
     asked = [asks for asks, _ in rows]
-    ends = (frame[name].tolist() for name in ("difference_low", "difference_high", "p_holm"))
+    ends = (frame[name].tolist() for name in (*DIFFERENCE[1:], "p_holm"))
     found = zip(asked, *ends, strict=True)
     frame["verdict"] = [verdict_of(asks, *end, margin=margin) for asks, *end in found]
     return frame
@@ -150,7 +148,7 @@ def verdict_of(asks: Asks, low: float, high: float, p: float, *, margin: float) 
     return "holds" if high < margin else "fails" if low > 0 else "open"
 
 
-def _rows(study: Study) -> Iterator[tuple[Asks, tuple[object, ...]]]:
+def _rows(study: Study) -> Iterator[tuple[Asks, Row]]:
     for run, comparison in study.comparisons.items():
         for claim in CLAIMS:
             for other in claim.others:
@@ -170,18 +168,18 @@ def _rows(study: Study) -> Iterator[tuple[Asks, tuple[object, ...]]]:
         yield "better", _stability(run, heads)
 
 
-def _of_methods(claim: Claim, other: str, run: str, comparison: Comparison) -> tuple[object, ...]:
+def _of_methods(claim: Claim, other: str, run: str, comparison: Comparison) -> Row:
     has = {(record.method, record.task) for record in comparison.runs}
     tasks = [t for t in comparison.tasks if {(claim.method, t), (other, t)} <= has]
     tables = [comparison.table(claim.method, t) - comparison.table(other, t) for t in tasks]
     groups = [comparison.groups(task) for task in tasks]
     found = average_difference(tables, groups=groups, resamples=RESAMPLES)
-    told = difference_columns(found)
     paper = _in_paper(claim.method, other, {t: comparison.metrics(t)[0] for t in tasks})
-    return (
-        claim.name, claim.text, claim.source, run, claim.method, other, ", ".join(tasks),
-        *told.values(), found.n, found.runs, paper,
-    )  # fmt: skip
+    return {
+        "claim": claim.name, "text": claim.text, "source": claim.source, "run": run,
+        "method": claim.method, "other": other, "tasks": ", ".join(tasks),
+        **difference_columns(found), "n": found.n, "seeds": found.runs, "paper": paper,
+    }  # fmt: skip
 
 
 def _in_paper(method: str, other: str, metrics: dict[str, str]) -> float:
@@ -195,7 +193,7 @@ def _in_paper(method: str, other: str, metrics: dict[str, str]) -> float:
     return float(np.mean(found)) / 100 if found else nan
 
 
-def _own_heads(run: str, matrix: TransferMatrix, what: str) -> tuple[object, ...] | None:
+def _own_heads(run: str, matrix: TransferMatrix, what: str) -> Row | None:
     """Own heads minus those of other tasks, or random ones, mean over tasks and sources."""
     tables, groups = [], []
     for task in matrix.tasks:
@@ -207,13 +205,15 @@ def _own_heads(run: str, matrix: TransferMatrix, what: str) -> tuple[object, ...
     if not tables:
         return None
     found = average_difference(tables, groups=groups, resamples=RESAMPLES)
-    return (
-        "own heads", *OWN_HEADS, run, "own heads", f"heads of {what}", ", ".join(matrix.tasks),
-        *difference_columns(found).values(), found.n, found.runs, nan,
-    )  # fmt: skip
+    text, source = OWN_HEADS
+    return {
+        "claim": "own heads", "text": text, "source": source, "run": run, "method": "own heads",
+        "other": f"heads of {what}", "tasks": ", ".join(matrix.tasks),
+        **difference_columns(found), "n": found.n, "seeds": found.runs, "paper": nan,
+    }  # fmt: skip
 
 
-def _stability(run: str, heads: dict[str, Sequence[HeadSet]]) -> tuple[object, ...]:
+def _stability(run: str, heads: dict[str, Sequence[HeadSet]]) -> Row:
     """The share of heads in common between seeds, above chance."""
     overlap = head_overlap(heads).frame()
     own = overlap[(overlap["measure"] == "overlap") & (overlap["first"] == overlap["second"])]
@@ -227,15 +227,15 @@ def _stability(run: str, heads: dict[str, Sequence[HeadSet]]) -> tuple[object, .
     told = published.figure_6()
     same = told[(told["measure"] == "overlap") & (told["first"] == told["second"])]
     paper = float(same["value"].mean()) - chance if len(same) else nan
-    value, low, high = (
-        float(f) - chance for f in (own["value"].mean(), own["low"].min(), own["high"].max())
-    )
-    p = float(combine_pvalues(tails).pvalue)
-    seeds = max(map(len, heads.values()))
-    return (
-        "stability", *STABLE, run, "heads of one seed", "heads of another", ", ".join(heads),
-        value, low, high, p, len(tails), seeds, paper,
-    )  # fmt: skip
+    shares = own["value"].mean(), own["low"].min(), own["high"].max()
+    text, source = STABLE
+    return {
+        "claim": "stability", "text": text, "source": source, "run": run,
+        "method": "heads of one seed", "other": "heads of another", "tasks": ", ".join(heads),
+        **dict(zip(DIFFERENCE, (float(share) - chance for share in shares), strict=True)),
+        "p": float(combine_pvalues(tails).pvalue), "n": len(tails),
+        "seeds": max(map(len, heads.values())), "paper": paper,
+    }  # fmt: skip
 
 
 def spoken(frame: pd.DataFrame) -> str:
@@ -246,8 +246,7 @@ def spoken(frame: pd.DataFrame) -> str:
         for row in rows.to_dict("records"):
             paper = "" if np.isnan(row["paper"]) else f", paper {100 * row['paper']:+.1f}"
             lines.append(
-                f"  {row['verdict']:5}  {row['method']} - {row['other']}: {100 * row['difference']:+.1f} "
-                f"[{100 * row['difference_low']:+.1f}, {100 * row['difference_high']:+.1f}]{paper}, "
+                f"  {row['verdict']:5}  {row['method']} - {row['other']}: {difference(row)}{paper}, "
                 f"p {row['p_holm']:.2g}, n {row['n']}, {row['seeds']} seeds ({row['run']}: {row['tasks']})"
             )
     return "\n".join(lines)
