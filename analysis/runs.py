@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from lofit_lens.analysis.kinds.lofit import KIND as LOFIT
 from lofit_lens.analysis.study.bench import loaded_as
-from lofit_lens.analysis.study.store import check_folder, command_line, remove
+from lofit_lens.analysis.study.experiment_folder import check_folder, command_line, remove
 from lofit_lens.documents import typed
 from lofit_lens.edits.files import DESCRIPTION
 from lofit_lens.edits.on_heads import HeadIntervention

@@ -12,9 +12,9 @@ from lofit_lens.analysis.kinds.comparison import Comparison
 from lofit_lens.analysis.kinds.demo import Demo
 from lofit_lens.analysis.kinds.matrix import TransferMatrix
 from lofit_lens.analysis.kinds.sweep import Sweep
+from lofit_lens.analysis.study.experiment_folder import command_line, rows_of
 from lofit_lens.analysis.study.keys import plain
 from lofit_lens.analysis.study.record import Record
-from lofit_lens.analysis.study.store import command_line, rows_of
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.files import write_json_gz
 from lofit_lens.head_scores import HeadScores

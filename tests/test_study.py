@@ -28,9 +28,10 @@ from lofit_lens.analysis.kinds.sweep import Sweep
 from lofit_lens.analysis.reading.open import open_study
 from lofit_lens.analysis.reporting.demo import settings_of, write_report
 from lofit_lens.analysis.reporting.written import write_results, write_tables
+from lofit_lens.analysis.study.experiment_folder import Kind
 from lofit_lens.analysis.study.keys import plain
 from lofit_lens.analysis.study.record import ZERO_SHOT, Cost, Record
-from lofit_lens.analysis.study.store import Kind, Store
+from lofit_lens.analysis.study.store import Store
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError
 from lofit_lens.head_scores import HeadScores

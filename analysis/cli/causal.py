@@ -49,7 +49,7 @@ def causal(
     from lofit_lens.analysis.kinds.causal import causal_curves
     from lofit_lens.analysis.kinds.curves import KIND
     from lofit_lens.analysis.reporting.written import write_results
-    from lofit_lens.analysis.study.store import rows_of
+    from lofit_lens.analysis.study.experiment_folder import rows_of
 
     if split not in ("test", "val"):
         raise LofitLensError(f"--split is test or val, got {split!r}.")

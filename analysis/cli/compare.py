@@ -60,8 +60,8 @@ def compare(
     from lofit_lens.analysis.measure.leaks import without_leaks
     from lofit_lens.analysis.published import check_model
     from lofit_lens.analysis.reporting.written import write_tables
+    from lofit_lens.analysis.study.experiment_folder import rows_of
     from lofit_lens.analysis.study.record import ZERO_SHOT
-    from lofit_lens.analysis.study.store import rows_of
     from lofit_lens.analysis.tables.cells import Tables
     from lofit_lens.analysis.tables.tables import as_text
 

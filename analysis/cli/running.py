@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from lofit_lens.analysis.cli.console import Report
-    from lofit_lens.analysis.study.store import Kind, Store
+    from lofit_lens.analysis.study.experiment_folder import Kind
+    from lofit_lens.analysis.study.store import Store
 
 RUNNING = "Running"
 

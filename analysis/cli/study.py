@@ -32,7 +32,7 @@ def plan(
     No model is loaded and nothing is fetched. Mistakes in the file are all told, with their lines.
     """
     from lofit_lens.analysis.plan.plan import plan_study
-    from lofit_lens.analysis.study.store import rows_of
+    from lofit_lens.analysis.study.experiment_folder import rows_of
 
     found = plan_study(study, tflops=tflops)
     report.add(
@@ -97,7 +97,7 @@ def reproduce(
     the same kind of CPU; elsewhere numbers may differ by a tolerance, which is printed.
     """
     from lofit_lens.analysis.plan.reproduce import reproduce as run_again
-    from lofit_lens.analysis.study.store import rows_of
+    from lofit_lens.analysis.study.experiment_folder import rows_of
     from lofit_lens.errors import LofitLensError
 
     found = run_again(folder, cells=cells, seed=seed, progress=not report.quiet)

@@ -50,7 +50,7 @@ def sweep(
     from lofit_lens.analysis.kinds.sweep import KIND
     from lofit_lens.analysis.kinds.sweeps import example_sweep, head_sweep
     from lofit_lens.analysis.reporting.written import write_results
-    from lofit_lens.analysis.study.store import rows_of
+    from lofit_lens.analysis.study.experiment_folder import rows_of
 
     if over not in ("examples", "heads"):
         raise LofitLensError(f"A sweep is over examples or heads, got {over!r}.")

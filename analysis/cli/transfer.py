@@ -49,7 +49,7 @@ def transfer(
     from lofit_lens.analysis.methods.settings import PAPER_FRACTION, Settings
     from lofit_lens.analysis.reporting.written import write_results
     from lofit_lens.analysis.study.bench import loaded_as
-    from lofit_lens.analysis.study.store import rows_of
+    from lofit_lens.analysis.study.experiment_folder import rows_of
     from lofit_lens.analysis.tables.tables import matrix_as_text
     from lofit_lens.attention import heads_of
     from lofit_lens.provenance import library_versions

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from lofit_lens.analysis.judging.asked import ASPECTS
-from lofit_lens.analysis.study.store import rows_of
+from lofit_lens.analysis.study.experiment_folder import rows_of
 from lofit_lens.documents import typed
 from lofit_lens.files import read_as, write_json, write_whole
 

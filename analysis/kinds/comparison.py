@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lofit_lens.analysis.study.earlier import earlier_comparison
+from lofit_lens.analysis.study.experiment_folder import Kind, read_records, save_records
 from lofit_lens.analysis.study.paired import check_paired, item_groups
 from lofit_lens.analysis.study.record import ZERO_SHOT, Record
-from lofit_lens.analysis.study.store import Kind, read_records, save_records
 from lofit_lens.errors import LofitLensError
 from lofit_lens.scoring.evaluation import Evaluation
 

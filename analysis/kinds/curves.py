@@ -17,8 +17,8 @@ from lofit_lens.analysis.reading.row import Marker, Row
 from lofit_lens.analysis.reading.study import Study, joined
 from lofit_lens.analysis.reporting.section import in_percent, plotted
 from lofit_lens.analysis.study import paired
+from lofit_lens.analysis.study.experiment_folder import Kind
 from lofit_lens.analysis.study.keys import plain
-from lofit_lens.analysis.study.store import Kind
 from lofit_lens.documents import check_schema, typed
 from lofit_lens.errors import LofitLensError, check_whole
 from lofit_lens.files import read_json_gz, write_json_gz

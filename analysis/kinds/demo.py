@@ -20,10 +20,11 @@ from lofit_lens.analysis.methods.settings import Settings
 from lofit_lens.analysis.runs import CARDS
 from lofit_lens.analysis.study.bench import Bench
 from lofit_lens.analysis.study.cell import Cell
+from lofit_lens.analysis.study.experiment_folder import Kind
 from lofit_lens.analysis.study.paired import DIFFERENCE, main_scores
 from lofit_lens.analysis.study.record import ZERO_SHOT, Record
 from lofit_lens.analysis.study.run import run_cells
-from lofit_lens.analysis.study.store import Kind, Store
+from lofit_lens.analysis.study.store import Store
 from lofit_lens.analysis.tables.cells import FLOOR
 from lofit_lens.attention import heads_of
 from lofit_lens.edits.on_heads import HeadIntervention

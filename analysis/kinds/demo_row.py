@@ -15,9 +15,9 @@ from lofit_lens.analysis.reading.study import Study
 from lofit_lens.analysis.reporting.markup import details, paragraph, table
 from lofit_lens.analysis.reporting.section import Section, percent
 from lofit_lens.analysis.study.earlier import earlier_demo
+from lofit_lens.analysis.study.experiment_folder import EDITS, RECORDS, read_records
 from lofit_lens.analysis.study.paired import mark
 from lofit_lens.analysis.study.record import Record
-from lofit_lens.analysis.study.store import EDITS, RECORDS, read_records
 from lofit_lens.analysis.tables.cells import interval
 from lofit_lens.documents import typed
 from lofit_lens.edits.on_heads import HeadIntervention

@@ -16,10 +16,11 @@ from lofit_lens.analysis.methods.settings import Settings
 from lofit_lens.analysis.methods.steps import Auto, Select, Tune
 from lofit_lens.analysis.study.bench import Bench
 from lofit_lens.analysis.study.cell import Cell
+from lofit_lens.analysis.study.experiment_folder import Kind
 from lofit_lens.analysis.study.record import ZERO_SHOT, Record
 from lofit_lens.analysis.study.run import run_cells, run_steps
 from lofit_lens.analysis.study.step import Step
-from lofit_lens.analysis.study.store import Kind, Store
+from lofit_lens.analysis.study.store import Store
 from lofit_lens.attention import heads_of
 from lofit_lens.edits.files import DESCRIPTION, TENSORS, save_edit
 from lofit_lens.edits.on_heads import HeadIntervention

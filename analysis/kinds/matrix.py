@@ -13,9 +13,9 @@ import numpy as np
 
 from lofit_lens.analysis.study import paired
 from lofit_lens.analysis.study.earlier import earlier_transfer
+from lofit_lens.analysis.study.experiment_folder import Kind, read_records, save_records
 from lofit_lens.analysis.study.paired import check_paired, item_groups, main_scores
 from lofit_lens.analysis.study.record import ZERO_SHOT, Record
-from lofit_lens.analysis.study.store import Kind, read_records, save_records
 from lofit_lens.errors import LofitLensError
 from lofit_lens.scoring.evaluation import Evaluation
 from lofit_lens.statistics import crossed_interval

@@ -15,8 +15,8 @@ from lofit_lens.analysis.reading.row import Marker, Row
 from lofit_lens.analysis.reading.study import Study
 from lofit_lens.analysis.reporting.section import in_percent, plotted
 from lofit_lens.analysis.study.earlier import earlier_sweep
+from lofit_lens.analysis.study.experiment_folder import Kind, read_records, save_records
 from lofit_lens.analysis.study.record import ZERO_SHOT, Record
-from lofit_lens.analysis.study.store import Kind, read_records, save_records
 from lofit_lens.analysis.tables.cells import interval
 from lofit_lens.errors import LofitLensError, check_whole
 

@@ -28,8 +28,9 @@ from lofit_lens.analysis.kinds.transfer import transfer_cells, transfer_matrix
 from lofit_lens.analysis.plan.options import Options
 from lofit_lens.analysis.reporting.written import write_results, write_tables
 from lofit_lens.analysis.study.cell import Cell
+from lofit_lens.analysis.study.experiment_folder import Kind
 from lofit_lens.analysis.study.record import ZERO_SHOT
-from lofit_lens.analysis.study.store import Kind, Store
+from lofit_lens.analysis.study.store import Store
 from lofit_lens.attention import heads_of
 from lofit_lens.edits.on_heads import HeadIntervention
 from lofit_lens.errors import LofitLensError

@@ -9,7 +9,7 @@ from typing import Any
 from lofit_lens.analysis.plan.part import Part
 from lofit_lens.analysis.plan.plan import PlannedPart
 from lofit_lens.analysis.plan.study_file import StudyFile, read_study
-from lofit_lens.analysis.study.store import KEPT, RECORDS, command_line
+from lofit_lens.analysis.study.experiment_folder import KEPT, RECORDS, command_line
 from lofit_lens.errors import LofitLensError
 from lofit_lens.files import marker_in, read_json, write_json, write_whole
 from lofit_lens.provenance import library_versions

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from lofit_lens.analysis.plan.folder import StudyFolder
 from lofit_lens.analysis.plan.plan import in_words
 from lofit_lens.analysis.study.claims import HOLDER
+from lofit_lens.analysis.study.experiment_folder import CLAIMS
 from lofit_lens.analysis.study.record import Record
-from lofit_lens.analysis.study.store import CLAIMS, stored_record
+from lofit_lens.analysis.study.store import stored_record
 from lofit_lens.errors import LofitLensError
 
 if TYPE_CHECKING:

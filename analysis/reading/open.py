@@ -9,7 +9,7 @@ from lofit_lens.analysis.kinds.table import KINDS
 from lofit_lens.analysis.reading.packed import unpacked
 from lofit_lens.analysis.reading.row import Marker, Row
 from lofit_lens.analysis.reading.study import Study, joined
-from lofit_lens.analysis.study.store import RECORDS, read_marker
+from lofit_lens.analysis.study.experiment_folder import RECORDS, read_marker
 from lofit_lens.errors import LofitLensError
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lofit_lens.analysis.reading.study import Study
-from lofit_lens.analysis.study.store import Kind
+from lofit_lens.analysis.study.experiment_folder import Kind
 
 if TYPE_CHECKING:
     from lofit_lens.analysis.figures.drawing import Drawings

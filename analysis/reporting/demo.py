@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from lofit_lens.analysis.inside.overlap import head_overlap
 from lofit_lens.analysis.kinds.matrix import MARKS
 from lofit_lens.analysis.reporting.written import write_results
-from lofit_lens.analysis.study.store import Store, rows_of
+from lofit_lens.analysis.study.experiment_folder import rows_of
+from lofit_lens.analysis.study.store import Store
 from lofit_lens.analysis.tables.cells import FLOOR, difference, interval
 from lofit_lens.analysis.tables.tables import matrix_as_text
 from lofit_lens.embedded.settings import SELECTION, TUNING

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lofit_lens.analysis.kinds.comparison import Comparison
-from lofit_lens.analysis.study.store import Store, rows_of
+from lofit_lens.analysis.study.experiment_folder import rows_of
+from lofit_lens.analysis.study.store import Store
 from lofit_lens.analysis.tables.cells import Tables
 from lofit_lens.analysis.tables.latex import as_latex
 from lofit_lens.analysis.tables.tables import as_html, as_markdown

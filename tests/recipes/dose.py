@@ -18,11 +18,12 @@ from lofit_lens.analysis.reading.study import Study
 from lofit_lens.analysis.reporting.section import Section, percent, plotted
 from lofit_lens.analysis.study.bench import Bench
 from lofit_lens.analysis.study.cell import Cell
+from lofit_lens.analysis.study.experiment_folder import Kind, read_records
 from lofit_lens.analysis.study.fitted import Fitted
 from lofit_lens.analysis.study.record import Record
 from lofit_lens.analysis.study.run import run_cells
 from lofit_lens.analysis.study.step import Step
-from lofit_lens.analysis.study.store import Kind, Store, read_records
+from lofit_lens.analysis.study.store import Store
 from lofit_lens.edits.files import hash_of
 from lofit_lens.edits.hooked import LinearEdit
 from lofit_lens.grid import HeadGrid
